@@ -1,0 +1,133 @@
+"""What a training step receives, and the legend of shape letters for the whole package.
+
+| letter | meaning |
+|---|---|
+| B | images of a batch (on this rank) |
+| C | channels of an image or feature map |
+| K | classes |
+| H, W | pixels |
+| h, w | cells of a feature map |
+| D | dimension of an embedding |
+| N | items of a set |
+
+A tensor whose shape is not obvious carries it in its name: ``p1_BKHW``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import Tensor
+
+IGNORE = 255
+"""Label of pixels that count neither in a loss nor in a score: void, and padding."""
+
+MAX_CLASSES = 255
+"""Masks are uint8 and 255 is IGNORE, so ids 0..254 remain."""
+
+Pool = Literal["labelled", "unlabelled", "labelled+unlabelled"]
+ViewKind = Literal["weak", "strong"]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What a method asks of one kind of image.
+
+    Attributes:
+        pool: which images. Items of the pools with "unlabelled" carry no mask, and no path to one.
+        views: one entry a view. The geometry (scale, flip, crop) is drawn once an item and shared by its views;
+            "strong" adds photometry, drawn separately for each view.
+        second_pass: an order of its own over the same pool: partners for mixing.
+        together: slots ``k*together .. (k+1)*together-1`` stay on one rank, so that pairs inside a batch do not
+            depend on the number of ranks.
+    """
+
+    pool: Pool
+    views: tuple[ViewKind, ...]
+    second_pass: bool = False
+    together: int = 1
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The share of a stream's global batch that one rank holds; iterates over its global slots.
+
+    Attributes:
+        first: its first global slot.
+        count: how many slots.
+        key: number of the stream among the draws.
+        size: G, the global batch.
+        items: N, the size of the pool.
+    """
+
+    first: int
+    count: int
+    key: int
+    size: int
+    items: int
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, self.first + self.count))
+
+    def view(self, number: int) -> int:
+        """Return the view number under which draws of this stream are keyed; at most 64 views a stream."""
+        return self.key * 64 + number
+
+
+@dataclass(frozen=True)
+class Items:
+    """A batch of one stream.
+
+    Attributes:
+        views: one float32 [B, C, H, W] tensor a view, normalised; exactly 0 in the padding.
+        kinds: the kind of each view, as declared in the Stream.
+        valid: bool [B, H, W], False in the padding. Apart from IGNORE, which marks void labels too.
+        index: int64 [B], position of each item in its pool.
+        mask: int64 [B, H, W] with IGNORE in void and padding; None unless the pool is "labelled".
+    """
+
+    views: tuple[Tensor, ...]
+    kinds: tuple[ViewKind, ...]
+    valid: Tensor
+    index: Tensor
+    mask: Tensor | None = None
+
+    @property
+    def weak(self) -> Tensor:
+        """The first weak view, [B, C, H, W]."""
+        return self.views[self.kinds.index("weak")]
+
+    @property
+    def strong(self) -> tuple[Tensor, ...]:
+        """All strong views, each [B, C, H, W]."""
+        return tuple(v for v, kind in zip(self.views, self.kinds, strict=True) if kind == "strong")
+
+    @property
+    def labels(self) -> Tensor:
+        """The mask, [B, H, W], of a labelled stream.
+
+        Raises:
+            ValueError: the stream is unlabelled; there is nothing to look at.
+        """
+        if self.mask is None:
+            raise ValueError("this stream is unlabelled: it has no mask")
+        return self.mask
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Items:
+        """Apply ``fn`` to every tensor."""
+        return replace(
+            self,
+            views=tuple(fn(v) for v in self.views),
+            valid=fn(self.valid),
+            index=fn(self.index),
+            mask=None if self.mask is None else fn(self.mask),
+        )
+
+
+Batch = Mapping[str, Items]
+"""Stream name, as declared by the method, to its items."""

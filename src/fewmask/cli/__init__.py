@@ -1,0 +1,70 @@
+"""The command line: flags in, one line an error, exit codes that scripts rely on."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import typer
+
+from fewmask.cli import data, info, train, use
+from fewmask.errors import FewmaskError
+
+app = typer.Typer(
+    name="fewmask", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Example: fewmask train photos/\n\nA folder of images, a few with masks: the best model those allow.",
+)  # fmt: skip
+# typer carries a click of its own in some versions; its exceptions are found from what typer exports
+_UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+for module in (train, use, data, info):
+    module.register(app)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code; tracebacks are shown with --debug only."""
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; see ``docs/exit-codes.md``."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        result = app(arguments, standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except typer.Exit as leaving:
+        return leaving.exit_code
+    except FewmaskError as error:
+        return _fail(str(error), error.exit_code, arguments)
+    except _UsageError as error:
+        return _fail(f"{error.format_message().rstrip('.')}; command line; see --help", 2, arguments)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted before the state was saved; training; run the same command again", 130, arguments)
+    except Exception as error:
+        return _fail(*_explain(error), arguments)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """Turn what libraries raise into what, where, what to do, and an exit code."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return "out of memory; this machine; lower --batch, --unlabelled-batch or --crop", 7
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        return f"{str(error).splitlines()[0]}; a loader process; lower --workers or machine.cache_mb", 7
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+        return f"could not write ({error.strerror}); {error.filename}; make room or choose another --out", 74
+    where = "inside fewmask"
+    return (
+        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}; {where}; run again with --debug",
+        1,
+    )
+
+
+def _fail(message: str, code: int, arguments: list[str]) -> int:
+    if "--debug" in arguments:
+        traceback.print_exc()
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code

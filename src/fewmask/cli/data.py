@@ -1,0 +1,97 @@
+"""``fewmask check`` and ``fewmask split``: looking at data without training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewmask.cli.train import say
+from fewmask.errors import ConfigError, DataError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("check", no_args_is_help=True)(check)
+    app.command("split", no_args_is_help=True)(split)
+
+
+def check(
+    dir: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of images and masks.")],
+    group_by: Annotated[str | None, typer.Option(help="REGEX, folder or FILE.")] = None,
+    sample: Annotated[int | None, typer.Option(help="Open only this many images; for pools too large to scan.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one object on stdout.")] = False,
+) -> None:
+    """Example: fewmask check photos/
+
+    Says what the data are: layout, classes, mask encoding, counts, groups, doubts. Never trains. Exit code 3 if
+    something must be settled before training.
+    """
+    from fewmask.data.check import check as look
+
+    report = look(dir, groups=group_by, sample=sample)
+    if as_json:
+        print(json.dumps(report.to_json(), indent=2))
+    else:
+        for line in report.lines():
+            print(line)
+    if report.problems:
+        first = report.problems[0]
+        raise DataError(first.what, where=first.where, todo=first.todo)
+
+
+def split(
+    dirs: Annotated[list[Path], typer.Argument(metavar="DIR | LIST...", help="A data folder; with --check, lists.")],
+    labelled: Annotated[str | None, typer.Option(help="N, N%, 1/16, or a list file.")] = None,
+    unlabelled: Annotated[str | None, typer.Option(help="N, a list file, or none.")] = None,
+    split_seed: Annotated[int, typer.Option(help="Which images the draw holds.")] = 0,
+    group_by: Annotated[str | None, typer.Option(help="REGEX, folder or FILE.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for labelled.txt and unlabelled.txt.")] = None,
+    doctor: Annotated[bool, typer.Option("--check", help="Examine published or own lists instead.")] = False,
+    val: Annotated[Path | None, typer.Option(help="With --check: the list that is only evaluated on.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one object on stdout.")] = False,
+) -> None:
+    """Example: fewmask split photos/ --labelled 1/16 -o splits/16
+
+    Draws a labelled set and writes both lists; with --check looks for leaks, overlaps and incomparable families.
+    """
+    if doctor:
+        _check_lists(dirs, val, as_json)
+    else:
+        _draw(dirs, labelled, unlabelled, split_seed, group_by, out)
+
+
+def _check_lists(lists: list[Path], val: Path | None, as_json: bool) -> None:
+    from fewmask.data.doctor import diagnose
+
+    diagnosis = diagnose(lists, val=val)
+    if as_json:
+        print(json.dumps(diagnosis.to_json(), indent=2))
+    else:
+        for line in diagnosis.lines():
+            print(line)
+    if diagnosis.problems:
+        first = diagnosis.problems[0]
+        more = f" (and {len(diagnosis.problems) - 1} more)" if len(diagnosis.problems) > 1 else ""
+        raise DataError(f"{first.text}{more}", where="the lists", todo="take the images out of one of them")
+
+
+def _draw(
+    dirs: list[Path], labelled: str | None, unlabelled: str | None, seed: int, group_by: str | None, out: Path | None
+) -> None:
+    from fewmask.data.divide import draw_labelled, write_lists
+    from fewmask.data.layouts import read_folder
+
+    if len(dirs) != 1 or labelled is None or out is None:
+        raise ConfigError(
+            "split takes one folder, --labelled and -o", where="command line", todo="see fewmask split --help"
+        )
+    index = read_folder(dirs[0], split_seed=seed, groups=group_by)
+    for note in index.notes:
+        say(note)
+    pools = draw_labelled(index, labelled, unlabelled, seed)
+    for path, items in zip(write_lists(pools, out), (pools.labelled, pools.unlabelled), strict=True):
+        say(f"{path}: {len(items)} images")
+    print(pools.hash())

@@ -1,0 +1,129 @@
+"""``fewmask methods``, ``models``, ``recipes``, ``doctor``: what there is, and whether this machine is fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fewmask.cli.train import say
+from fewmask.errors import ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("methods")(methods)
+    app.command("models")(models)
+    app.command("recipes")(recipes)
+    app.command("doctor")(doctor)
+
+
+def methods(
+    action: Annotated[
+        str | None, typer.Argument(metavar="[check]", help="check: run the contract on a method.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A registry name, or package.module:Class.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects on stdout.")] = False,
+) -> None:
+    """Example: fewmask methods
+
+    Lists the methods; `fewmask methods check mypkg.mine:MyMethod` runs the contract of every method on one's own.
+    """
+    from fewmask.methods import METHODS, resolve
+
+    if action == "check" and name is not None:
+        _check_method(name)
+        return
+    if action is not None:
+        raise ConfigError(
+            f"methods {action} is not a command", where="command line", todo="use `methods` or `methods check NAME`"
+        )
+    rows = [_describe(key, resolve(key)) for key in METHODS]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        print(f"{row['name']:<16}{row['title']} ({row['year']}); views {', '.join(row['views'])}; {row['paper']}")
+
+
+def _describe(name: str, cls: Any) -> dict[str, Any]:
+    from fewmask.method import Task
+
+    method = cls(cls.Config(), Task(classes=2))
+    views = [f"{stream}: {'+'.join(s.views)}" for stream, s in method.streams.items()]
+    rounds = max(1, len(method.rounds()))
+    return {"name": name, "title": cls.title, "paper": cls.paper, "year": cls.year, "rounds": rounds, "views": views}
+
+
+def _check_method(name: str) -> None:
+    from fewmask.contract import check_method
+
+    failures = check_method(name, say)
+    if failures:
+        raise ConfigError(
+            f"{name} breaks {len(failures)} of the contract's points: {failures[0]}", where=name,
+            todo="see the lines above and docs/contract.md",
+        )  # fmt: skip
+    print(f"{name} keeps the contract")
+
+
+def models(as_json: Annotated[bool, typer.Option("--json", help="Print one object on stdout.")] = False) -> None:
+    """Example: fewmask models
+
+    Lists architectures and encoders. Any pair that segmentation_models_pytorch can build works; timm names take tu-.
+    """
+    from fewmask.nets import architectures, encoders
+
+    found = {"architectures": architectures(), "encoders": encoders()}
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    for kind, names in found.items():
+        print(f"{kind}: {' '.join(names)}")
+    print("and any timm encoder as tu-NAME")
+
+
+def recipes(
+    action: Annotated[str | None, typer.Argument(metavar="[expand]", help="expand: print a recipe complete.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The recipe to expand.")] = None,
+) -> None:
+    """Example: fewmask recipes
+
+    Lists the recipes below ./recipes; `fewmask recipes expand FILE` prints one with every default filled in.
+    """
+    import yaml
+
+    from fewmask.recipe import read_recipe
+
+    if action == "expand" and file is not None:
+        print(yaml.safe_dump(read_recipe(file, {}).complete(), sort_keys=False, allow_unicode=True), end="")
+        return
+    if action is not None:
+        raise ConfigError(
+            f"recipes {action} is not a command", where="command line", todo="use `recipes` or `recipes expand FILE`"
+        )
+    found = sorted(Path("recipes").rglob("*.yaml"))
+    if not found:
+        say("no folder ./recipes here; they lie in the repository: clone it, or write one (see docs/recipes.md)")
+    for path in found:
+        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        print(f"{path}: {first}")
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one object on stdout.")] = False) -> None:
+    """Example: fewmask doctor
+
+    Looks at this machine: versions that must fit together, devices, bfloat16, disk, shared memory.
+    """
+    from fewmask.run.doctor import examine
+
+    report = examine()
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    for row in report["checks"]:
+        print(f"{'ok  ' if row['ok'] else 'BAD '} {row['what']}")

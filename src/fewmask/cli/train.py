@@ -1,0 +1,97 @@
+"""``fewmask train``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("train", no_args_is_help=True)(train)
+
+
+def say(text: str) -> None:
+    """Print one line for people: stdout belongs to --json."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def train(
+    dir: Annotated[str, typer.Argument(metavar="DIR", help="Folder of images and masks.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any recipe key: optim.lr=0.01 method.lam=1.5")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A complete recipe; flags and key=value override it.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="A name of `fewmask methods`, package.module:Class, or auto.")
+    ] = None,
+    arch: Annotated[str | None, typer.Option(help="Architecture: see `fewmask models`.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Encoder; timm names take the prefix tu-.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="imagenet, none, or a .safetensors file of encoder tensors.")
+    ] = None,
+    init: Annotated[str | None, typer.Option(help="Start from the networks of a run or file.")] = None,
+    labelled: Annotated[
+        str | None, typer.Option(help="How many masks may be used: N, N%, 1/16, or a list file.")
+    ] = None,
+    unlabelled: Annotated[str | None, typer.Option(help="N, a list file, or none.")] = None,
+    split_seed: Annotated[int | None, typer.Option(help="Which images a drawn labelled set holds.")] = None,
+    group_by: Annotated[str | None, typer.Option(help="REGEX, folder or FILE: a group is never divided.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Initialisation and streams.")] = None,
+    crop: Annotated[str | None, typer.Option(help="192 or 160x192 (height x width).")] = None,
+    resize: Annotated[str | None, typer.Option(help="Network input; scores use the original mask grid.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Labelled images a step, over all processes.")] = None,
+    unlabelled_batch: Annotated[int | None, typer.Option(help="Unlabelled images a step.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
+    devices: Annotated[str | None, typer.Option(help="auto, cpu, cpu:N processes, or a number of GPUs.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16, fp16.")] = None,
+    workers: Annotated[str | None, typer.Option(help="Loader processes: auto or N.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="How it is scored.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Write plan.json, print it, and stop.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Run folder; an unfinished run there is continued.")] = None,
+    new: Annotated[bool, typer.Option("--new", help="Start another run in any case.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json on stdout.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Example: fewmask train photos/ --method fixmatch --steps 2000
+
+    Trains on a folder of images, a few with masks. The same command again continues an interrupted run.
+    """
+    from fewmask.recipe import read_recipe
+    from fewmask.run import execute, plan_only
+
+    keys: dict[str, Any] = {
+        "data.dir": dir, "method": method, "model.arch": arch, "model.encoder": encoder, "model.weights": weights,
+        "model.init": init, "data.labelled": labelled, "data.unlabelled": unlabelled, "data.split_seed": split_seed,
+        "data.group_by": group_by, "train.seed": seed, "data.crop": crop, "data.resize": resize, "data.batch": batch,
+        "data.unlabelled_batch": unlabelled_batch, "train.steps": steps, "machine.devices": devices,
+        "machine.precision": precision, "machine.workers": None if workers == "auto" else workers,
+        "protocol": protocol,
+    }  # fmt: skip
+    asked = read_recipe(recipe, keys, settings or ())
+    if plan:
+        print(json.dumps(plan_only(asked, out, say), indent=2))
+        return
+    run = execute(asked, out, new=new, say=say)
+    if as_json:
+        print(json.dumps(run.metrics, indent=2))
+    else:
+        _summary(run)
+
+
+def _summary(run: Any) -> None:
+    metrics = run.metrics
+    say(f"run: {run.path}")
+    for role in ("val", "test"):
+        if metrics[role] is not None:
+            best, last = metrics["best"][role]["miou"], metrics[role]["miou"]
+            say(f"{role} mIoU: {_percent(best)} (best on val, step {metrics['best']['step']}), {_percent(last)} (last)")
+    say(f"next: {run.folder.next_steps}")
+
+
+def _percent(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2f}"

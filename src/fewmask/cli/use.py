@@ -1,0 +1,143 @@
+"""``fewmask evaluate`` and ``fewmask predict``: what one does with a finished run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fewmask.cli.train import say
+
+
+class Split(StrEnum):
+    """Roles that can be scored."""
+
+    val = "val"
+    test = "test"
+
+
+class WhichModel(StrEnum):
+    """Models of a run."""
+
+    delivered = "delivered"
+    last = "last"
+    best = "best"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("evaluate", no_args_is_help=True)(evaluate)
+    app.command("predict", no_args_is_help=True)(predict)
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    dir: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Other data with the same classes.")] = None,
+    split: Annotated[Split, typer.Option(help="Which images.")] = Split.val,
+    which: Annotated[WhichModel, typer.Option(help="Which model of the run.")] = WhichModel.delivered,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one object on stdout.")] = False,
+) -> None:
+    """Example: fewmask evaluate runs/photos-fixmatch-001 --split test
+
+    Scores a run's model on whole images, on the grid of their original masks.
+    """
+    from fewmask.run.rescore import rescore
+
+    result = rescore(run, dir, split.value, which.value)
+    if as_json:
+        print(json.dumps(result, indent=2))
+    else:
+        _table(result)
+
+
+def _table(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("class", "IoU %", title=f"{result['split']}, {result['images']} images, {result['which']} model")
+    for name, value in result["iou"].items():
+        table.add_row(name, "not measured" if value is None else f"{value:.2f}")
+    mean = "not measured" if result["miou"] is None else f"{result['miou']:.2f}"
+    table.add_row("[bold]mean[/bold]", f"[bold]{mean}[/bold]")
+    Console().print(table)
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="FILE|DIR...", help="Images, or folders of images.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the masks; files there are not replaced.")],
+    probs: Annotated[
+        bool, typer.Option("--probs", help="Also write probabilities, float16 [K, H, W] as .npy.")
+    ] = False,
+) -> None:
+    """Example: fewmask predict runs/photos-fixmatch-001 new-photos/ -o masks
+
+    Writes for every image: OUT/NAME.png (class ids, paletted), OUT/colour/NAME.png, OUT/overlay/NAME.png.
+    """
+    import numpy as np
+
+    from fewmask.data.masks import read_image
+    from fewmask.report.pictures import colour_image, index_image, overlay, save_png
+    from fewmask.run import load
+
+    model = load(run).model
+    files = list(_images(inputs))
+    targets = [_target(out, name) for _, name in files]
+    _refuse_existing(targets)
+    ids = np.array(model.ids, np.uint8)
+    for (file, name), target in zip(_progress(files), targets, strict=True):
+        image = read_image(file)
+        p = model.probabilities(image)
+        mask = p.argmax(0).astype(np.uint8)
+        save_png(index_image(ids[mask]), target)
+        save_png(colour_image(mask), out / "colour" / f"{name}.png")
+        save_png(overlay(image, mask), out / "overlay" / f"{name}.png")
+        if probs:
+            path = out / "probs" / f"{name}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, p.astype(np.float16), allow_pickle=False)
+    say(f"{len(files)} masks in {out}")
+
+
+def _progress(files: list[Any]) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import track
+
+    return iter(track(files, "predict", console=Console(stderr=True), transient=True))
+
+
+def _images(inputs: list[Path]) -> Iterator[tuple[Path, str]]:
+    """Yield (file, name below its folder without extension) of every image."""
+    from fewmask.data.files import EXTENSIONS
+    from fewmask.errors import DataError
+
+    for entry in inputs:
+        if entry.is_dir():
+            found = sorted(f for f in entry.rglob("*") if f.suffix.lower() in EXTENSIONS and not f.name.startswith("."))
+            if not found:
+                raise DataError("no images in the folder", where=entry, todo="give another folder, or files")
+            yield from ((f, f.relative_to(entry).with_suffix("").as_posix()) for f in found)
+        elif entry.is_file():
+            yield entry, entry.stem
+        else:
+            raise DataError("no such file or folder", where=entry, todo="check the path")
+
+
+def _target(out: Path, name: str) -> Path:
+    return out / f"{name}.png"
+
+
+def _refuse_existing(targets: list[Path]) -> None:
+    from fewmask.errors import ConfigError
+
+    seen: set[Path] = set()
+    for target in targets:
+        if target in seen:
+            raise ConfigError("two images would write the same mask", where=target, todo="predict them in two calls")
+        if target.exists():
+            raise ConfigError("the mask exists; nothing is written over", where=target, todo="give another -o")
+        seen.add(target)

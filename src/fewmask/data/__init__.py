@@ -1,0 +1,1 @@
+"""Reading what people have, dividing it, and turning it into batches."""

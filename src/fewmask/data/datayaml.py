@@ -1,0 +1,263 @@
+"""``data.yaml``: what a folder's owner declares about it where the files alone do not say.
+
+================ ========================================================================================
+key              meaning
+================ ========================================================================================
+version          1
+images, masks    a folder, or a glob: ``*`` is any part of a name, ``**`` any folders; an image and a mask
+                 belong together where their wildcards match the same text, which is the image's name
+roles            ``{train: …, val: …, test: …}``: a glob over names, a ``.txt`` list, or several of them
+classes          a list of names (position = id in the mask), or ``{id: name}``; ids of one name are merged
+ignore           an id, or several, that do not count; 255 is always one of them unless a class has it
+colours          ``{"r,g,b": id or class name or ignore}`` for masks that spell classes as colours
+groups           a regular expression, ``folder``, or a file of ``name<TAB>group`` lines
+channels         ``rgb``
+exif             ``ignore``: pixels count as stored, whatever the EXIF orientation says
+empty_masks      ``labelled`` or ``unlabelled``: what a mask that holds only class 0 means
+================ ========================================================================================
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from fewmask.batch import IGNORE, MAX_CLASSES
+from fewmask.data.index import NO_ID, MaskCode, Role
+from fewmask.errors import ConfigError, did_you_mean
+
+FILE_NAME = "data.yaml"
+_MAX_BYTES = 1_000_000  # far above any real one; keeps a hostile file from being parsed for hours
+_IGNORE_WORD = "ignore"
+
+Colour = tuple[int, int, int]
+
+
+class DataYaml(BaseModel):
+    """The keys of ``data.yaml``, checked; every one is optional (see the table above)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    images: str | None = None
+    masks: str | None = None
+    roles: Mapping[Role, tuple[str, ...]] | None = None
+    classes: tuple[str, ...] | Mapping[int, str] | None = None
+    ignore: tuple[int, ...] = ()
+    unlabelled_id: None = None
+    colours: Mapping[Colour, int | str] | None = None
+    channels: Literal["rgb"] = "rgb"
+    groups: str | None = None
+    exif: Literal["ignore"] | None = None
+    empty_masks: Literal["labelled", "unlabelled"] | None = None
+
+    @field_validator("images", "masks", mode="before")
+    @classmethod
+    def _place(cls, value: object) -> object:
+        if isinstance(value, str) and value.lower().endswith((".jsonl", ".json", ".csv")):
+            raise ValueError("an index file is not implemented yet; name a folder or a glob")
+        return value
+
+    @field_validator("roles", mode="before")
+    @classmethod
+    def _patterns(cls, value: object) -> object:
+        if not isinstance(value, dict) or not value:
+            raise ValueError("write {train: PATTERN, val: PATTERN, test: PATTERN}")
+        return {role: [p] if isinstance(p, str) else p for role, p in value.items()}
+
+    @field_validator("classes", mode="plain")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        if isinstance(value, list):
+            return check_names(value)
+        if not isinstance(value, dict):
+            raise ValueError("write a list of names, or {id: name}")
+        ids = {_id(key): name for key, name in value.items()}
+        check_names(list(dict.fromkeys(ids.values())))
+        return ids
+
+    @field_validator("ignore", mode="plain")
+    @classmethod
+    def _ids(cls, value: object) -> tuple[int, ...]:
+        return tuple(_id(v) for v in (value if isinstance(value, list) else [value]))
+
+    @field_validator("unlabelled_id", mode="plain")
+    @classmethod
+    def _partial(cls, value: object) -> None:
+        raise ValueError("partial masks are not implemented yet; mark such pixels with an ignored id for now")
+
+    @field_validator("channels", mode="plain")
+    @classmethod
+    def _channels(cls, value: object) -> object:
+        if value != "rgb":
+            raise ValueError(f"only rgb is implemented yet, not {value!r}")
+        return value
+
+    @field_validator("exif", mode="plain")
+    @classmethod
+    def _exif(cls, value: object) -> object:
+        if value == "apply":
+            raise ValueError("apply is not implemented yet; save the images upright, or write exif: ignore")
+        if value != "ignore":
+            raise ValueError(f"is {value!r}, must be ignore")
+        return value
+
+    @field_validator("colours", mode="plain")
+    @classmethod
+    def _colour_map(cls, value: object) -> object:
+        if not isinstance(value, dict) or not value:
+            raise ValueError('write {"r,g,b": class, …}')
+        colours = {_colour(key): target for key, target in value.items()}
+        for key, target in colours.items():
+            if isinstance(target, bool) or not isinstance(target, int | str):
+                raise ValueError(f"{key} leads to {target!r}, must lead to an id, a class name or ignore")
+        if len(colours) < len(value):
+            raise ValueError("one colour stands there twice")
+        return colours
+
+    def legend(self, names: tuple[str, ...], where: object) -> tuple[tuple[str, ...], MaskCode]:
+        """Return (class names, how masks spell them).
+
+        Args:
+            names: classes known from elsewhere (``classes.txt``, or a published layout); may be empty.
+            where: what errors name.
+
+        Raises:
+            ConfigError: classes, ignore and colours contradict each other.
+        """
+        ids: dict[int, str] = dict(enumerate(names))
+        if self.classes is not None:
+            ids = dict(self.classes if isinstance(self.classes, Mapping) else enumerate(self.classes))
+        for i in self.ignore:
+            if i in ids:
+                what = f"ignore: id {i} is also class {ids[i]!r}"
+                raise ConfigError(what, where=where, todo="write classes as {id: name}, without that id")
+        classes = tuple(dict.fromkeys(ids.values()))
+        mapping = tuple((i, classes.index(name)) for i, name in ids.items())
+        plain = mapping == tuple((i, i) for i in range(len(classes)))
+        return classes, MaskCode(
+            ignore=tuple(sorted(set(self.ignore))),
+            mapping=None if plain else mapping,
+            colours=None if self.colours is None else self._colour_ids(self.colours, ids, where),
+        )
+
+    def _colour_ids(
+        self, colours: Mapping[Colour, int | str], ids: dict[int, str], where: object
+    ) -> tuple[tuple[Colour, int], ...]:
+        by_name = {_IGNORE_WORD: NO_ID} | {name: i for i, name in reversed(ids.items())}
+        pairs = []
+        for colour, target in colours.items():
+            if isinstance(target, str) and target not in by_name:
+                what = f"colours: {_spelled(colour)} leads to unknown class {target!r}"
+                raise ConfigError(what, where=where, todo=did_you_mean(target, by_name))
+            stored = target if isinstance(target, int) else by_name[target]
+            if ids and stored not in ids and stored not in (NO_ID, IGNORE, *self.ignore):
+                what = f"colours: {_spelled(colour)} leads to id {stored}, which is no class and not ignored"
+                raise ConfigError(what, where=where, todo="declare it under classes or ignore")
+            pairs.append((colour, stored))
+        return tuple(pairs)
+
+
+def load_data_yaml(root: Path) -> DataYaml | None:
+    """Return what ``root/data.yaml`` declares; None where there is no such file.
+
+    Raises:
+        ConfigError: it is no plain YAML mapping, repeats a key, or has an unknown key or a wrong value.
+    """
+    path = root / FILE_NAME
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        raise ConfigError(f"cannot be read: {e.strerror}", where=path) from e
+    if len(raw) > _MAX_BYTES:
+        raise ConfigError(f"is larger than {_MAX_BYTES} bytes", where=path)
+    try:
+        value = yaml.load(raw, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        text = " ".join(str(e).split()) or "nested too deeply"
+        raise ConfigError(f"is no valid YAML: {text}", where=path) from e
+    if not isinstance(value, dict):
+        raise ConfigError("is no mapping of keys to values", where=path, todo=_known())
+    try:
+        return DataYaml(**{str(key): v for key, v in value.items()})
+    except ValidationError as e:
+        raise _reworded(e, path) from None
+
+
+def check_names(names: Sequence[object]) -> tuple[str, ...]:
+    """Return class names if they are usable ones.
+
+    Raises:
+        ValueError: none, too many, repeated, empty, or not text (``no`` and ``1`` are not text in YAML).
+    """
+    if not 1 <= len(names) <= MAX_CLASSES:
+        raise ValueError(f"{len(names)} classes; there must be 1 to {MAX_CLASSES}")
+    seen: dict[str, int] = {}
+    for i, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise ValueError(f"name {i} is {name!r}, must be one line of text (in quotes, if need be)")
+        if name in seen:
+            raise ValueError(f"name {i} repeats name {seen[name]}: {name!r}")
+        seen[name] = i
+    return tuple(str(name) for name in names)
+
+
+def _id(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
+        raise ValueError(f"{value!r} is no id, must be a whole number from 0 to 65535")
+    return value
+
+
+def _colour(key: object) -> Colour:
+    match = re.fullmatch(r"\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*", str(key), re.ASCII)
+    channels = tuple(int(c) for c in match.groups()) if match else ()
+    if len(channels) != 3 or max(channels) > 255:
+        raise ValueError(f'{key!r} is no colour, must be "r,g,b" with numbers from 0 to 255')
+    return channels
+
+
+def _spelled(colour: Colour) -> str:
+    return '"{},{},{}"'.format(*colour)
+
+
+def _known() -> str:
+    return f"known: {', '.join(DataYaml.model_fields)}"
+
+
+def _reworded(e: ValidationError, path: Path) -> ConfigError:
+    """Return pydantic's first complaint in our words."""
+    first = e.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    if first["type"] == "extra_forbidden":
+        return ConfigError(f"unknown key {key!r}", where=path, todo=did_you_mean(key, DataYaml.model_fields))
+    context, message = first.get("ctx", {}), first["msg"]
+    if first["type"] == "value_error":
+        message = str(context["error"])
+    elif first["type"] == "literal_error":
+        message = f"is {first['input']!r}, must be {context['expected']}"
+    return ConfigError(f"{key}: {message[:1].lower()}{message[1:]}", where=path)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases (a small file could become huge) and repeated keys (one would win silently)."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        mapping = super().construct_mapping(node, deep=deep)
+        if len(mapping) < len(node.value):
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise yaml.YAMLError(f"key {twice!r} stands there twice, line {node.start_mark.line + 1}")
+        return mapping

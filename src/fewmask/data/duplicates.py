@@ -1,0 +1,129 @@
+"""Pictures that are nearly the same and stand in two roles, under whatever name, size or file format.
+
+Two steps: a 64-bit difference hash of each image (the sign of neighbouring differences of a 9x8 grey
+thumbnail) finds candidates within a small Hamming distance; the correlation of 32x32 grey thumbnails then
+confirms them, since pictures of one scheme (a cell on a plain ground) often share a hash without being the
+same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from fewmask.data.index import Item
+from fewmask.errors import DataError
+
+_BLOCK = 128  # rows compared at once: 128 x 20,000 distances are 20 MB
+_FLAT = 2.0  # grey levels: thumbnails of a smaller standard deviation show nothing to compare
+_SAME = 0.98  # correlation of thumbnails that confirms a candidate
+
+
+@dataclass(frozen=True)
+class NearDuplicate:
+    """Two images of different roles that show the same picture.
+
+    Attributes:
+        roles: the two roles.
+        names: the two item names, in the order of ``roles``.
+        distance: differing bits of the hashes, 0-64.
+    """
+
+    roles: tuple[str, str]
+    names: tuple[str, str]
+    distance: int
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """The pairs that were found, and what was not compared."""
+
+    pairs: tuple[NearDuplicate, ...]
+    notes: tuple[str, ...]
+
+
+def near_duplicates(items: Mapping[str, Sequence[Item]], *, distance: int = 2, limit: int = 20_000) -> NearDuplicates:
+    """Find pictures that stand in two roles.
+
+    Args:
+        items: the images of each role, as in ``DataIndex.items``.
+        distance: most differing bits of the 64.
+        limit: with more images than this nothing is compared, and a note says so.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    total = sum(len(group) for group in items.values())
+    if total > limit:
+        note = f"near-duplicates were not looked for: {total} images are more than {limit}"
+        return NearDuplicates((), (note,))
+    seen = {role: _thumbnails(group) for role, group in items.items()}
+    pairs = []
+    for a, b in combinations(items, 2):
+        for i, j, bits in _close(seen[a].hashes, seen[b].hashes, distance):
+            if float(seen[a].thumbs[i] @ seen[b].thumbs[j]) >= _SAME:
+                pairs.append(NearDuplicate((a, b), (seen[a].names[i], seen[b].names[j]), bits))
+    flat = total - sum(len(group.names) for group in seen.values())
+    notes = (f"{flat} images of nearly one colour were not compared",) if flat else ()
+    return NearDuplicates(tuple(pairs), notes)
+
+
+@dataclass(frozen=True)
+class _Thumbnails:
+    """Images that show something: names [N], hashes uint64 [N], thumbs float32 [N, 1024] of unit norm."""
+
+    names: list[str]
+    hashes: np.ndarray
+    thumbs: np.ndarray
+
+
+def _thumbnails(items: Sequence[Item]) -> _Thumbnails:
+    names, hashes, thumbs = [], [], []
+    for item in items:
+        grey = _grey(item.image)
+        tiny = np.asarray(grey.resize((9, 8), Image.Resampling.BOX))
+        small = np.asarray(grey.resize((32, 32), Image.Resampling.BOX)).ravel()
+        small = small - small.mean()
+        if small.std() >= _FLAT:
+            names.append(item.name)
+            hashes.append(np.packbits(tiny[:, 1:] > tiny[:, :-1]).view(np.uint64)[0])
+            thumbs.append(small / np.linalg.norm(small))
+    return _Thumbnails(names, np.array(hashes, np.uint64), np.array(thumbs, np.float32).reshape(-1, 1024))
+
+
+def _grey(path: Path) -> Image.Image:
+    """Return the picture as people see it, mode F (float32), 0-255."""
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if not image.mode.startswith(("I", "F")):
+                return image.convert("L").convert("F")
+            values = np.asarray(image, dtype=np.float32)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"cannot read the image: {error}", where=path, todo="see fewmask check") from error
+    low, high = float(values.min()), float(values.max())
+    return Image.fromarray((values - low) * (255.0 / max(high - low, 1e-12)))
+
+
+def _close(a: np.ndarray, b: np.ndarray, distance: int) -> list[tuple[int, int, int]]:
+    """Return (i, j, bits) for every a[i], b[j] that differ in at most ``distance`` bits."""
+    out = []
+    for start in range(0, len(a), _BLOCK):
+        bits = _popcount(a[start : start + _BLOCK, None] ^ b[None])
+        for i, j in np.argwhere(bits <= distance).tolist():
+            out.append((start + i, j, int(bits[i, j])))
+    return out
+
+
+def _popcount(words: np.ndarray) -> np.ndarray:
+    """Return the number of set bits of each uint64 (numpy has bitwise_count only from 2.0 on)."""
+    m1, m2, m4 = (np.uint64(m) for m in (0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F))
+    words = words - ((words >> np.uint64(1)) & m1)
+    words = (words & m2) + ((words >> np.uint64(2)) & m2)
+    words = (words + (words >> np.uint64(4))) & m4
+    return (words * np.uint64(0x0101010101010101)) >> np.uint64(56)

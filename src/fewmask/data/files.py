@@ -1,0 +1,73 @@
+"""Finding image files: a folder, or a glob whose wildcards spell the name of each image."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Set
+from itertools import takewhile
+from pathlib import Path
+
+from fewmask.data.masks import EXTENSIONS
+from fewmask.errors import ConfigError, DataError
+
+
+def image_files(root: Path, place: str, notes: list[str], without: Set[Path] = frozenset()) -> dict[str, list[Path]]:
+    """Return the image files of a folder or glob below ``root``: name to files.
+
+    The name is what the wildcards match, joined by ``/``; for a folder that is the path without extension.
+    """
+    if ".." in Path(place).parts or Path(place).is_absolute():
+        raise ConfigError(f"{place!r} leads out of the data folder", where=root, todo="move or link it inside")
+    folder = (root / place).is_dir()
+    if not folder and "*" not in place:
+        raise DataError(f"there is no {place!r}", where=root)
+    fixed = [*Path(place).parts] if folder else list(takewhile(lambda p: "*" not in p, Path(place).parts))
+    base = root.joinpath(*fixed)
+    regex = _glob_regex("**/*" if folder else "/".join(Path(place).parts[len(fixed) :]))
+    found: dict[str, list[Path]] = {}
+    others: list[str] = []
+    for relative in _walk(base) if base.is_dir() else ():
+        hit, path = regex.fullmatch(relative), base / relative
+        if hit is None or path in without:
+            continue
+        if path.suffix.lower() not in EXTENSIONS:
+            others.append(relative)
+            continue
+        name = "/".join(part for part in hit.groups() if part)
+        name = name[: -len(path.suffix)] if folder or place.endswith(("/*", "**")) else name
+        found.setdefault(name, []).append(path)
+    if others:
+        notes.append(f"{len(others)} files in {place} are no images by their names, first {others[0]!r}")
+    return found
+
+
+def _glob_regex(pattern: str) -> re.Pattern[str]:
+    """Return the regular expression of a glob, with one group a wildcard; a final ``.*`` is the extension."""
+    body, extension = (pattern[:-2], r"\.[^./]+") if pattern.endswith(".*") else (pattern, "")
+    parts = {"**/": "(?:(.*)/)?", "**": "(.*)", "*": "([^/]*)"}
+    pieces = re.split(r"(\*\*/|\*\*|\*)", body)
+    return re.compile("".join(parts.get(p) or re.escape(p) for p in pieces) + extension, re.DOTALL)
+
+
+def _walk(base: Path) -> Iterator[str]:
+    """Yield the files below ``base`` as relative paths with ``/``; links are followed, each folder once."""
+    seen: set[str] = set()
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"folder cannot be read: {error.strerror}", where=error.filename) from error
+
+    for top, folders, files in os.walk(base, onerror=fail, followlinks=True):
+        real = os.path.realpath(top)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(f for f in folders if not hidden(f))
+        for file in sorted(f for f in files if not hidden(f)):
+            yield Path(top, file).relative_to(base).as_posix()
+
+
+def hidden(name: str) -> bool:
+    """Return whether a file or folder is left alone: dot files, and what macOS puts into archives."""
+    return name.startswith(".") or name == "__MACOSX"

@@ -1,0 +1,109 @@
+"""What a data set is, to the rest of the program: classes, and items with roles.
+
+Readers of layouts (``layouts.py``) produce a ``DataIndex``; nothing after them knows how files are arranged on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+Role = Literal["train", "val", "test"]
+ROLES: tuple[Role, ...] = ("train", "val", "test")
+
+NO_ID = -1
+"""In a colour map: this colour does not count (255 would be an id like any other)."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image.
+
+    Attributes:
+        name: its identity inside the data set: path below the image folder without extension, ``/`` as separator.
+        image: the file.
+        mask: its mask file; None where there is none or where it may not be looked at.
+        group: images of one group (video, field, patient) correlate; "" = a group of its own.
+    """
+
+    name: str
+    image: Path
+    mask: Path | None = None
+    group: str = ""
+
+    def without_mask(self) -> Item:
+        """The same image with no path to its mask: what an unlabelled pool is made of."""
+        return replace(self, mask=None)
+
+
+@dataclass(frozen=True)
+class MaskCode:
+    """How a mask file spells class ids.
+
+    Attributes:
+        ignore: ids that mean "do not count", besides 255.
+        mapping: file id to learned class index; None where they are the same.
+        colours: (red, green, blue) to file id, or to NO_ID for colours that do not count; None: index masks.
+    """
+
+    ignore: tuple[int, ...] = ()
+    mapping: tuple[tuple[int, int], ...] | None = None
+    colours: tuple[tuple[tuple[int, int, int], int], ...] | None = None
+
+
+@dataclass(frozen=True)
+class DataIndex:
+    """A data set: what the layout readers return.
+
+    Attributes:
+        root: the folder that the user named.
+        layout: name of the layout it was read as.
+        classes: names of the learned classes; the position is the class index. At most 255.
+        items: per role, sorted by name. Items of "train" may have no mask; "val" and "test" items all have one.
+        code: how mask files spell ids.
+        notes: sentences on what was decided while reading (a division that was drawn, files that were left out).
+    """
+
+    root: Path
+    layout: str
+    classes: tuple[str, ...]
+    items: dict[Role, tuple[Item, ...]]
+    code: MaskCode = MaskCode()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def labelled(self) -> tuple[Item, ...]:
+        """Training items that have a mask."""
+        return tuple(i for i in self.items["train"] if i.mask is not None)
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Which training images a run may learn from, and how.
+
+    Attributes:
+        labelled: items with masks that the run may open.
+        unlabelled: items without any path to a mask.
+    """
+
+    labelled: tuple[Item, ...]
+    unlabelled: tuple[Item, ...]
+
+    def hash(self) -> str:
+        """Return 16 hex digits that name this split: labelled and unlabelled names, in any order."""
+        text = "\n".join(["labelled", *sorted(i.name for i in self.labelled), "unlabelled"])
+        text += "\n" + "\n".join(sorted(i.name for i in self.unlabelled))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def manifest_hash(index: DataIndex, roles: Sequence[Role] = ROLES) -> str:
+    """Return 16 hex digits over names, roles, classes, and sizes of image files: changes when the data change."""
+    rows = [repr(index.classes), repr(index.code)]
+    for role in roles:
+        rows += [
+            f"{role}\0{i.name}\0{i.group}\0{i.mask is not None}\0{i.image.stat().st_size}" for i in index.items[role]
+        ]
+    return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogateescape")).hexdigest()[:16]

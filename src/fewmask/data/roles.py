@@ -1,0 +1,233 @@
+"""Who plays which part: roles of images, groups that stay whole, and the division where none is declared."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from fewmask.data.index import DataIndex, Item, Role
+from fewmask.data.lists import match, read_list
+from fewmask.errors import ConfigError, DataError, did_you_mean
+from fewmask.ops.rng import Draws, Purpose
+
+_FOLDERS: dict[str, Role] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+# 0016E5_07959, Seq05VD_f04530, patient3-slice12: whatever stands before the last number
+_NUMBERED = re.compile(r"(.+?)[ _.-]+[^\W\d_]{0,8}[0-9]+")
+_FEW = 3  # images a proposed group must have; smaller ones are names, not sequences
+
+
+def role_folder(name: str) -> Role | None:
+    """Return the role that the first folder of an image's name spells, if it spells one."""
+    first, slash, _ = name.partition("/")
+    return _FOLDERS.get(first) if slash else None
+
+
+def below_role(name: str) -> str:
+    """Return an image's name without its role folder: what groups are read from."""
+    return name.partition("/")[2] if role_folder(name) else name
+
+
+def roles_by_folder(items: Sequence[Item], root: Path) -> tuple[dict[Role, list[Item]], list[str]]:
+    """Give every item the role that its first folder spells; without such folders all are "train".
+
+    Beside role folders, images without a mask are unlabelled training images.
+
+    Returns:
+        Items per role, and sentences for the reader.
+
+    Raises:
+        DataError: images with masks stand beside the role folders.
+    """
+    roles: dict[Role, list[Item]] = {"train": [], "val": [], "test": []}
+    beside = [] if all(role_folder(i.name) is None for i in items) else [i for i in items if not role_folder(i.name)]
+    for item in items:
+        roles[role_folder(item.name) or "train"].append(item)
+    masked = [i.name for i in beside if i.mask is not None]
+    if masked:
+        raise DataError(
+            f"{len(masked)} labelled images stand outside train, val and test, first {masked[0]!r}",
+            where=root,
+            todo="move them into one of these folders, or write roles in data.yaml",
+        )
+    note = f"{len(beside)} images outside train, val and test have no mask: unlabelled training images"
+    return roles, [note] if beside else []
+
+
+def roles_by_pattern(
+    items: Sequence[Item], declared: Mapping[Role, Sequence[str]], root: Path
+) -> tuple[dict[Role, list[Item]], list[str]]:
+    """Give items their roles as ``roles`` in data.yaml declares them; without "train", all others are that.
+
+    Args:
+        items: all images.
+        declared: per role, globs over names (``*`` also spans folders) or ``.txt`` lists below ``root``.
+        root: the data folder.
+
+    Raises:
+        DataError: a pattern or list names nothing, or an image gets two roles.
+    """
+    where = root / "data.yaml"
+    role_of: dict[str, Role] = {}
+    for role, patterns in declared.items():
+        for pattern in patterns:
+            for item in _matching(items, pattern, root, where):
+                if role_of.setdefault(item.name, role) != role:
+                    what = f"roles: {item.name!r} is both {role_of[item.name]} and {role}"
+                    raise DataError(what, where=where, todo="give each image one role")
+    rest = [i for i in items if i.name not in role_of]
+    roles: dict[Role, list[Item]] = {
+        role: [i for i in items if role_of.get(i.name) == role] for role in ("train", "val", "test")
+    }
+    if "train" not in declared:
+        roles["train"] = rest
+        return roles, []
+    return roles, [f"{len(rest)} images have no role in data.yaml and are left out"] if rest else []
+
+
+def _matching(items: Sequence[Item], pattern: str, root: Path, where: Path) -> Iterable[Item]:
+    if pattern.endswith(".txt"):
+        path = root / pattern
+        if ".." in Path(pattern).parts or Path(pattern).is_absolute() or not path.is_file():
+            raise DataError(f"roles: no list {pattern!r} in the data folder", where=where)
+        return match(read_list(path), items)
+    regex = re.compile(re.escape(pattern).replace(r"\*", ".*"), re.DOTALL)
+    found = [i for i in items if regex.fullmatch(i.name)]
+    if not found:
+        todo = f"names look like {items[0].name!r}"
+        raise DataError(f"roles: no image matches {pattern!r}", where=where, todo=todo)
+    return found
+
+
+def read_groups(names: Sequence[str], rule: str, root: Path) -> tuple[dict[str, str], list[str]]:
+    """Return the group of every image that has one, and sentences for the reader.
+
+    Args:
+        names: names of all images; role folders are no part of what is matched.
+        rule: ``folder``; or a file (below ``root``, or any path) of ``name<TAB>group`` lines; or a regular
+            expression that is searched in the name, whose first group (or whole match) is the image's group.
+        root: the data folder.
+
+    Raises:
+        ConfigError: no valid regular expression, or one that matches no name.
+        DataError: the file has a line that is none, or names unknown images.
+    """
+    # os.path, since pathlib raises where a regular expression is longer than a file name may be
+    file = next((p for p in (root / rule, Path(rule)) if os.path.isfile(p)), None)
+    if file is not None:
+        groups = _group_file(file, names)
+    elif rule == "folder":
+        groups = {n: below_role(n).rpartition("/")[0] for n in names}
+    else:
+        groups = _group_regex(rule, names)
+    groups = {name: group for name, group in groups.items() if group}
+    if not groups:
+        raise ConfigError(f"groups {rule!r} puts no image into a group", todo=f"names look like {min(names)!r}")
+    alone = len(names) - len(groups)
+    return groups, [f"{alone} images are in no group and stand alone"] if alone else []
+
+
+def _group_regex(rule: str, names: Sequence[str]) -> dict[str, str]:
+    try:
+        regex = re.compile(rule)
+    except re.error as e:
+        raise ConfigError(f"groups {rule!r} is no regular expression, file or 'folder': {e}") from e
+    hits = {name: regex.search(below_role(name)) for name in names}
+    return {n: (m[1] if regex.groups else m[0]) or "" for n, m in hits.items() if m}
+
+
+def _group_file(file: Path, names: Sequence[str]) -> dict[str, str]:
+    known, groups = set(names), {}
+    for number, line in enumerate(file.read_text("utf-8-sig", "surrogateescape").splitlines(), start=1):
+        if not line.strip():
+            continue
+        name, tab, group = line.partition("\t")
+        where = f"{file} line {number}"
+        if not tab or not group.strip():
+            raise DataError("no name<TAB>group line", where=where)
+        if name not in known:
+            raise DataError(f"unknown image {name!r}", where=where, todo=did_you_mean(name, known))
+        groups[name] = group.strip()
+    return groups
+
+
+def draw_val(train: Sequence[Item], fraction: float, seed: int) -> tuple[list[Item], list[Item], str]:
+    """Divide training images into training and validation images, groups kept whole.
+
+    Every group (or image without one) has a rank that depends on the seed and its own name only, so new images
+    move few old ones. Groups are taken in order of rank where they fit into ``fraction`` of the labelled images;
+    where none fits, the smallest is taken. Unlabelled images of a group that went to "val" are left out.
+
+    Args:
+        train: items, some with masks.
+        fraction: share of the labelled images to take, 0 <= fraction < 1.
+        seed: which ones.
+
+    Returns:
+        Training items, validation items, and a sentence that says what was done.
+    """
+    units: dict[str, list[Item]] = defaultdict(list)
+    for item in train:
+        if item.mask is not None:
+            units[f"group {item.group}" if item.group else f"image {item.name}"].append(item)
+    labelled = sum(len(unit) for unit in units.values())
+    if fraction == 0 or len(units) < 2:
+        why = "none was asked for" if fraction == 0 else f"{labelled} labelled images are too few, or one group"
+        return list(train), [], f"no val images: {why}"
+    target = min(max(1, round(fraction * labelled)), labelled - 1)
+    ranked = sorted(units, key=lambda u: (_rank(u, seed), u))
+    chosen: list[str] = []
+    taken = 0
+    for unit in ranked:
+        if taken + len(units[unit]) <= target:
+            chosen.append(unit)
+            taken += len(units[unit])
+    if not chosen:
+        chosen = [min(ranked, key=lambda u: len(units[u]))]
+    val = {i.name for unit in chosen for i in units[unit]}
+    groups = {i.group for unit in chosen for i in units[unit]} - {""}
+    left_out = [i.name for i in train if i.group in groups and i.mask is None]
+    note = f"val: {len(val)} of {labelled} labelled images, drawn with split seed {seed}"
+    note += f", {len(groups)} groups kept whole" if groups else ""
+    note += f"; {len(left_out)} unlabelled images of these groups are left out" if left_out else ""
+    gone = val.union(left_out)
+    return [i for i in train if i.name not in gone], [i for i in train if i.name in val], note
+
+
+def _rank(unit: str, seed: int) -> int:
+    digest = sha256(unit.encode("utf-8", "surrogateescape")).digest()
+    return int(Draws(seed, Purpose.DIVISION, step=int.from_bytes(digest[:8], "big")).words(1)[0])
+
+
+def propose_groups(index: DataIndex) -> dict[str, tuple[str, ...]] | None:
+    """Return groups that the names suggest, group to names of its images; None where they suggest none.
+
+    Sub-folders below the role folder are groups, else whatever stands before the last number of the names
+    (``0016E5`` in ``train/0016E5_07959``). PASCAL VOC is left alone: its numbers are years.
+    """
+    names = [i.name for items in index.items.values() for i in items]
+    if index.layout == "voc":
+        return None
+    by_folder = {n: below_role(n).rpartition("/")[0] for n in names}
+    numbered = {n: _NUMBERED.fullmatch(below_role(n)) for n in names}
+    by_prefix = {n: m[1] for n, m in numbered.items() if m}
+    for group_of in (by_folder, by_prefix):
+        groups: dict[str, list[str]] = defaultdict(list)
+        for name, group in group_of.items():
+            if group:
+                groups[group].append(name)
+        kept = {g: tuple(sorted(members)) for g, members in sorted(groups.items()) if len(members) >= _FEW}
+        if len(kept) > 1 and sum(map(len, kept.values())) >= 0.8 * len(names):
+            return kept
+    return None

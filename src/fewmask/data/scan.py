@@ -1,0 +1,319 @@
+"""Opening every file once before training: what cannot be read, does not fit, or holds ids that nobody declared.
+
+Results are remembered by path, size and times of change, so that a second scan reads nothing. The memory is one JSON
+file a data folder and mask code, replaced in one step; of two processes that write at once the later one wins, and a
+file that is damaged, foreign or lost costs time only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import PIL
+
+from fewmask.batch import IGNORE
+from fewmask.data.index import Item, MaskCode
+from fewmask.data.masks import read_header, read_image, read_mask
+from fewmask.errors import DataError
+
+_VERSION = 1  # of the remembered facts: raise it when read_image, read_mask or the facts change
+_UNSETTLED_NS = 2_000_000_000  # a file changed this recently may change again without new times
+_ENCODINGS = {"P": "palette index", "L": "grey index", "1": "1-bit index", "RGB": "colour", "RGBA": "colour"}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that must be settled before training.
+
+    Attributes:
+        what: what is wrong.
+        where: the file.
+        todo: what to do about it.
+        name: the item, "" where it is about all of them.
+    """
+
+    what: str
+    where: str
+    todo: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found in one file.
+
+    Attributes:
+        height: pixels, as stored.
+        width: pixels, as stored.
+        encoding: format and kind, such as "PNG, palette index".
+        orientation: EXIF orientation, 1-8.
+        pixels: of masks: class index to number of pixels; 255 = ignore.
+    """
+
+    height: int
+    width: int
+    encoding: str
+    orientation: int = 1
+    pixels: dict[int, int] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """What a scan found; rows are items, in the order they were given.
+
+    Attributes:
+        names: names of the items, length N.
+        counts: pixels a class, int64 [N, K + 1]; the last column counts ignored pixels. Zeros without a mask.
+        masked: whether the item has a mask that could be read, bool [N].
+        sizes: (height, width) of the images as stored, int64 [N, 2]; zeros where an image could not be read.
+        encodings: kind of mask file, such as "PNG, palette index", to number of masks.
+        problems: everything that is wrong, in the order of the items.
+    """
+
+    names: tuple[str, ...]
+    counts: np.ndarray
+    masked: np.ndarray
+    sizes: np.ndarray
+    encodings: dict[str, int]
+    problems: tuple[Problem, ...]
+
+    @cached_property
+    def class_pixels(self) -> np.ndarray:
+        """Labelled pixels a class, int64 [K]."""
+        return self.counts[:, :-1].sum(axis=0)
+
+    @cached_property
+    def class_images(self) -> np.ndarray:
+        """Images that hold each class, int64 [K]."""
+        return (self.counts[:, :-1] > 0).sum(axis=0)
+
+    @property
+    def empty_masks(self) -> tuple[str, ...]:
+        """Names of the items whose mask holds class 0 and, apart from ignored pixels, nothing else."""
+        empty = (self.counts[:, 0] > 0) & (self.counts[:, 1:-1].sum(axis=1) == 0) & self.masked
+        return tuple(name for name, hit in zip(self.names, empty.tolist(), strict=True) if hit)
+
+    def rows(self, items: Sequence[Item]) -> np.ndarray:
+        """Return the rows of ``items``, int64; items that were not scanned have none."""
+        row = {name: i for i, name in enumerate(self.names)}
+        return np.array([row[i.name] for i in items if i.name in row], dtype=np.int64)
+
+    def raise_first(self) -> None:
+        """Do nothing if all is well.
+
+        Raises:
+            DataError: the first problem, and how many more there are.
+        """
+        if not self.problems:
+            return
+        first, more = self.problems[0], len(self.problems) - 1
+        rest = f"(and {more} more; fewmask check DIR lists them)" if more else ""
+        raise DataError(first.what, where=first.where, todo=" ".join(t for t in (first.todo, rest) if t))
+
+
+def scan(
+    items: Sequence[Item],
+    classes: int | None,
+    code: MaskCode,
+    *,
+    images: bool = True,
+    threads: int | None = None,
+    cache: Path | Literal[False] | None = None,
+    exif: Literal["ignore"] | None = None,
+) -> Scan:
+    """Decode every image and every mask that ``items`` name, and compare what they hold with what is declared.
+
+    Args:
+        items: what to open. Items without a path to a mask cost their image only.
+        classes: number of classes K; None: as many as the masks hold.
+        code: how masks spell ids.
+        images: decode images fully; otherwise only their headers are read.
+        threads: files read at once; None: one a processor.
+        cache: folder of the memory; None: ``$XDG_CACHE_HOME/fewmask``; False: none.
+        exif: "ignore" where data.yaml says so: an orientation tag then raises no question.
+
+    Returns:
+        The findings. Nothing is raised for bad files: see ``Scan.problems`` and ``Scan.raise_first``.
+    """
+    memory = _Memory(items, code, cache)
+
+    def look(item: Item) -> tuple[Facts | None, Facts | None, list[Problem]]:
+        kind = "image" if images else "header"
+        image, bad = _facts(memory, kind, item, item.image, lambda: _image_facts(item.image, images))
+        if item.mask is None:
+            return image, None, bad
+        path = item.mask
+        mask, worse = _facts(memory, "mask", item, path, lambda: _mask_facts(path, code))
+        return image, mask, bad + worse
+
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        found = list(pool.map(look, items))
+    memory.save()
+    if classes is None:
+        seen = {i for _, mask, _ in found if mask for i in mask.pixels or {}} - {IGNORE}
+        classes = max(seen, default=0) + 1
+    problems: list[Problem] = []
+    counts = np.zeros((len(items), classes + 1), np.int64)
+    sizes = np.zeros((len(items), 2), np.int64)
+    for row, (item, (image, mask, bad)) in enumerate(zip(items, found, strict=True)):
+        problems += bad
+        sizes[row] = (image.height, image.width) if image else (0, 0)
+        for i, pixels in ((mask.pixels if mask else None) or {}).items():
+            if i < classes or i == IGNORE:
+                counts[row, min(i, classes)] = pixels
+        if mask:
+            problems += _ids_problem(item, mask, classes, code)
+        if image and mask:
+            problems += _size_problem(item, image, mask, exif)
+    masks = [mask for _, mask, _ in found if mask]
+    return Scan(
+        names=tuple(i.name for i in items),
+        counts=counts,
+        masked=np.array([mask is not None for _, mask, _ in found], dtype=bool),
+        sizes=sizes,
+        encodings=dict(Counter(mask.encoding for mask in masks).most_common()),
+        problems=(*_two_readings(items, masks, code), *problems),
+    )
+
+
+def _facts(
+    memory: _Memory, kind: str, item: Item, path: Path, read: Callable[[], Facts]
+) -> tuple[Facts | None, list[Problem]]:
+    try:
+        return memory.get(kind, path, read), []
+    except DataError as e:
+        return None, [Problem(e.what, e.where, e.todo, item.name)]
+
+
+def _image_facts(path: Path, decode: bool) -> Facts:
+    header = read_header(path)
+    if decode:
+        read_image(path)
+    return Facts(header.height, header.width, f"{header.format}, {header.mode}", header.orientation)
+
+
+def _mask_facts(path: Path, code: MaskCode) -> Facts:
+    header = read_header(path)
+    mask = read_mask(path, code)
+    pixels = np.bincount(mask.ravel(), minlength=256)
+    kind = _ENCODINGS.get(header.mode, f"{header.bits}-bit index")
+    held = {int(i): int(pixels[i]) for i in pixels.nonzero()[0]}
+    return Facts(mask.shape[0], mask.shape[1], f"{header.format}, {kind}", 1, held)
+
+
+def _ids_problem(item: Item, mask: Facts, classes: int, code: MaskCode) -> list[Problem]:
+    """Return a problem if the mask holds classes from ``classes`` on; it is read again to say where."""
+    bad = [i for i in mask.pixels or {} if classes <= i < IGNORE]
+    if not bad:
+        return []
+    assert item.mask is not None, "there are facts about it"
+    first = min(bad)
+    y, x = np.unravel_index(int((read_mask(item.mask, code) == first).argmax()), (mask.height, mask.width))
+    what = f"mask holds undeclared class id {first} ({(mask.pixels or {})[first]} pixels, first at x={x} y={y})"
+    todo = f"{classes} classes are declared, ids 0 to {classes - 1}; name it in classes, or write ignore: [{first}]"
+    return [Problem(what, str(item.mask), f"{todo} in data.yaml", item.name)]
+
+
+def _size_problem(item: Item, image: Facts, mask: Facts, exif: str | None) -> list[Problem]:
+    """Return a problem if image and mask differ in size, or if the orientation leaves two readings."""
+    stored, drawn = (image.height, image.width), (mask.height, mask.width)
+    turned = stored[::-1] if image.orientation >= 5 else stored
+    if stored != drawn:
+        what = f"image is {image.width}x{image.height}, its mask {mask.width}x{mask.height}"
+        if turned == drawn:
+            what += f": the mask belongs to the image as its EXIF orientation {image.orientation} turns it"
+            return [Problem(what, str(item.image), "save the image upright, without orientation tag", item.name)]
+        return [Problem(what, str(item.image), "give both the same size", item.name)]
+    if image.orientation == 1 or turned != drawn or exif == "ignore":
+        return []  # a mask that fits the stored pixels only was drawn on them
+    what = f"EXIF orientation {image.orientation} may or may not apply to the mask: both readings fit its size"
+    todo = "exif: ignore in data.yaml if masks were drawn on the stored pixels, else save the images upright"
+    return [Problem(what, str(item.image), todo, item.name)]
+
+
+def _two_readings(items: Sequence[Item], masks: Sequence[Facts], code: MaskCode) -> list[Problem]:
+    """Return a problem if all masks are 0/255, unless it is declared what 255 means."""
+    held = {i for mask in masks for i in mask.pixels or {}}
+    if code.mapping or code.colours or IGNORE in code.ignore or IGNORE not in held or held - {0, IGNORE}:
+        return []
+    what = f"all {len(masks)} masks hold only the values 0 and 255, which has two readings"
+    todo = "if 255 is a class, write in data.yaml: classes: {0: background, 255: object}; "
+    todo += "if it means void, write: ignore: 255"
+    return [Problem(what, next(str(i.mask) for i in items if i.mask), todo)]
+
+
+class _Memory:
+    """Facts about files that have not changed since they were read."""
+
+    def __init__(self, items: Sequence[Item], code: MaskCode, cache: Path | Literal[False] | None) -> None:
+        self._file: Path | None = None
+        self._old: dict[str, Any] = {}
+        self._new: dict[str, Any] = {}
+        self._fresh = False
+        if cache is False or not items:
+            return
+        folder = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewmask"
+        place = os.path.commonpath([os.path.abspath(i.image.parent) for i in items])
+        key = repr((_VERSION, PIL.__version__, place, code)).encode("utf-8", "surrogateescape")
+        self._file = folder / f"scan-{hashlib.sha256(key).hexdigest()[:24]}.json"
+        with suppress(OSError, ValueError, RecursionError):
+            known = json.loads(self._file.read_bytes())
+            self._old = known if isinstance(known, dict) else {}
+
+    def get(self, kind: str, path: Path, read: Callable[[], Facts]) -> Facts:
+        """Return the facts about ``path``: remembered ones, or those that ``read`` finds."""
+        if self._file is None:
+            return read()
+        try:
+            stat = path.stat()
+        except OSError:
+            return read()  # it says what is wrong
+        key, stamp = f"{kind} {os.path.abspath(path)}", [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        facts = _recall(self._old.get(key), stamp)
+        if facts is None:
+            facts = read()
+            self._fresh = True
+        if time.time_ns() - max(stamp[1:]) > _UNSETTLED_NS:
+            self._new[key] = [*stamp, asdict(facts)]
+        return facts
+
+    def save(self) -> None:
+        """Write what was learned; a memory that cannot be written is no memory."""
+        if self._file is None or not self._fresh:
+            return
+        with suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self._file.parent, prefix=".scan-", suffix=".tmp")
+            try:
+                with os.fdopen(handle, "w", encoding="ascii") as out:
+                    json.dump(self._old | self._new, out)
+                os.replace(name, self._file)
+            except BaseException:
+                os.unlink(name)
+                raise
+
+
+def _recall(entry: Any, stamp: list[int]) -> Facts | None:
+    """Return remembered facts if they are well-formed and of this very file, else None."""
+    try:
+        *old, raw = entry
+        height, width, orientation = int(raw["height"]), int(raw["width"]), int(raw["orientation"])
+        pixels = None if raw["pixels"] is None else {int(i): int(n) for i, n in raw["pixels"].items()}
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return None
+    if old != stamp or (pixels is not None and sum(pixels.values()) != height * width):
+        return None
+    return Facts(height, width, str(raw["encoding"]), orientation, pixels)

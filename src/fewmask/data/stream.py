@@ -1,0 +1,206 @@
+"""The step-indexed stream: step t's batch is a function of (seed, t) and nothing else.
+
+Position p = t·G + slot of an endless, reshuffled order names the sample; keyed draws name its augmentation. The
+number of workers, the number of ranks and interruptions cannot change either (P2 in ``docs/reliability.md``).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as F
+
+from fewmask.batch import Batch, Items, Slots, Stream
+from fewmask.data.index import Item, MaskCode, Pools
+from fewmask.data.masks import read_image, read_mask
+from fewmask.data.views import Augment, apply_geometry, draw_geometry, photometry
+from fewmask.errors import ConfigError, DataError
+from fewmask.ops.rng import Draws, Purpose, order
+
+_POOLS = ("labelled", "unlabelled", "labelled+unlabelled")
+
+
+class ItemLoader:
+    """Reads an item as tensors, at the network's input size, and keeps the most recent ones in memory.
+
+    Args:
+        code: how masks spell ids.
+        resize: (height, width) of the network's input, or None for native sizes.
+        cache_mb: bound on the memory of kept items, per process; 0 keeps none.
+    """
+
+    def __init__(self, code: MaskCode, resize: tuple[int, int] | None, cache_mb: float = 0) -> None:
+        self.code, self.resize = code, resize
+        self._room = int(cache_mb * 2**20)
+        self._kept: OrderedDict[Item, tuple[Tensor, Tensor | None]] = OrderedDict()
+
+    def __call__(self, item: Item) -> tuple[Tensor, Tensor | None]:
+        """Return the image uint8 [3, H, W] and the mask uint8 [H, W] (None where the item has none).
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        if item in self._kept:
+            self._kept.move_to_end(item)
+            return self._kept[item]
+        image = torch.from_numpy(np.ascontiguousarray(read_image(item.image).transpose(2, 0, 1)))
+        mask = None if item.mask is None else torch.from_numpy(read_mask(item.mask, self.code))
+        if self.resize is not None:
+            image = F.resize(image, list(self.resize), antialias=True)
+            mask = None if mask is None else F.resize(tv_tensors.Mask(mask), list(self.resize)).as_subclass(Tensor)
+        self._keep(item, image, mask)
+        return image, mask
+
+    def _keep(self, item: Item, image: Tensor, mask: Tensor | None) -> None:
+        size = image.numel() + (0 if mask is None else mask.numel())
+        if size > self._room:
+            return
+        self._room -= size
+        self._kept[item] = (image, mask)
+        while self._room < 0:
+            _, (old, old_mask) = self._kept.popitem(last=False)
+            self._room += old.numel() + (0 if old_mask is None else old_mask.numel())
+
+
+def plan_slots(
+    streams: Mapping[str, Stream], pools: Pools, batch: int, unlabelled_batch: int, rank: int = 0, world: int = 1
+) -> dict[str, Slots]:
+    """Divide the global batch of every stream among the ranks.
+
+    Raises:
+        ConfigError: a batch does not divide by the number of ranks, or splits items that belong together.
+        DataError: a stream's pool is empty.
+    """
+    sizes = {"labelled": len(pools.labelled), "unlabelled": len(pools.unlabelled)}
+    sizes["labelled+unlabelled"] = sum(sizes.values())
+    out: dict[str, Slots] = {}
+    for name, stream in streams.items():
+        size = batch if stream.pool == "labelled" else unlabelled_batch
+        key = "data.batch" if stream.pool == "labelled" else "data.unlabelled_batch"
+        if size % world:
+            raise ConfigError(
+                f"a global batch of {size} does not divide by {world} processes", where=key,
+                todo=f"use a multiple of {world}",
+            )  # fmt: skip
+        count = size // world
+        if count % stream.together and (world > 1 or count < stream.together):
+            raise ConfigError(
+                f"{count} items a process cannot be grouped by {stream.together}: this method mixes images of a batch",
+                where=key, todo=f"use a multiple of {stream.together * world}",
+            )  # fmt: skip
+        if not sizes[stream.pool]:
+            raise DataError(
+                f"the method trains on {stream.pool} images and there are none", where=f"stream {name!r}",
+                todo="add images without masks, or use --method supervised" if stream.pool != "labelled"
+                else "add masks",
+            )  # fmt: skip
+        number = _POOLS.index(stream.pool) + len(_POOLS) * stream.second_pass
+        out[name] = Slots(rank * count, count, number, size, sizes[stream.pool])
+    return out
+
+
+class StepDataset(Dataset[dict[str, Items]]):
+    """Step number to this rank's batch, as uint8 views.
+
+    Args:
+        pools: the images.
+        streams: what the method declares.
+        slots: this rank's share.
+        loader: reads items.
+        crop: (height, width) of every view.
+        augment: constants.
+        seed: the run's seed.
+    """
+
+    def __init__(
+        self, pools: Pools, streams: Mapping[str, Stream], slots: Mapping[str, Slots], loader: ItemLoader,
+        crop: tuple[int, int], augment: Augment, seed: int,
+    ) -> None:  # fmt: skip
+        self.streams, self.slots, self.loader = dict(streams), dict(slots), loader
+        self.crop, self.augment, self.seed = crop, augment, seed
+        both = tuple(item.without_mask() for item in pools.labelled) + pools.unlabelled
+        self._pools = {"labelled": pools.labelled, "unlabelled": pools.unlabelled, "labelled+unlabelled": both}
+
+    def sample(self, name: str, t: int, slot: int) -> int:
+        """Return which item of its pool stands at a global slot of step ``t``."""
+        slots = self.slots[name]
+        return order(slots.items, t * slots.size + slot, self.seed, stream=slots.key)
+
+    def __getitem__(self, t: int) -> dict[str, Items]:
+        """Return the batch of step ``t``: views uint8 [B, 3, h, w]."""
+        return {name: self._items(name, t) for name in self.streams}
+
+    def _items(self, name: str, t: int) -> Items:
+        stream, slots = self.streams[name], self.slots[name]
+        pool = self._pools[stream.pool]
+        views: list[list[Tensor]] = [[] for _ in stream.views]
+        valids, masks, index = [], [], []
+        for slot in slots:
+            i = self.sample(name, t, slot)
+            image, mask = self.loader(pool[i])
+            draws = Draws(self.seed, Purpose.GEOMETRY, t, slot, slots.view(0))
+            geometry = draw_geometry(draws, image.shape[-2], image.shape[-1], self.crop, self.augment)
+            image, mask, valid = apply_geometry(image, mask, geometry, self.crop)
+            for v, kind in enumerate(stream.views):
+                draws = Draws(self.seed, Purpose.PHOTOMETRY, t, slot, slots.view(v))
+                views[v].append(image if kind == "weak" else photometry(image, draws, self.augment))
+            valids.append(valid)
+            index.append(i)
+            if mask is not None:
+                masks.append(mask)
+        return Items(
+            views=tuple(torch.stack(v) for v in views), kinds=stream.views, valid=torch.stack(valids),
+            index=torch.tensor(index), mask=torch.stack(masks) if masks else None,
+        )  # fmt: skip
+
+
+class _Steps(torch.utils.data.Sampler[int]):
+    def __init__(self, start: int, stop: int) -> None:
+        self._range = range(start, stop)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._range)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+
+def batches(dataset: StepDataset, start: int, stop: int, workers: int, pin: bool) -> Iterator[dict[str, Items]]:
+    """Yield the batches of steps start .. stop-1, prefetched by worker processes where there are any."""
+    extra: dict[str, Any] = {"prefetch_factor": 2} if workers else {}
+    loader = DataLoader(
+        dataset, batch_size=None, sampler=_Steps(start, stop), num_workers=workers, pin_memory=False, **extra
+    )
+    for batch in loader:
+        yield {name: items.map(Tensor.pin_memory) for name, items in batch.items()} if pin else batch
+
+
+def to_device(
+    batch: Mapping[str, Items], device: torch.device, mean_C: Tensor, std_C: Tensor, channels_last: bool
+) -> Batch:
+    """Return the batch with float views, normalised and 0 in the padding, and int64 masks, on ``device``.
+
+    Args:
+        batch: uint8 views.
+        device: where the networks are.
+        mean_C: channel means in 0..1, on ``device``.
+        std_C: channel deviations in 0..1, on ``device``.
+        channels_last: memory format of the views.
+    """
+    shift, factor = (mean_C * 255).view(1, -1, 1, 1), (1 / (std_C * 255)).view(1, -1, 1, 1)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    out = {}
+    for name, items in batch.items():
+        moved = items.map(lambda x: x.to(device, non_blocking=True))
+        inside = moved.valid.unsqueeze(1)
+        views = tuple(((v - shift) * factor * inside).contiguous(memory_format=layout) for v in moved.views)
+        mask = None if moved.mask is None else moved.mask.long()
+        out[name] = Items(views, moved.kinds, moved.valid, moved.index, mask)
+    return out

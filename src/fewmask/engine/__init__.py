@@ -1,0 +1,1 @@
+"""The one training loop and what surrounds it; it never knows a method's name."""

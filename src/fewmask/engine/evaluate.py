@@ -1,0 +1,76 @@
+"""Scores over a set of images, on the grid of their original masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewmask.data.index import Item
+from fewmask.engine.faults import site
+from fewmask.engine.infer import Forward, Protocol, image_logits, normalise, to_grid
+from fewmask.ops.metrics import confusion, iou, mean_iou, pixel_accuracy
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How image files become network inputs.
+
+    Attributes:
+        image: item to its uint8 image [C, H, W] at the network's input size.
+        mask: item to its uint8 mask [H, W] at the original size.
+        mean: channel means in 0..1.
+        std: channel deviations in 0..1.
+        device: of the network.
+        context: entered around every forward pass (autocast).
+    """
+
+    image: Callable[[Item], Tensor]
+    mask: Callable[[Item], Tensor]
+    mean: Tensor
+    std: Tensor
+    device: torch.device
+    context: Callable[[], AbstractContextManager[Any]]
+
+
+@torch.no_grad()
+def confusion_of(
+    forward: Forward, items: Sequence[Item], pictures: Pictures, classes: int, protocol: Protocol,
+    each: Callable[[Item, Tensor], None] | None = None,
+) -> Tensor:  # fmt: skip
+    """Return the summed confusion matrix int64 [K, K] of the items, on the CPU.
+
+    Args:
+        forward: the network in evaluation mode.
+        items: images with masks, of any sizes.
+        pictures: reads them.
+        classes: K.
+        protocol: how an image becomes a prediction.
+        each: called with every item and its own matrix.
+    """
+    total = torch.zeros(classes, classes, dtype=torch.int64)
+    for item in items:
+        site("validate.inside")
+        image = normalise(pictures.image(item), pictures.mean, pictures.std, pictures.device)
+        truth = pictures.mask(item).to(pictures.device)
+        with pictures.context():
+            logits = image_logits(forward, image, protocol)
+        height, width = truth.shape
+        matrix = confusion(to_grid(logits.float(), (height, width))[0], truth, classes).cpu()
+        if each is not None:
+            each(item, matrix)
+        total += matrix
+    return total
+
+
+def scores(matrix_KK: Tensor, names: Sequence[str]) -> dict[str, Any]:
+    """Return {"miou", "iou": {class: number or None}, "pixel_accuracy"}, in percent; None = not measured."""
+    return {
+        "miou": mean_iou(matrix_KK),
+        "iou": dict(zip(names, iou(matrix_KK), strict=True)),
+        "pixel_accuracy": pixel_accuracy(matrix_KK),
+    }

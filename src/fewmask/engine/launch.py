@@ -1,0 +1,60 @@
+"""Processes and devices: Fabric's business, kept in one place."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+from fewmask.errors import ConfigError
+
+
+def is_first_process() -> bool:
+    """Return whether this process is rank 0, also before ``launch`` (torchrun and SLURM say so in the environment)."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def launch(devices: str, precision: str, timeout: timedelta = timedelta(minutes=30)) -> Fabric:
+    """Return a launched Fabric.
+
+    Args:
+        devices: "auto" (every CUDA device, else one CPU process), "cpu", "cpu:N" for N processes, or a number of
+            CUDA devices.
+        precision: only "fp16" concerns Fabric (its gradient scaler); bf16 is an autocast of ours.
+        timeout: how long a rank waits for the others before it gives up.
+
+    Raises:
+        ConfigError: no such devices.
+    """
+    import torch
+
+    if devices == "cpu" or (devices == "auto" and not torch.cuda.is_available()):
+        accelerator, count = "cpu", int(os.environ.get("WORLD_SIZE", "1"))
+    elif devices.startswith("cpu:") and devices[4:].isdigit():
+        accelerator, count = "cpu", int(devices[4:])
+    elif devices == "auto":
+        accelerator, count = "cuda", torch.cuda.device_count()
+    elif devices.isdigit() and 0 < int(devices) <= torch.cuda.device_count():
+        accelerator, count = "cuda", int(devices)
+    else:
+        raise ConfigError(
+            f"devices {devices!r} are not here: {torch.cuda.device_count()} CUDA devices", where="--devices",
+            todo="use auto, cpu, cpu:N or a number of CUDA devices",
+        )  # fmt: skip
+    strategy: Any = "auto"
+    if count > 1:
+        # buffers are averaged by the learner: a broadcast before every forward pass would change them between the
+        # passes of one step, under autograd's feet
+        strategy = DDPStrategy(
+            broadcast_buffers=False, timeout=timeout, process_group_backend="gloo" if accelerator == "cpu" else "nccl"
+        )
+    fabric = Fabric(
+        accelerator=accelerator, devices=count, strategy=strategy,
+        precision="16-mixed" if precision == "fp16" else "32-true",
+    )  # fmt: skip
+    fabric.launch()
+    return fabric

@@ -1,0 +1,196 @@
+"""The learner: a method's networks and optimisers, and one update of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from fewmask.batch import Batch, Slots
+from fewmask.engine.checkpoint import Snapshot
+from fewmask.engine.faults import site
+from fewmask.engine.flatten import flatten_optimiser, load_networks, networks_to_flat, restore_optimiser
+from fewmask.engine.optim import OptimConfig, learning_rate, make_optimiser, set_learning_rate
+from fewmask.engine.precision import Format
+from fewmask.errors import ConfigError, NonFiniteError
+from fewmask.method import Build, Method, Phase, Step
+from fewmask.ops.rng import Purpose, torch_seed
+
+
+class Learner:
+    """Holds every network by name and trains those that the method's flow names.
+
+    Args:
+        fabric: launched; device, ranks and precision are its business.
+        method: the paper.
+        build: makes networks.
+        optim: the recipe's optimiser; networks may override it.
+        slots: this rank's share of each stream.
+        total: steps of the run.
+        seed: of the run.
+        layout: memory format and precision.
+    """
+
+    def __init__(
+        self, fabric: Fabric, method: Method, build: Build, optim: OptimConfig, slots: Mapping[str, Slots],
+        total: int, seed: int, layout: Format,
+    ) -> None:  # fmt: skip
+        self.fabric, self.method, self.optim = fabric, method, optim
+        self.slots, self.total, self.seed, self.layout = dict(slots), total, seed, layout
+        self.phases = method.phases()
+        self.trained = sorted({name for phase in self.phases for name in phase.trained})
+        if layout.precision == "fp16" and len(self.trained) > 1:
+            # one gradient scaler cannot serve optimisers that step at different times
+            raise ConfigError("fp16 trains one network only", where="machine.precision", todo="use bf16 or fp32")
+        self.nets = self._prepare(method.networks(build))
+        self.wrapped: dict[str, nn.Module] = {}
+        self.optimisers: dict[str, Any] = {}
+        for name in self.trained:
+            override = method.optimisers.get(name)
+            cfg = OptimConfig(**(optim.model_dump() | dict(override.values))) if override else optim
+            optimiser = make_optimiser(self.nets[name], cfg)
+            self.wrapped[name], self.optimisers[name] = fabric.setup(self.nets[name], optimiser)
+            self.optimisers[name].fewmask_config = cfg
+        self._finite = torch.ones((), dtype=torch.bool, device=fabric.device)
+
+    def _prepare(self, nets: dict[str, nn.Module]) -> dict[str, nn.Module]:
+        """Move the networks, and give BatchNorm the statistics of all ranks where the device can."""
+        for name, net in nets.items():
+            if self.fabric.world_size > 1 and self.fabric.device.type == "cuda":
+                net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+            net = net.to(self.fabric.device)
+            nets[name] = net.to(memory_format=torch.channels_last) if self.layout.channels_last else net
+        return nets
+
+    def step_at(self, t: int) -> Step:
+        """Return what a method may know about step ``t``."""
+        pace = next((s for n, s in self.slots.items() if self.method.streams[n].pool != "labelled"), None)
+        pace = pace or next(iter(self.slots.values()))
+        return Step(
+            t=t, total=self.total, epoch=t * pace.size // pace.items,
+            epochs=max(1, -(-self.total * pace.size // pace.items)), seed=self.seed, rank=self.fabric.global_rank,
+            slots=self.slots, reduce=self.reduce,
+        )  # fmt: skip
+
+    def reduce(self, x: Tensor) -> Tensor:
+        """Return the sum of a tensor over the ranks."""
+        out = self.fabric.all_reduce(x, reduce_op="sum")
+        assert isinstance(out, Tensor)
+        return out
+
+    def any_rank(self, flag: bool, due: bool) -> bool:
+        """Return whether the flag is set on any rank; several ranks ask each other only when it is ``due``."""
+        if self.fabric.world_size == 1:
+            return flag
+        return due and bool(self.reduce(torch.tensor(int(flag), device=self.fabric.device)))
+
+    def train_mode(self) -> None:
+        """Put trained networks in training mode, the others in the mode that the method declares."""
+        for name, net in self.nets.items():
+            net.train(name in self.trained or self.method.teacher_bn == "train")
+
+    def update(self, batch: Batch, t: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Do step ``t``: every phase's losses, backward pass and optimiser step, then the method's ``after_step``.
+
+        Returns:
+            The detached loss terms by name, and the memo.
+        """
+        torch.manual_seed(torch_seed(self.seed, Purpose.DROPOUT, t, slot=self.fabric.global_rank))
+        step, memo, logged = self.step_at(t), {}, {}
+        for phase in self.phases:
+            terms = self._phase(phase, batch, step, memo)
+            logged |= {name: term.detach() for name, term in terms.items()}
+        self._average_statistics()
+        with torch.no_grad():
+            self.method.after_step(self.nets, step, memo)
+        return logged, memo
+
+    def _phase(self, phase: Phase, batch: Batch, step: Step, memo: dict[str, Tensor]) -> dict[str, Tensor]:
+        mine = phase.trained
+        if len(self.phases) > 1:  # networks of the other phases must collect no gradient here
+            for name in self.trained:
+                self.nets[name].requires_grad_(name in mine)
+        nets = {name: self.wrapped[name] if name in mine else net for name, net in self.nets.items()}
+        with self.autocast():
+            terms = phase.losses(nets, batch, step, memo)
+        if terms.keys() != phase.flow.keys():
+            raise ValueError(f"losses returned the terms {sorted(terms)}, flow declares {sorted(phase.flow)}")
+        loss = torch.stack(list(terms.values())).sum()
+        self._finite &= torch.isfinite(loss.detach())
+        self.fabric.backward(loss)
+        site("step.inside")
+        for name in mine:
+            optimiser = self.optimisers[name]
+            cfg: OptimConfig = optimiser.fewmask_config
+            if cfg.clip is not None:
+                self.fabric.clip_gradients(self.wrapped[name], optimiser, max_norm=cfg.clip)
+            set_learning_rate(optimiser, learning_rate(cfg, step.t, self.total))
+            optimiser.step()
+            optimiser.zero_grad()
+        return terms
+
+    @torch.no_grad()
+    def _average_statistics(self) -> None:
+        """Average running statistics over the ranks where BatchNorm itself could not (SyncBatchNorm needs CUDA)."""
+        if self.fabric.world_size == 1 or self.fabric.device.type == "cuda":
+            return
+        buffers = [
+            b for net in self.nets.values() for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
+            for b in (m.running_mean, m.running_var) if b is not None
+        ]  # fmt: skip
+        if buffers:
+            flat = self.reduce(torch.cat([b.flatten() for b in buffers])) / self.fabric.world_size
+            for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+                buffer.copy_(mean.view_as(buffer))
+
+    def check_finite(self, t: int) -> None:
+        """Look (with one device sync) whether every loss so far was finite.
+
+        Raises:
+            NonFiniteError: one was not; nothing may be saved after this.
+        """
+        if not bool(self._finite):
+            raise NonFiniteError(
+                f"the loss became NaN or infinite by step {t}", where="training",
+                todo="lower optim.lr, or set optim.clip=1 or --precision fp32; the last checkpoint is from before it",
+            )  # fmt: skip
+
+    def rate(self, t: int) -> float:
+        """Return the encoder's learning rate at step ``t``."""
+        return learning_rate(self.optim, t, self.total)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context of a forward pass.
+
+        bf16 is entered here and not by Fabric, because Fabric must know its precision before the ranks can tell each
+        other what the first one's probe found; fp16 needs Fabric's gradient scaler and is never the probe's choice.
+        """
+        if self.layout.precision == "bf16":
+            return torch.autocast(self.fabric.device.type, dtype=torch.bfloat16)
+        return self.fabric.autocast()
+
+    def snapshot(self, step: int, state: dict[str, Any]) -> Snapshot:
+        """Return everything that a resume needs."""
+        tensors: dict[str, Tensor] = {}
+        structure: dict[str, Any] = {}
+        for name, optimiser in self.optimisers.items():
+            flat, structure[name] = flatten_optimiser(name, optimiser.optimizer)
+            tensors |= flat
+        scaler = self.fabric._precision.state_dict()  # of fp16; empty otherwise
+        return Snapshot(step, networks_to_flat(self.nets), tensors, state | {"optimisers": structure, "scaler": scaler})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Continue from a snapshot, in place.
+
+        Raises:
+            CheckpointError: it belongs to other networks or optimisers.
+        """
+        load_networks(self.nets, snapshot.networks)
+        for name, optimiser in self.optimisers.items():
+            restore_optimiser(name, optimiser.optimizer, snapshot.optimisers, snapshot.state["optimisers"][name])
+        if snapshot.state["scaler"]:
+            self.fabric._precision.load_state_dict(snapshot.state["scaler"])

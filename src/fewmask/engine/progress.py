@@ -1,0 +1,87 @@
+"""What a person sees while it trains: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_PLAIN_EVERY = 10.0  # seconds between plain lines
+_SLOW_DATA = 0.2  # share of the time waiting for data from which advice is given
+
+
+class Reporter:
+    """Context manager that shows the records of the log on stderr.
+
+    Args:
+        total: steps of the run.
+        start: steps done before.
+        say: receives plain lines.
+        visible: False on all ranks but the first.
+    """
+
+    def __init__(self, total: int, start: int, say: Callable[[str], None], visible: bool = True) -> None:
+        console = Console(stderr=True)
+        self._bar: Progress | None = None
+        if visible and console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                TimeRemainingColumn(), TextColumn("{task.fields[terms]}"), console=console,
+            )  # fmt: skip
+        self._total, self._start, self._say, self._visible = total, start, say, visible
+        self._began = self._spoke = time.perf_counter()
+        self._task: Any = None
+        self._val = ""
+        self._warned = False
+
+    def __enter__(self) -> Reporter:
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task("train", total=self._total, completed=self._start, terms="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Show one record of the log."""
+        if not self._visible:
+            return
+        if "val" in record:
+            self._val = f"val {record['val']:.1f}" if record["val"] is not None else ""
+            if self._bar is None:
+                self._say(f"step {record['step']}/{self._total}  {self._val} mIoU")
+            return
+        text = self._text(record)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=record["step"], terms=f"{text}  {self._val}")
+        elif time.perf_counter() - self._spoke > _PLAIN_EVERY or record["step"] == self._total:
+            self._spoke = time.perf_counter()
+            self._say(f"step {record['step']}/{self._total}  {text}  ETA {self._eta(record['step'])}")
+        if record["data_wait"] > _SLOW_DATA and record["step"] - self._start > 50 and not self._warned:
+            self._warned = True
+            self._say(
+                f"{record['data_wait']:.0%} of the time is spent waiting for data: try --workers or a smaller --resize"
+            )
+
+    def _text(self, record: dict[str, Any]) -> str:
+        terms = [f"{k} {v:.3f}" for k, v in record.items() if k not in ("step", "lr", "kept", "data_wait")]
+        if "kept" in record:
+            terms.append(f"kept {record['kept']:.0%}")
+        return "  ".join([*terms, f"data wait {record['data_wait']:.0%}"])
+
+    def _eta(self, step: int) -> str:
+        done = max(1, step - self._start)
+        seconds = (time.perf_counter() - self._began) / done * (self._total - step)
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+    def message(self, text: str) -> None:
+        """Show one sentence."""
+        if self._bar is not None:
+            self._bar.console.print(text)
+        elif self._visible:
+            self._say(text)

@@ -1,0 +1,60 @@
+"""SIGTERM, SIGINT and SIGUSR1 ask for a stop; the training loop answers at the end of its step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")  # Windows has no SIGUSR1
+
+
+class StopRequest:
+    """Context manager whose handlers only set a flag; the previous handlers return on exit.
+
+    A second SIGINT raises KeyboardInterrupt: stop now. Outside the main thread Python allows no handlers and
+    none are set. In a forked child (a data worker) the handlers ignore SIGINT and SIGUSR1, which a terminal
+    or SLURM sends to the whole group while the parent still needs its batches, and let SIGTERM end the child.
+
+    Attributes:
+        requested: a stop was asked for.
+        name: the name of the first signal, "" before.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.name = ""
+        self._interrupts = 0
+        self._previous: dict[signal.Signals, Any] = {}
+        self._pid = os.getpid()
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            self._pid = os.getpid()
+            for name in _NAMES:
+                if hasattr(signal, name):
+                    number = signal.Signals[name]
+                    self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            # None stands for a handler that was not set from Python; it cannot be put back from here
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._previous.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        if number == signal.SIGINT:
+            self._interrupts += 1
+        if not self.requested:
+            self.name = signal.Signals(number).name
+        self.requested = True
+        if self._interrupts > 1:
+            raise KeyboardInterrupt

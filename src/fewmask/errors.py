@@ -1,0 +1,81 @@
+"""Errors that a user can meet, each with the exit code that scripts rely on (docs/exit-codes).
+
+The message has three parts: *what* went wrong; *where* (which file or key); *what to do*. The command line prints
+them as one line, ``error: what; where; what to do``, and leaves with ``exit_code``. Broken invariants of our own are
+plain ``assert``; these classes are for what the outside world did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class FewmaskError(Exception):
+    """Base of every error shown to a user without a traceback."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: object = "", todo: str = "") -> None:
+        self.what, self.where, self.todo = what, str(where), todo
+        super().__init__("; ".join(part for part in (what, self.where, todo) if part))
+
+
+class ConfigError(FewmaskError, ValueError):
+    """Wrong usage: an unknown flag, key, method, network or weights file (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(FewmaskError):
+    """The images, masks, lists or folders are not what they should be (exit code 3)."""
+
+    exit_code = 3
+
+
+class CheckpointError(FewmaskError):
+    """A checkpoint or run folder cannot be used for what was asked (exit code 4)."""
+
+    exit_code = 4
+
+
+class NonFiniteError(FewmaskError):
+    """Training produced NaN or infinity (exit code 5)."""
+
+    exit_code = 5
+
+
+class BusyError(FewmaskError):
+    """Another process is writing to this run folder (exit code 6)."""
+
+    exit_code = 6
+
+
+class ResourceError(FewmaskError):
+    """Out of memory, or a worker or rank was lost (exit code 7)."""
+
+    exit_code = 7
+
+
+class WriteError(FewmaskError):
+    """Something could not be written to disk (exit code 74)."""
+
+    exit_code = 74
+
+
+class Interrupted(FewmaskError):
+    """A signal ended the run after its state was saved (exit code 75)."""
+
+    exit_code = 75
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the third part of an unknown-name error: the nearest known name, or all of them.
+
+    Args:
+        name: what the user wrote.
+        known: the names that exist.
+    """
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"

@@ -1,0 +1,197 @@
+"""The one central abstraction: a Method is a paper.
+
+A method declares the views, networks and gradient flow it needs and computes named loss terms. It owns no loop, device,
+optimiser, file or logger; the engine owns those and never knows a method's name. Any loop can call one: see
+``docs/own-loop.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fewmask.batch import Batch, Pool, Slots, Stream
+from fewmask.config import Config
+from fewmask.ops.rng import Draws, Purpose, torch_seed
+
+Nets = Mapping[str, nn.Module]
+Terms = dict[str, Tensor]
+Flow = Mapping[str, tuple[str, ...]]
+"""Loss term to the names of the networks that it trains."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method may know about the data.
+
+    Attributes:
+        classes: number of learned classes, K.
+        frequency: share of each class among the labelled pixels that a run may open (sums to 1 where any is
+            labelled), length K; None where it was not counted.
+    """
+
+    classes: int
+    frequency: tuple[float, ...] | None = None
+
+
+class Build(Protocol):
+    """Makes one segmentation network; the same name and seed give the same weights, another name others."""
+
+    def __call__(self, name: str) -> nn.Module:
+        """Return a network [B, C, H, W] -> logits [B, K, H, W] in float32."""
+        ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training stands, and the randomness of this step.
+
+    Attributes:
+        t: global step, 0 .. total-1.
+        total: number of steps of the run (of the round).
+        epoch: passes over the unlabelled pool (the labelled one where there is no other) finished at this step.
+        epochs: passes at the end of the run, at least 1.
+        seed: the run's seed.
+        rank: this process among the ranks.
+        slots: stream name to this rank's share of its global batch.
+        reduce: sum of a tensor over the ranks; the identity on one.
+    """
+
+    t: int
+    total: int
+    epoch: int
+    epochs: int
+    seed: int
+    rank: int
+    slots: Mapping[str, Slots]
+    reduce: Callable[[Tensor], Tensor]
+
+    def draws(self, stream: str, purpose: Purpose = Purpose.MIX, view: int = 0) -> list[Draws]:
+        """Return one source of random numbers for each item of a stream's batch.
+
+        They are keyed by the global slot, so an item gets the same numbers for any number of ranks.
+        """
+        mine = self.slots[stream]
+        return [Draws(self.seed, purpose, self.t, slot, mine.view(view)) for slot in mine]
+
+    def generator(self, purpose: Purpose, device: torch.device | str = "cpu") -> torch.Generator:
+        """Return a generator for batch-level draws (anchor sampling), keyed by (seed, step, rank)."""
+        seed = torch_seed(self.seed, purpose, self.t, slot=self.rank)
+        return torch.Generator(device=device).manual_seed(seed)
+
+
+Losses = Callable[[Nets, Batch, Step, dict[str, Tensor]], Terms]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One backward pass and optimiser step of an alternating scheme.
+
+    Attributes:
+        flow: the terms of this phase and the networks they train; every other network is frozen meanwhile.
+        losses: computes them.
+    """
+
+    flow: Flow
+    losses: Losses
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Names of the networks that this phase trains, sorted."""
+        return tuple(sorted({name for names in self.flow.values() for name in names}))
+
+
+@dataclass(frozen=True)
+class Round:
+    """One run of a multi-round scheme (self-training): a method of its own on labels made by an earlier round.
+
+    Attributes:
+        name: name of its folder.
+        method: the Method object that this round trains.
+        init: "scratch", or the name of the round whose networks it continues.
+        labeller: name of the round whose network labels the pool; None for a purely supervised round.
+        pool: the images that are labelled.
+        keep: shares of the steps at which snapshots stay (ST++ ranks images with them).
+    """
+
+    name: str
+    method: Method
+    init: str = "scratch"
+    labeller: str | None = None
+    pool: Pool = "unlabelled"
+    keep: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class OptimiserOverride:
+    """What one network's optimiser does differently from the recipe's ``optim`` section."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Method:
+    """Base of every method. Subclasses declare, and compute losses; they do not inherit from each other.
+
+    Class attributes that a subclass sets (as properties where they depend on its Config):
+        title, paper, year: the work it implements.
+        streams: stream name to Stream: which images and views a step receives.
+        flow: loss term to the networks that it trains.
+        predictors: networks that are evaluated; the first is the reported number.
+        teacher_bn: mode of the untrained networks' normalisation layers: "eval" uses running statistics, "train"
+            batch statistics (and updates the running ones).
+        optimisers: network name to its override.
+
+    Args:
+        config: the method's constants.
+        task: what it may know about the data.
+    """
+
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    year: ClassVar[int]
+    Config: ClassVar[type[Config]] = Config  # pyright: ignore[reportGeneralTypeIssues]
+
+    streams: Mapping[str, Stream]
+    flow: Flow
+    predictors: Sequence[str]
+    teacher_bn: Literal["eval", "train"] = "eval"
+    optimisers: Mapping[str, OptimiserOverride] = {}
+
+    def __init__(self, config: Any, task: Task) -> None:
+        self.config: Any = config
+        self.task = task
+
+    def networks(self, build: Build) -> dict[str, nn.Module]:
+        """Return every network and state holder (students, teachers, heads, banks) by name; all state lives here."""
+        raise NotImplementedError
+
+    def losses(self, nets: Nets, batch: Batch, step: Step, memo: dict[str, Tensor]) -> Terms:
+        """Return the loss terms named in ``flow``, scalars, already weighted: their sum is the paper's L.
+
+        Args:
+            nets: networks by name; the trained ones may be wrapped for distribution.
+            batch: items by stream name.
+            step: where training stands.
+            memo: detached tensors for later phases and ``after_step``; ``memo["kept"]``, where set, is the share of
+                valid unlabelled pixels that trained, and is logged.
+        """
+        raise NotImplementedError
+
+    def after_step(self, nets: Nets, step: Step, memo: dict[str, Tensor]) -> None:
+        """Update what is not trained by gradient (EMA, banks, class statistics); runs without gradient."""
+
+    def phases(self) -> list[Phase]:
+        """Return the phases of a step; one, unless the method alternates."""
+        return [Phase(self.flow, self.losses)]
+
+    def rounds(self) -> list[Round]:
+        """Return the rounds of a multi-round scheme; empty for a method that is one run."""
+        return []
+
+    def predict(self, nets: Nets, name: str, images: Tensor) -> Tensor:
+        """Return the logits [B, K, H, W] of predictor ``name`` for images [B, C, H, W], in evaluation mode."""
+        return nets[name](images)

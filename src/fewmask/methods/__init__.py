@@ -1,0 +1,40 @@
+"""The registry: one line a method. Names resolve here, or as ``package.module:Class`` for methods of one's own."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from fewmask.errors import ConfigError, did_you_mean
+from fewmask.method import Method
+
+METHODS: dict[str, str] = {
+    "supervised": "fewmask.methods.supervised:Supervised",
+    "mean_teacher": "fewmask.methods.mean_teacher:MeanTeacher",
+    "fixmatch": "fewmask.methods.fixmatch:FixMatch",
+    "cps": "fewmask.methods.cps:CPS",
+}
+
+
+def resolve(name: str) -> type[Method]:
+    """Return the class of a method.
+
+    Args:
+        name: a key of ``METHODS``, or ``package.module:Class``.
+
+    Raises:
+        ConfigError: there is no such method, or the class is not a Method.
+    """
+    path = METHODS.get(name, name)
+    if ":" not in path:
+        raise ConfigError(f"unknown method {name!r}", where="method.name", todo=did_you_mean(name, METHODS))
+    module, _, attribute = path.partition(":")
+    try:
+        cls = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"method {name!r} cannot be imported: {error}", where="method.name",
+            todo="give it as package.module:Class, importable from here",
+        ) from error  # fmt: skip
+    if not (isinstance(cls, type) and issubclass(cls, Method)):
+        raise ConfigError(f"{name!r} is not a fewmask.Method", where="method.name", todo="subclass fewmask.Method")
+    return cls

@@ -1,0 +1,109 @@
+"""FixMatch (Sohn et al., NeurIPS 2020, arXiv:2001.07685), for segmentation as in UniMatch (Yang et al., CVPR 2023).
+
+The network labels the weak view of an unlabelled image; where it is confident, that label trains the strong view.
+With ``teacher = ema`` the labels come from the moving average of the network, as in UniMatch V2's FixMatch.
+
+| paper | code | shape | meaning |
+|---|---|---|---|
+| x, y | x, y | B C H W, B H W | labelled images and ground truth |
+| α(u), A(u) | u_w, u_s | B C H W | weak and strong view of the same crop |
+| q̂, max q | label, conf | B H W | argmax and maximum of the softmax on the weak view |
+| τ | tau | | confidence threshold |
+
+    L_s = mean_i H(y_i, p(x)_i)                                       FixMatch Eq. 3
+    L_u = (1/|valid|) Σ_i 1[max q_i ≥ τ] H(q̂_i, p(A(u))_i)            FixMatch Eq. 4, per pixel
+    L = L_s + λ·L_u
+
+Implementation details and departures
+1. CutMix: with probability ½ an image takes one box (area 2-40 %, aspect 0.3-3.3) of its partner's strong view, with
+   the partner's label, confidence and validity (UniMatch). The partner is another image of the batch; UniMatch's code
+   pairs an image with another crop of itself when run on several GPUs.
+2. The denominator counts all valid pixels, also those below τ (UniMatch).
+3. Labels are made in evaluation mode without gradient. UniMatch's code labels image u in train mode inside the
+   training pass and its partner in evaluation mode: here both are labelled alike.
+4. Labelled and strong views go through the network in one pass, as FixMatch and UniMatch V2 do; BatchNorm sees both.
+5. λ = 1 and no halving; ``average`` gives UniMatch's L = (L_s + L_u)/2. τ = 0.95 is the VOC constant, 0 the one for
+   Cityscapes.
+6. Without a teacher network the EMA form's detail "teacher" does not exist: one network, one predictor.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fewmask.batch import Batch, Stream
+from fewmask.method import Build, Config, Method, Nets, Step, Terms
+from fewmask.ops import ema, losses, mix, pseudo, ramp
+from fewmask.supervision import Supervision
+
+
+class FixMatch(Method):
+    """Confident labels of the weak view train the strong view."""
+
+    title = "FixMatch"
+    paper = "Sohn et al., FixMatch, NeurIPS 2020 (segmentation: UniMatch, CVPR 2023)"
+    year = 2020
+
+    streams = {"l": Stream("labelled", ("weak",)), "u": Stream("unlabelled", ("weak", "strong"), together=2)}
+    flow = {"sup": ("student",), "unsup": ("student",)}
+
+    class Config(Config):
+        """Constants.
+
+        Attributes:
+            sup: the supervised loss.
+            tau: confidence threshold τ.
+            lam: weight λ of the unlabelled term.
+            average: halve the sum of the two terms.
+            cutmix: probability that an image is mixed; 0 = never.
+            teacher: who labels: the network itself, or its moving average.
+            ema_decay: of the teacher.
+        """
+
+        sup: Supervision = Supervision()
+        tau: float = Field(default=0.95, ge=0, lt=1)
+        lam: float = Field(default=1.0, ge=0)
+        average: bool = False
+        cutmix: float = Field(default=0.5, ge=0, le=1)
+        teacher: Literal["self", "ema"] = "self"
+        ema_decay: float = Field(default=0.996, ge=0, lt=1)
+
+    @property
+    def predictors(self) -> tuple[str, ...]:
+        """The teacher first, where there is one."""
+        return ("teacher", "student") if self.config.teacher == "ema" else ("student",)
+
+    def networks(self, build: Build) -> dict[str, nn.Module]:
+        """One network, and its moving average where that labels."""
+        student = build("student")
+        return {"student": student} | ({"teacher": ema.ema_copy(student)} if self.config.teacher == "ema" else {})
+
+    def losses(self, nets: Nets, batch: Batch, step: Step, memo: dict[str, Tensor]) -> Terms:
+        """FixMatch Eq. 3 and 4."""
+        cfg, x, y, u = self.config, batch["l"].weak, batch["l"].labels, batch["u"]
+        u_w, (u_s,) = u.weak, u.strong
+        conf, label = pseudo.confidence_and_label(pseudo.infer(nets[self.predictors[0]], u_w))
+
+        height, width = u_s.shape[-2:]
+        box = mix.unimatch_mask(step.draws("u"), height, width, cfg.cutmix).to(u_s.device, non_blocking=True)
+        j = mix.partners(len(u), u_s.device)
+        u_s, conf, label, valid = (mix.take(m, m[j], box) for m in (u_s, conf, label, u.valid))
+
+        p_x, p_s = nets["student"](torch.cat((x, u_s))).split((len(x), len(u_s)))
+        keep = (conf >= cfg.tau) & valid  # 1[max q ≥ τ]
+        count = valid.sum()
+        memo["kept"] = keep.sum() / count.clamp(min=1)
+        half = 0.5 if cfg.average else 1.0
+        return {
+            "sup": half * cfg.sup(p_x, y, self.task),  # Eq. 3
+            "unsup": half * cfg.lam * losses.weighted_cross_entropy(p_s, label, keep, count),  # Eq. 4
+        }
+
+    def after_step(self, nets: Nets, step: Step, memo: dict[str, Tensor]) -> None:
+        """Move the teacher towards the student."""
+        if self.config.teacher == "ema":
+            ema.ema_update(nets["teacher"], nets["student"], ramp.ema_decay(step.t, self.config.ema_decay))

@@ -1,0 +1,138 @@
+"""Mean teacher (Tarvainen and Valpola, NeurIPS 2017, arXiv:1703.01780), for segmentation as CPS (Eq. 8) has it.
+
+A student is trained to agree, on a strongly augmented view, with a teacher that sees the weak view and whose weights
+are the moving average of the student's.
+
+| paper | code | shape | meaning |
+|---|---|---|---|
+| X1, X2 | x_s, x_w | B C H W | two augmentations of the same unlabelled crop |
+| θ, θ̄ | student, teacher | | network and its moving average |
+| P1, P2 | p1, p2 | B K H W | softmax of the student on X1, of the teacher on X2 |
+
+    X → X1 → f(θ) → P1 ;  X → X2 → f(θ̄) ↛ P2                          CPS Eq. 8
+    L = L_s + w(t)·mean_{b,k,i} (P1 - P2)²
+    w(t) = weight·exp(-5(1 - t/T)²),  T = ramp·total                  Tarvainen and Valpola, section 3
+    θ̄ ← d·θ̄ + (1-d)·θ,  d = min(1 - 1/(t+1), ema_decay)
+
+Implementation details and departures
+1. X1 is the strong view, X2 the weak one; ``same_input`` feeds the weak view to both, as TorchSemiSeg does.
+2. The consistency term uses unlabelled images only; ``on_labelled`` adds the labelled ones (TorchSemiSeg).
+3. Squared error of the softmaxes, mean over classes and valid pixels; ``distance = logits`` is PixelSSL's.
+4. The teacher predicts in evaluation mode with averaged BatchNorm statistics; ``teacher_mode = train`` gives it its own
+   batch statistics (both code bases).
+5. ``authors_code = torchsemiseg`` sets weight 100, same_input, on_labelled, no ramp, teacher_mode train;
+   ``pixelssl`` sets weight 1, logits, teacher_mode train, same_input. TorchSemiSeg updates the teacher before the
+   optimiser's step; we update after it, which lags by one step. Both evaluate the student (``report = student``).
+6. Padding counts nowhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from fewmask.batch import Batch, Stream
+from fewmask.method import Build, Config, Method, Nets, Step, Terms
+from fewmask.ops import ema, losses, pseudo, ramp
+from fewmask.supervision import Supervision
+
+AUTHORS_CODE: dict[str, dict[str, Any]] = {
+    "torchsemiseg": {
+        "weight": 100.0, "same_input": True, "on_labelled": True, "ramp": 0.0, "teacher_mode": "train",
+        "report": "student",
+    },
+    "pixelssl": {
+        "weight": 1.0, "same_input": True, "distance": "logits", "teacher_mode": "train", "report": "student",
+    },
+}  # fmt: skip
+
+
+class MeanTeacher(Method):
+    """Student and EMA teacher, squared error of their probabilities."""
+
+    title = "Mean Teacher"
+    paper = "Tarvainen and Valpola, Mean teachers are better role models, NeurIPS 2017 (CPS Eq. 8)"
+    year = 2017
+
+    flow = {"sup": ("student",), "con": ("student",)}
+
+    class Config(Config):
+        """Constants.
+
+        Attributes:
+            sup: the supervised loss.
+            weight: w after the ramp.
+            ramp: share of the run over which w rises; 0 = none.
+            ema_decay: d once its own ramp has passed it.
+            distance: squared error of "softmax" or of "logits".
+            same_input: student and teacher see the same view.
+            on_labelled: consistency on labelled images too.
+            teacher_mode: normalisation of the teacher.
+            report: which network is the reported predictor.
+            authors_code: take the constants of a published code base; any that is set beside it wins.
+        """
+
+        sup: Supervision = Supervision()
+        weight: float = Field(default=100.0, ge=0)
+        ramp: float = Field(default=0.1, ge=0, le=1)
+        ema_decay: float = Field(default=0.99, ge=0, lt=1)
+        distance: Literal["softmax", "logits"] = "softmax"
+        same_input: bool = False
+        on_labelled: bool = False
+        teacher_mode: Literal["eval", "train"] = "eval"
+        report: Literal["teacher", "student"] = "teacher"
+        authors_code: Literal["torchsemiseg", "pixelssl"] | None = None
+
+        @model_validator(mode="before")
+        @classmethod
+        def _published(cls, values: dict[str, Any]) -> dict[str, Any]:
+            return AUTHORS_CODE.get(values.get("authors_code") or "", {}) | values
+
+    @property
+    def streams(self) -> dict[str, Stream]:
+        """Labelled images; unlabelled ones in a weak and, unless ``same_input``, a strong view."""
+        views = ("weak",) if self.config.same_input else ("weak", "strong")
+        return {"l": Stream("labelled", ("weak",)), "u": Stream("unlabelled", views)}
+
+    @property
+    def teacher_bn(self) -> Literal["eval", "train"]:
+        """As configured."""
+        return self.config.teacher_mode
+
+    @property
+    def predictors(self) -> tuple[str, ...]:
+        """Both networks, the reported one first."""
+        return ("teacher", "student") if self.config.report == "teacher" else ("student", "teacher")
+
+    def networks(self, build: Build) -> dict[str, nn.Module]:
+        """The teacher starts as a copy of the student."""
+        student = build("student")
+        return {"student": student, "teacher": ema.ema_copy(student)}
+
+    def losses(self, nets: Nets, batch: Batch, step: Step, memo: dict[str, Tensor]) -> Terms:
+        """CPS Eq. 8 beside the supervised loss."""
+        cfg, lab, unl = self.config, batch["l"], batch["u"]
+        x_w, x_s = unl.weak, unl.views[-1]  # X2, X1
+        z_l = nets["student"](lab.weak)
+        z1 = nets["student"](x_s)  # before softmax
+        z2 = pseudo.infer(nets["teacher"], x_w, cfg.teacher_mode)
+        valid = unl.valid
+        if cfg.on_labelled:
+            z1 = torch.cat((z1, z_l))
+            z2 = torch.cat((z2, pseudo.infer(nets["teacher"], lab.weak, cfg.teacher_mode)))
+            valid = torch.cat((valid, lab.valid))
+        p1, p2 = (z1.softmax(1), z2.softmax(1)) if cfg.distance == "softmax" else (z1, z2)
+        w = cfg.weight * ramp.sigmoid_ramp(step.t, round(cfg.ramp * step.total))
+        memo["kept"] = torch.ones((), device=z1.device)  # every valid pixel trains
+        return {
+            "sup": cfg.sup(z_l, lab.labels, self.task),  # L_s
+            "con": w * losses.softmax_mse(p1, p2, valid),  # w(t)·mean (P1 - P2)²
+        }
+
+    def after_step(self, nets: Nets, step: Step, memo: dict[str, Tensor]) -> None:
+        """Moving average of the weights; of the BatchNorm statistics too where the teacher has none of its own."""
+        d = ramp.ema_decay(step.t, self.config.ema_decay)
+        ema.ema_update(nets["teacher"], nets["student"], d, buffers=self.config.teacher_mode == "eval")

@@ -1,0 +1,138 @@
+"""Networks: any architecture × encoder of segmentation_models_pytorch, and ours, behind one interface."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import torch
+from segmentation_models_pytorch import MODEL_ARCHITECTURES_MAPPING
+from segmentation_models_pytorch.encoders import get_encoder_names
+from torch import nn
+
+from fewmask.errors import ConfigError, did_you_mean
+from fewmask.nets.segmenter import Segmenter
+from fewmask.nets.tiny import tiny
+from fewmask.nets.weights import load_encoder, read_weights
+from fewmask.ops.rng import Purpose, torch_seed
+
+OURS: dict[str, Callable[..., Segmenter]] = {"tiny": tiny}
+"""Architectures that are not segmentation_models_pytorch's; they have one encoder of their own."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def architectures() -> list[str]:
+    """Return the names that ``--arch`` takes."""
+    return sorted([*MODEL_ARCHITECTURES_MAPPING, *OURS])
+
+
+def encoders() -> list[str]:
+    """Return the names that ``--encoder`` takes, beside any timm name with the ``tu-`` prefix."""
+    return sorted(n for n in get_encoder_names() if not n.startswith("timm-"))
+
+
+def _from_smp(arch: str, encoder: str, classes: int, channels: int, weights: str | None) -> Segmenter:
+    with warnings.catch_warnings():
+        # smp warns that a boolean is wanted for tu- encoders; what it does with the string is what we ask for
+        warnings.simplefilter("ignore", UserWarning)
+        model: Any = smp.create_model(arch, encoder, weights, channels, classes)
+    stride = model.encoder.output_stride if model.requires_divisible_input_shape else 1
+    return Segmenter(model.encoder, model.decoder, model.segmentation_head, stride)
+
+
+def build(arch: str, encoder: str, classes: int, *, weights: str = "imagenet", channels: int = 3) -> Segmenter:
+    """Build a network with weights drawn from the global generator, and the encoder's as asked.
+
+    Args:
+        arch: a name of ``architectures()``.
+        encoder: a name of ``encoders()``, or a timm name with the prefix ``tu-``.
+        classes: K.
+        weights: "imagenet" (downloaded by segmentation_models_pytorch or timm), "none", or a .safetensors file.
+        channels: input channels.
+
+    Raises:
+        ConfigError: unknown names; a pair that cannot be built, with the library's reason; weights that cannot be
+            reached or do not fit.
+    """
+    if arch in OURS:
+        if weights not in ("none", "imagenet"):
+            raise ConfigError(
+                f"architecture {arch!r} takes no weights file", where="model.weights", todo="use --weights none"
+            )
+        if weights == "imagenet":
+            raise ConfigError(
+                f"there are no ImageNet weights for {arch!r}", where="model.weights", todo="use --weights none"
+            )
+        return OURS[arch](classes, channels)
+    if arch not in MODEL_ARCHITECTURES_MAPPING:
+        raise ConfigError(
+            f"unknown architecture {arch!r}", where="model.arch", todo=did_you_mean(arch, architectures())
+        )
+    if not encoder.startswith("tu-") and encoder not in encoders():
+        raise ConfigError(
+            f"unknown encoder {encoder!r}", where="model.encoder",
+            todo=did_you_mean(encoder, encoders()) + " (timm names take the prefix tu-)",
+        )  # fmt: skip
+    try:
+        net = _from_smp(arch, encoder, classes, channels, "imagenet" if weights == "imagenet" else None)
+    except Exception as error:  # the libraries raise anything from KeyError to a hub's HTTP classes
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        if weights == "imagenet" and _builds_without_weights(arch, encoder, classes, channels):
+            raise ConfigError(
+                f"ImageNet weights for {encoder!r} cannot be reached ({reason})", where="model.weights",
+                todo="check the network, give --weights FILE.safetensors, or ask for --weights none",
+            ) from error  # fmt: skip
+        raise ConfigError(
+            f"{arch} with encoder {encoder} cannot be built: {reason}", where="model.arch, model.encoder",
+            todo="choose another pair; `fewmask models` lists them",
+        ) from error  # fmt: skip
+    if weights not in ("none", "imagenet"):
+        path = Path(weights)
+        load_encoder(net.encoder, read_weights(path), path)
+    return net
+
+
+def _builds_without_weights(arch: str, encoder: str, classes: int, channels: int) -> bool:
+    try:
+        _from_smp(arch, encoder, classes, channels, None)
+    except Exception:
+        return False
+    return True
+
+
+class Builder:
+    """Makes the networks of a run: the same seed and name give the same weights, another name other ones.
+
+    The encoder's pretrained weights are loaded once and shared by all; decoders and heads are drawn anew.
+
+    Args:
+        arch: see ``build``.
+        encoder: see ``build``.
+        classes: K.
+        weights: see ``build``.
+        seed: the run's seed.
+    """
+
+    def __init__(self, arch: str, encoder: str, classes: int, *, weights: str, seed: int) -> None:
+        self.arch, self.encoder, self.classes, self.weights, self.seed = arch, encoder, classes, weights, seed
+        self._pretrained: dict[str, torch.Tensor] | None = None
+
+    def __call__(self, name: str) -> nn.Module:
+        """Return the network called ``name``, in train mode."""
+        key = zlib.crc32(name.encode())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch_seed(self.seed, Purpose.INIT, step=key))
+            first = self._pretrained is None
+            net = build(self.arch, self.encoder, self.classes, weights=self.weights if first else "none")
+        if self.weights != "none":
+            if self._pretrained is None:
+                self._pretrained = copy.deepcopy(net.encoder.state_dict())
+            net.encoder.load_state_dict(self._pretrained)
+        return net

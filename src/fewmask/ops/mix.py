@@ -1,0 +1,83 @@
+"""CutMix: which pixels of an image come from its partner."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fewmask.ops.rng import Draws
+
+
+def unimatch_box(draws: Draws, height: int, width: int, probability: float = 0.5) -> tuple[int, int, int, int] | None:
+    """Return one box (top, left, height, width) by UniMatch's law, or None with probability 1 - ``probability``.
+
+    Area U(0.02, 0.4) of the image; then aspect height/width U(0.3, 1/0.3) and corner uniform over the image, drawn
+    anew until the box lies inside (Yang et al., CVPR 2023; the law of their code).
+    """
+    if not draws.chance(probability):
+        return None
+    area = draws.uniform(0.02, 0.4) * height * width
+    while True:
+        aspect = draws.uniform(0.3, 1 / 0.3)
+        h, w = int(math.sqrt(area * aspect)), int(math.sqrt(area / aspect))
+        left, top = draws.integer(0, width), draws.integer(0, height)
+        if top + h <= height and left + w <= width:
+            return top, left, h, w
+
+
+def unimatch_mask(draws: Sequence[Draws], height: int, width: int, probability: float = 0.5) -> Tensor:
+    """Return bool [B, H, W] on the CPU, True where the partner's pixel is taken: one box an image (UniMatch's law)."""
+    mask = torch.zeros(len(draws), height, width, dtype=torch.bool)
+    for i, source in enumerate(draws):
+        box = unimatch_box(source, height, width, probability)
+        if box is not None:
+            top, left, h, w = box
+            mask[i, top : top + h, left : left + w] = True
+    return mask
+
+
+def cps_boxes(draws: Draws, height: int, width: int, boxes: int = 3) -> list[tuple[int, int, int, int]]:
+    """Return the boxes (top, left, height, width) of CPS's law (French et al., BMVC 2020, as CPS uses it).
+
+    For each box: area fraction a ~ U(0.25, 0.5) of the image shared among the boxes; relative height a^u with
+    u ~ U(0, 1), relative width a over that; both times sqrt(1/boxes), rounded to pixels, placed uniformly inside.
+    """
+    out = []
+    for _ in range(boxes):
+        area = draws.uniform(0.25, 0.5)
+        rel_h = math.exp(draws.uniform() * math.log(area))
+        rel_w = area / rel_h
+        h = min(height, round(height * rel_h * math.sqrt(1 / boxes)))
+        w = min(width, round(width * rel_w * math.sqrt(1 / boxes)))
+        out.append((draws.integer(0, height - h + 1), draws.integer(0, width - w + 1), h, w))
+    return out
+
+
+def cps_mask(draws: Sequence[Draws], height: int, width: int, boxes: int = 3) -> Tensor:
+    """Return bool [B, H, W] on the CPU: every box toggles (XOR), True where the partner's pixel is taken."""
+    mask = torch.zeros(len(draws), height, width, dtype=torch.bool)
+    for i, source in enumerate(draws):
+        for top, left, h, w in cps_boxes(source, height, width, boxes):
+            mask[i, top : top + h, left : left + w] ^= True
+    return mask
+
+
+def partners(batch: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return for each item the index of another item of the batch, int64 [B]: 0-1, 2-3, ...
+
+    A last odd one takes its left neighbour.
+
+    Pairs of neighbours rather than a roll of the batch: with an even number of items a rank, the pairs do not depend on
+    the number of ranks. A batch of one has only itself.
+    """
+    index = torch.arange(batch, device=device) ^ 1
+    return torch.where(index < batch, index, (index - 2).clamp(min=0)) if batch % 2 else index
+
+
+def take(own: Tensor, partner: Tensor, mask_BHW: Tensor) -> Tensor:
+    """Return ``partner`` where the mask is True, else ``own``; both [B, H, W] or [B, C, H, W]."""
+    mask = mask_BHW if own.dim() == mask_BHW.dim() else mask_BHW.unsqueeze(1)
+    return torch.where(mask, partner, own)

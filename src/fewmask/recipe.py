@@ -1,0 +1,274 @@
+"""A recipe: one complete run as data. Flat YAML, validated, no inheritance."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from fewmask.config import Config
+from fewmask.data.views import Augment
+from fewmask.engine.infer import PROTOCOLS
+from fewmask.engine.optim import OptimConfig
+from fewmask.engine.train import TrainConfig
+from fewmask.errors import ConfigError, did_you_mean
+from fewmask.methods import METHODS, resolve
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class DataConfig(Config):
+    """The ``data`` section.
+
+    Attributes:
+        dir: the folder of images and masks.
+        labelled: N, N%, a fraction such as 1/16, or a list file; none = every mask there is.
+        unlabelled: N, a list file, or "none"; none (null) = every training image without a usable mask.
+        split_seed: which images a drawn labelled set, or a drawn val set, holds.
+        group_by: regular expression, "folder", or a file: images of one group stay together.
+        resize: (height, width) of the network's input; null = native sizes.
+        crop: (height, width) of training crops; null = chosen from the images.
+        batch: labelled images a step, over all processes.
+        unlabelled_batch: unlabelled images a step, over all processes.
+        augment: constants of the views.
+    """
+
+    dir: str
+    labelled: str | None = None
+    unlabelled: str | None = None
+    split_seed: int = Field(default=0, ge=0)
+    group_by: str | None = None
+    resize: tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
+    batch: int = Field(default=4, ge=1)
+    unlabelled_batch: int = Field(default=4, ge=1)
+    augment: Augment = Augment()
+
+    @field_validator("labelled", "unlabelled", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("crop", "resize", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> Any:
+        return parse_size(value) if isinstance(value, str | int) else value
+
+
+class ModelConfig(Config):
+    """The ``model`` section.
+
+    Attributes:
+        arch: architecture; null = chosen for the machine.
+        encoder: encoder; null = chosen for the machine.
+        weights: "imagenet", "none", or a .safetensors file of encoder tensors.
+        init: networks to start from instead: a run folder or a .safetensors file of networks; null = none.
+    """
+
+    arch: str | None = None
+    encoder: str | None = None
+    weights: str = "imagenet"
+    init: str | None = None
+
+
+class MachineConfig(Config):
+    """The ``machine`` section: where it runs; nothing in it but precision changes what is computed.
+
+    Attributes:
+        devices: "auto", "cpu", "cpu:N" processes, or a number of CUDA devices.
+        precision: "auto" probes whether bf16 is faster here.
+        workers: loader processes for each rank; null = chosen for the machine.
+        cache_mb: memory for decoded images, over all loader processes of a rank.
+    """
+
+    devices: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    workers: int | None = Field(default=None, ge=0)
+    cache_mb: float = Field(default=1024, ge=0)
+
+
+class Recipe(Config):
+    """One complete run.
+
+    Attributes:
+        version: of this format.
+        data, model, method, optim, train, machine: the sections; ``method`` holds ``name`` and the method's constants.
+        protocol: how it is scored.
+    """
+
+    version: Literal[1] = 1
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    method: dict[str, Any] = {"name": "auto"}
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    machine: MachineConfig = MachineConfig()
+    protocol: str = "whole"
+
+    @field_validator("protocol")
+    @classmethod
+    def _known_protocol(cls, value: str) -> str:
+        if value not in PROTOCOLS:
+            raise ConfigError(f"unknown protocol {value!r}", where="protocol", todo=did_you_mean(value, PROTOCOLS))
+        return value
+
+    @property
+    def method_name(self) -> str:
+        """Registry name or dotted path; "auto" until the data have been seen."""
+        return str(self.method.get("name", "auto"))
+
+    def constants(self) -> Config:
+        """Return the method's Config with the constants of this recipe.
+
+        Raises:
+            ConfigError: unknown method or constant, or a value out of range.
+        """
+        cls = resolve(self.method_name)
+        values = {k: v for k, v in self.method.items() if k != "name"}
+        return _validated(cls.Config, values, prefix="method.")
+
+    def replace(self, section: str, **values: Any) -> Recipe:
+        """Return a copy with values of one section changed."""
+        return self.model_copy(update={section: getattr(self, section).model_copy(update=values)})
+
+    def complete(self) -> dict[str, Any]:
+        """Return plain data with every default filled in, the method's constants too; what config.yaml holds."""
+        out = self.model_dump(mode="json")
+        if self.method_name != "auto":
+            out["method"] = {"name": self.method_name} | self.constants().model_dump(mode="json")
+        return out
+
+
+def parse_size(value: str | int) -> tuple[int, int]:
+    """Return (height, width) of "192" or "160x192".
+
+    Raises:
+        ConfigError: anything else.
+    """
+    parts = str(value).lower().split("x")
+    if not (1 <= len(parts) <= 2 and all(p.strip().isdigit() and int(p) > 0 for p in parts)):
+        raise ConfigError(
+            f"{value!r} is not a size",
+            where="crop, resize",
+            todo="write 192 for a square or 160x192 for height x width",
+        )
+    return int(parts[0]), int(parts[-1])
+
+
+def read_recipe(file: Path | None, overrides: Mapping[str, Any], settings: Sequence[str] = ()) -> Recipe:
+    """Return a recipe from a file, dotted keys that override it, and ``key=value`` words that override both.
+
+    Args:
+        file: YAML, or None for the defaults.
+        overrides: dotted key to value; entries that are None are left out.
+        settings: ``optim.lr=0.01`` and the like; values are read as YAML.
+
+    Raises:
+        ConfigError: the file cannot be read; an unknown key (with the nearest known one); a value out of range.
+    """
+    tree: dict[str, Any] = _read_yaml(file) if file is not None else {}
+    for key, value in overrides.items():
+        if value is not None:
+            _set(tree, key, value)
+    for word in settings:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(
+                f"{word!r} is not key=value", where="command line", todo="write for example optim.lr=0.01"
+            )
+        try:
+            _set(tree, key, yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"the value of {word!r} is not YAML", where=key, todo="quote it") from error
+    if isinstance(tree.get("method"), str):
+        tree["method"] = {"name": tree["method"]}
+    recipe = _validated(Recipe, tree)
+    if recipe.method_name != "auto":
+        recipe.constants()
+    elif len(recipe.method) > 1:
+        raise ConfigError("method constants need a method", where="method.name", todo=f"one of {', '.join(METHODS)}")
+    return recipe
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the recipe ({error.strerror})", where=file, todo="check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = str(error).splitlines()[-1].strip()
+        raise ConfigError(f"the recipe is not YAML ({line})", where=file, todo="mend the file") from error
+    if not isinstance(tree, dict):
+        raise ConfigError("the recipe is not a mapping of sections", where=file, todo="see `fewmask recipes`")
+    return tree
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *sections, leaf = key.split(".")
+    for section in sections:
+        if isinstance(tree.get(section), str) and section == "method":
+            tree[section] = {"name": tree[section]}
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{section!r} holds a value, not keys", where=key, todo="check the key")
+    tree[leaf] = value
+
+
+def _validated(model: type[T], values: Any, prefix: str = "") -> T:
+    """Validate, with pydantic's first complaint reworded: what, at which key, what to do."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = (prefix + ".".join(str(p) for p in first["loc"])).removesuffix(".")
+        if first["type"] == "extra_forbidden":
+            name = str(first["loc"][-1])
+            known = _fields_at(model, first["loc"][:-1])
+            raise ConfigError(f"unknown key {key!r}", where="recipe", todo=did_you_mean(name, known)) from error
+        if isinstance(inner := first.get("ctx", {}).get("error"), ConfigError):
+            raise inner from error
+        raise ConfigError(
+            f"{key} = {first.get('input')!r}: {first['msg']}", where=key or "recipe", todo="change the value"
+        ) from error
+
+
+def _fields_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(str(part))
+        options = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        nested = [o for o in options if isinstance(o, type) and not isinstance(o, types.GenericAlias)]
+        model = next((o for o in nested if issubclass(o, BaseModel)), model)
+    return list(model.model_fields)
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of every leaf of nested mappings."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def differences(asked: Recipe, stored: Mapping[str, Any]) -> list[str]:
+    """Return one line "key: stored → asked" for every breaking difference between a recipe and a run's config.yaml.
+
+    What was left to be chosen (null, "auto") agrees with whatever was chosen; the machine's devices, workers and cache
+    do not change what is computed, and may differ.
+    """
+    free = {"machine.devices", "machine.workers", "machine.cache_mb"}
+    old = dict(leaves(stored))
+    new = dict(leaves(asked.complete()))
+    out = []
+    for key in sorted(old.keys() | new.keys()):
+        if key in free or (key in new and new[key] in (None, "auto")):
+            continue
+        if asked.method_name == "auto" and key.startswith("method."):
+            continue
+        if old.get(key) != new.get(key):
+            out.append(f"{key}: {old.get(key)!r} in the run, {new.get(key)!r} asked")
+    return out

@@ -1,0 +1,56 @@
+"""Masks as pictures: palette, index PNG, overlay, and image | truth | prediction side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fewmask.batch import IGNORE
+
+
+def palette() -> np.ndarray:
+    """Return the PASCAL VOC colour map, uint8 [256, 3]: the bits of an id, spread over the channels from the top."""
+    colours = np.zeros((256, 3), np.uint8)
+    for index in range(256):
+        bits = index
+        for shift in range(7, -1, -1):
+            for channel in range(3):
+                colours[index, channel] |= ((bits >> channel) & 1) << shift
+            bits >>= 3
+    return colours
+
+
+def index_image(mask_HW: np.ndarray) -> Image.Image:
+    """Return a paletted image whose pixels are the class indices of a uint8 mask [H, W]."""
+    image = Image.fromarray(mask_HW.astype(np.uint8))
+    image.putpalette(palette().tobytes())  # turns the grey image into a paletted one with the same indices
+    return image
+
+
+def colour_image(mask_HW: np.ndarray) -> Image.Image:
+    """Return the mask in colour, RGB."""
+    return Image.fromarray(palette()[mask_HW])
+
+
+def overlay(image_HW3: np.ndarray, mask_HW: np.ndarray, opacity: float = 0.5) -> Image.Image:
+    """Return the mask laid over the photograph; ignored pixels show the photograph alone."""
+    mixed = (1 - opacity) * image_HW3 + opacity * palette()[mask_HW]
+    shown = np.where((mask_HW == IGNORE)[..., None], image_HW3, mixed)
+    return Image.fromarray(shown.round().astype(np.uint8))
+
+
+def side_by_side(image_HW3: np.ndarray, truth_HW: np.ndarray, prediction_HW: np.ndarray) -> Image.Image:
+    """Return image, truth and prediction in one row, with a gap; pixels the truth ignores are dark in both masks."""
+    hidden = truth_HW == IGNORE
+    truth, predicted = palette()[truth_HW], palette()[prediction_HW]
+    truth[hidden] = predicted[hidden] = 40
+    gap = np.full((image_HW3.shape[0], 6, 3), 255, np.uint8)
+    return Image.fromarray(np.concatenate([image_HW3, gap, truth, gap, predicted], axis=1))
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    """Write a PNG, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, format="PNG")

@@ -1,0 +1,68 @@
+"""``--init``: begin from the networks of another run, with a new schedule and a new optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from fewmask.engine.checkpoint import Store
+from fewmask.errors import CheckpointError
+from fewmask.nets.weights import read_weights
+from fewmask.run.folder import RunFolder
+from fewmask.run.prepare import Say
+
+
+def start_from(nets: Mapping[str, nn.Module], source: Path, say: Say) -> None:
+    """Copy networks into ``nets``, by name where the run has that name, else from the delivered model.
+
+    A second network without a counterpart gets the delivered encoder only: equal networks could not teach each other.
+
+    Args:
+        nets: changed in place.
+        source: a run folder, or a .safetensors file of one network.
+        say: told what was taken.
+
+    Raises:
+        CheckpointError: no such run, or its networks do not fit.
+        ConfigError: no such file.
+    """
+    named: dict[str, Tensor] = {}
+    if source.is_dir():
+        folder = RunFolder(source)
+        store = Store(source, warn=say)
+        snapshot = store.latest()
+        if snapshot is not None:
+            step = store.best_step
+            named = (store.load(step) if step is not None else snapshot).networks
+        delivered = read_weights(folder.model / "model.safetensors") if folder.finished else {}
+        if not named and not delivered:
+            raise CheckpointError("there are no networks to start from", where=source, todo="give a run folder")
+    else:
+        delivered = read_weights(source)
+    used_whole = False
+    for name, net in nets.items():
+        own = {k.removeprefix(f"{name}."): v for k, v in named.items() if k.startswith(f"{name}.")}
+        if own:
+            _load(net, own, source, f"network {name!r}")
+            say(f"{name}: starts from {name} of {source}")
+        elif delivered and (not used_whole or not any(p.requires_grad for p in net.parameters())):
+            _load(net, delivered, source, f"network {name!r}")
+            used_whole = True
+            say(f"{name}: starts from the delivered model of {source}")
+        elif delivered and isinstance(encoder := getattr(net, "encoder", None), nn.Module):
+            part = {k.removeprefix("encoder."): v for k, v in delivered.items() if k.startswith("encoder.")}
+            _load(encoder, part, source, f"encoder of {name!r}")
+            say(f"{name}: starts from the encoder of {source}, with a decoder of its own")
+
+
+def _load(net: nn.Module, tensors: Mapping[str, Tensor], source: Path, what: str) -> None:
+    own = net.state_dict()
+    wrong = sorted(own.keys() ^ tensors.keys()) or [k for k in own if own[k].shape != tensors[k].shape]
+    if wrong:
+        raise CheckpointError(
+            f"{what} does not fit: {wrong[0]} differs (and {len(wrong) - 1} more)", where=source,
+            todo="use the architecture, encoder and classes of that run",
+        )  # fmt: skip
+    net.load_state_dict(dict(tensors))

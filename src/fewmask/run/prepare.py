@@ -1,0 +1,207 @@
+"""Before step 0: read and check the data, fill the recipe, claim the run folder. All of it on the first process."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median_low
+from typing import Any
+
+import torch
+import yaml
+
+from fewmask._version import __version__
+from fewmask.data.check import empty_mask_doubt
+from fewmask.data.divide import draw_labelled
+from fewmask.data.index import DataIndex, Item, Pools, manifest_hash
+from fewmask.data.layouts import read_folder, with_classes
+from fewmask.data.scan import Scan, scan
+from fewmask.engine.files import write_atomic, write_json
+from fewmask.engine.precision import Format, choose
+from fewmask.errors import CheckpointError, ConfigError, DataError
+from fewmask.method import Task
+from fewmask.nets import Builder
+from fewmask.recipe import Recipe
+from fewmask.run.folder import RunFolder
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What every process needs to train; sent from the first one to the others.
+
+    Attributes:
+        recipe: with everything chosen that was left open.
+        folder: the run folder.
+        index: the data set, with classes.
+        pools: what may be learned from.
+        task: what the method may know.
+        layout: precision and memory format.
+    """
+
+    recipe: Recipe
+    folder: Path
+    index: DataIndex
+    pools: Pools
+    task: Task
+    layout: Format
+
+
+def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
+    """Check everything that can be checked before step 0, and write config.yaml, data.yaml and environment.json.
+
+    Args:
+        asked: the recipe as given.
+        folder: claimed (locked) by this process.
+        say: receives one sentence for each decision.
+
+    Raises:
+        DataError: the data are unusable; nothing has been written.
+        ConfigError: the recipe is.
+        CheckpointError: the folder's run has another configuration or other data.
+    """
+    index, pools, counts = read_data(asked, say)
+    stored = folder.stored() if folder.started else None
+    if stored is not None:
+        folder.check_same(asked)
+        recipe = Recipe.model_validate(stored)
+    else:
+        recipe = fill(asked, pools, counts, say)
+    frequency = _frequency(pools, counts, len(index.classes))
+    task = Task(len(index.classes), frequency)
+    manifest = _manifest(index, pools, counts)
+    if stored is not None:
+        _check_data(manifest, folder)
+    layout = _layout(recipe, len(index.classes), say)
+    recipe = recipe.replace("machine", precision=layout.precision)
+    if stored is None:
+        write_atomic(folder.data, yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True))
+        write_json(folder.environment, environment())
+        # last: a folder with config.yaml is a run that can be continued
+        write_atomic(folder.config, yaml.safe_dump(recipe.complete(), sort_keys=False, allow_unicode=True))
+    return Prepared(recipe, folder.path, index, pools, task, layout)
+
+
+def read_data(asked: Recipe, say: Say) -> tuple[DataIndex, Pools, Scan]:
+    """Return the data set, the pools of this run, and a scan of every file that it may open.
+
+    Raises:
+        DataError: something is unreadable, or a mask is not what it should be.
+    """
+    data = asked.data
+    index = read_folder(Path(data.dir), split_seed=data.split_seed, groups=data.group_by)
+    for note in index.notes:
+        say(note)
+    pools = draw_labelled(index, data.labelled, data.unlabelled, data.split_seed)
+    items: list[Item] = [*pools.labelled, *pools.unlabelled, *index.items["val"], *index.items["test"]]
+    counts = scan(items, len(index.classes) or None, index.code)
+    counts.raise_first()
+    doubt = empty_mask_doubt(counts, index)
+    if doubt is not None:
+        raise DataError(doubt.what, where=doubt.where, todo=doubt.todo)
+    return with_classes(index, counts), pools, counts
+
+
+def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:
+    """Choose what the recipe leaves open, and say each choice."""
+    recipe, cuda = asked, torch.cuda.is_available() and not asked.machine.devices.startswith("cpu")
+    if recipe.method_name == "auto":
+        name = "fixmatch" if pools.unlabelled else "supervised"
+        recipe = recipe.model_copy(update={"method": {"name": name}})
+        say(f"method: {name}, since there are {len(pools.unlabelled)} unlabelled images")
+    if recipe.model.arch is None:
+        recipe = recipe.replace("model", arch="deeplabv3plus")
+        say("architecture: deeplabv3plus")
+    if recipe.model.encoder is None:
+        encoder = "resnet50" if cuda else "mobilenet_v2"
+        recipe = recipe.replace("model", encoder=encoder)
+        say(f"encoder: {encoder}, for a {'GPU' if cuda else 'CPU'}")
+    if recipe.data.crop is None:
+        sizes = [recipe.data.resize] if recipe.data.resize else counts.sizes[counts.rows(pools.labelled)].tolist()
+        height, width = median_low(s[0] for s in sizes), median_low(s[1] for s in sizes)
+        most = 512 if cuda else 256
+        crop = tuple(min(side, most) // 16 * 16 or side for side in (height, width))
+        recipe = recipe.replace("data", crop=crop)
+        say(f"crop: {crop[0]}x{crop[1]}, from a median input of {height}x{width}")
+    if recipe.machine.workers is None:
+        cores = os.cpu_count() or 1
+        workers = min(8, cores // 2) if cuda else (0 if cores <= 2 else min(4, cores // 4))
+        recipe = recipe.replace("machine", workers=workers)
+    return recipe
+
+
+def _layout(recipe: Recipe, classes: int, say: Say) -> Format:
+    """Probe precision and memory format on a throw-away network of the run's kind."""
+    machine, model, data = recipe.machine, recipe.model, recipe.data
+    device = torch.device("cpu" if machine.devices.startswith("cpu") or not torch.cuda.is_available() else "cuda")
+    assert model.arch and model.encoder and data.crop  # fill() has chosen them
+    build = Builder(model.arch, model.encoder, classes, weights=model.weights, seed=recipe.train.seed)
+    # building it also proves, before anything is written, that the architecture and its weights can be had
+    net = build("probe").to(device)
+    try:
+        layout = choose(machine.precision, net, (data.batch, 3, *data.crop), device)
+    except (
+        ValueError,
+        RuntimeError,
+        AssertionError,
+    ) as error:  # what networks raise for a size or batch they cannot take
+        raise ConfigError(
+            f"{model.arch} with {model.encoder} cannot train on {data.batch} crops of {data.crop[0]}x{data.crop[1]} "
+            f"({str(error).splitlines()[0][:120]})",
+            where="data.crop, data.batch", todo="use a larger crop or batch, or another architecture",
+        ) from error  # fmt: skip
+    say(f"precision: {layout.why}")
+    return layout
+
+
+def _frequency(pools: Pools, counts: Scan, classes: int) -> tuple[float, ...] | None:
+    pixels = counts.counts[counts.rows(pools.labelled), :classes].sum(axis=0)
+    total = int(pixels.sum())
+    return tuple(float(n) / total for n in pixels) if total else None
+
+
+def _manifest(index: DataIndex, pools: Pools, counts: Scan) -> dict[str, Any]:
+    labelled = counts.counts[counts.rows(pools.labelled)].sum(axis=0)
+    return {
+        "root": str(index.root), "layout": index.layout, "classes": list(index.classes),
+        "labelled": len(pools.labelled), "unlabelled": len(pools.unlabelled),
+        "val": len(index.items["val"]), "test": len(index.items["test"]),
+        "data_hash": manifest_hash(index), "split_hash": pools.hash(),
+        "labelled_pixels": {name: int(n) for name, n in zip(index.classes, labelled, strict=False)},
+        "labelled_names": [i.name for i in pools.labelled],
+    }  # fmt: skip
+
+
+def _check_data(now: dict[str, Any], folder: RunFolder) -> None:
+    then = folder.manifest()
+    keys = ("classes", "labelled", "unlabelled", "val", "test", "data_hash", "split_hash")
+    diff = [f"{k}: {then.get(k)!r} in the run, {now[k]!r} now" for k in keys if then.get(k) != now[k]]
+    if diff:
+        raise CheckpointError(
+            f"the data have changed since the run began: {'; '.join(diff[:3])}", where=folder.path,
+            todo=f"start anew from its networks with --init {folder.path}",
+        )  # fmt: skip
+
+
+def environment() -> dict[str, Any]:
+    """Return versions and hardware: what a result depends on beside the recipe."""
+    packages = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning-fabric", "numpy", "pillow")
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return {
+        "fewmask": __version__, "python": platform.python_version(), "packages": versions,
+        "platform": platform.platform(), "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }  # fmt: skip

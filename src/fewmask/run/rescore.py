@@ -1,0 +1,91 @@
+"""Scores of a finished run, computed again: on its own data or another folder."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from fewmask.data.index import Item, Role
+from fewmask.data.layouts import read_folder
+from fewmask.data.masks import read_mask
+from fewmask.data.scan import scan
+from fewmask.data.stream import ItemLoader
+from fewmask.engine.checkpoint import Store
+from fewmask.engine.evaluate import Pictures, confusion_of, scores
+from fewmask.engine.infer import PROTOCOLS
+from fewmask.engine.precision import FORMATS
+from fewmask.errors import ConfigError, DataError
+from fewmask.recipe import Recipe
+from fewmask.run.folder import RunFolder
+from fewmask.run.model import Model
+
+Which = Literal["delivered", "last", "best"]
+
+
+def model_of(folder: RunFolder, which: Which) -> tuple[Model, int | None]:
+    """Return the delivered, last or best model of a run, and its step where that is known.
+
+    Raises:
+        CheckpointError: the run is not finished, or that checkpoint is gone.
+    """
+    metrics = folder.read_metrics()
+    model = Model.load(folder.model)
+    if which == "delivered":
+        which = metrics["delivered"]["checkpoint"]
+        return model, metrics["best"]["step"] if which == "best" else metrics["steps"]
+    step = metrics["best"]["step"] if which == "best" else metrics["steps"]
+    prefix = model.config["predictor"] + "."
+    networks = Store(folder.path).load(step).networks
+    model.net.load_state_dict({k.removeprefix(prefix): v for k, v in networks.items() if k.startswith(prefix)})
+    return model, step
+
+
+def rescore(path: Path, dir: Path | None, split: Role, which: Which) -> dict[str, Any]:
+    """Return {"split", "which", "step", "protocol", "images", "miou", "iou", "pixel_accuracy"}.
+
+    Args:
+        path: a run folder.
+        dir: other data with the same classes; None = the run's own.
+        split: which images.
+        which: which of the run's models.
+
+    Raises:
+        CheckpointError: the run is not finished.
+        DataError: the data cannot be read, or have no such images.
+        ConfigError: the classes differ.
+    """
+    folder = RunFolder(path)
+    model, step = model_of(folder, which)
+    recipe = Recipe.model_validate(folder.stored())
+    root = Path(recipe.data.dir) if dir is None else dir
+    index = read_folder(root, split_seed=recipe.data.split_seed, groups=recipe.data.group_by)
+    if index.classes and list(index.classes) != model.classes:
+        raise ConfigError(
+            f"the data have the classes {list(index.classes)}, the model {model.classes}", where=root,
+            todo="evaluate on data with the same classes in the same order",
+        )  # fmt: skip
+    items = index.items[split]
+    if not items:
+        raise DataError(f"there are no {split} images with masks", where=root, todo="choose another --split or DIR")
+    scan(items, len(model.classes), index.code).raise_first()
+    whole = ItemLoader(index.code, recipe.data.resize)
+
+    def truth(item: Item) -> torch.Tensor:
+        assert item.mask is not None
+        return torch.from_numpy(read_mask(item.mask, index.code))
+
+    # the precision that training validated with, so that the figures agree
+    dtype = FORMATS[recipe.machine.precision]
+    pictures = Pictures(
+        lambda i: whole(i.without_mask())[0], truth, model.mean, model.std, model.device,
+        lambda: torch.autocast(model.device.type, dtype=dtype) if dtype is not None else nullcontext(),
+    )  # fmt: skip
+    protocol = PROTOCOLS[recipe.protocol]
+    matrix = confusion_of(model.net, items, pictures, len(model.classes), protocol)
+    return {
+        "split": split, "which": which, "step": step, "protocol": protocol.name, "images": len(items),
+        **scores(matrix, model.classes),
+    }  # fmt: skip

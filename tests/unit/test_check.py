@@ -1,0 +1,213 @@
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1]))
+from fewmask.data.check import check, duplicate_images, empty_mask_doubt
+from fewmask.data.index import ROLES
+from fewmask.data.layouts import read_folder, without_empty_masks
+from fewmask.data.scan import scan
+from fewmask.errors import ConfigError, DataError
+from fixtures_data import SHARED, blocks, make_folder, make_voc, save_image, save_mask
+
+
+def look(root, **options):
+    return check(root, cache=False, **options)
+
+
+def write_masks(root, masks):
+    for name, ids in masks.items():
+        save_mask(root / "masks" / f"{name}.png", blocks(ids))
+
+
+def test_a_folder_without_faults(tmp_path):
+    make_folder(tmp_path, [f"train/{c}" for c in "abc"] + ["val/d"], ["train/e"], ids=(0, 1, 255))
+    save_image(tmp_path / "images/train/e.jpg", height=40, width=30)
+    report = look(tmp_path)
+    assert report.problems == () and report.doubts == () and report.notes == ()
+    assert report.roles["train"] == {"images": 4, "labelled": 3, "unlabelled": 1}
+    assert report.roles["val"] == {"images": 1, "labelled": 1, "unlabelled": 0}
+    zeros, ones = ((blocks((0, 1, 255)) == i).sum() for i in (0, 1))
+    assert [c.share for c in report.classes] == [zeros / (zeros + ones), ones / (zeros + ones)]
+    assert report.classes[1].images == {"train": 3, "val": 1, "test": 0}
+    assert report.sizes == {"min": [12, 16], "median": [12, 16], "max": [40, 30], "distinct": 2}
+    assert report.encodings == {"PNG, palette index": 4} and report.opened == 5
+    text = "\n".join(report.lines())
+    assert "16x12 to 30x40, median 16x12; 2 different" in text and "3 labelled, 1 unlabelled" in text
+    assert json.loads(json.dumps(report.to_json()))["classes"][1]["name"] == "b"
+
+
+def test_problems_are_all_listed(tmp_path):
+    make_folder(tmp_path, ["train/a", "train/b", "train/c", "val/d"])
+    write_masks(tmp_path, {"train/a": (0, 9), "train/b": (0, 1, 8)})
+    (tmp_path / "images/train/c.jpg").write_bytes(b"")
+    report = look(tmp_path)
+    assert [p.name for p in report.problems] == ["train/a", "train/b", "train/c"]
+    assert sum(line.startswith("problem: ") for line in report.lines()) == 3
+
+
+def test_a_missing_folder_is_the_callers_error(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        look(tmp_path / "none")
+
+
+def test_classes_that_nothing_names(tmp_path):
+    make_folder(tmp_path, ["train/a", "val/b"], ids=(0, 38), classes=None)
+    report = look(tmp_path)
+    assert "ids from 0 to 38" in report.problems[0].what and report.classes == ()
+    write_masks(tmp_path, {"train/a": (0, 1), "val/b": (0, 1)})
+    assert [c.name for c in look(tmp_path).classes] == ["class 0", "class 1"]
+
+
+def test_zero_and_255(tmp_path):
+    make_folder(tmp_path, ["train/a", "val/b"], ids=(0, 255), classes=None)
+    assert "two readings" in look(tmp_path).problems[0].what
+    (tmp_path / "data.yaml").write_text("classes: {0: background, 255: object}")
+    report = look(tmp_path)
+    assert report.problems == () and [c.share for c in report.classes] == [0.5, 0.5]
+
+
+class TestEmptyMasks:
+    def make(self, root, empty, declared=None):
+        make_folder(root, [f"train/{i}" for i in range(8)] + ["val/0", "val/1"])
+        write_masks(root, {name: (0,) for name in empty})
+        if declared:
+            (root / "data.yaml").write_text(f"empty_masks: {declared}")
+        return root
+
+    def test_more_than_a_fifth_stops(self, tmp_path):
+        self.make(tmp_path, ["train/0", "train/1"])
+        assert look(tmp_path).problems == ()
+        self.make(tmp_path, ["train/0", "train/1", "val/0"])
+        (problem,) = look(tmp_path).problems
+        assert problem.what == "3 of 10 masks hold class 0 only, first 'train/0'"
+        assert "empty_masks: labelled" in problem.todo and "empty_masks: unlabelled" in problem.todo
+        index = read_folder(tmp_path)
+        found = scan([i for r in ROLES for i in index.items[r]], 2, index.code, cache=False)
+        assert empty_mask_doubt(found, index) == problem
+
+    @pytest.mark.parametrize(("declared", "labelled", "val"), [("labelled", 8, 2), ("unlabelled", 6, 1)])
+    def test_a_declaration_settles_it(self, tmp_path, declared, labelled, val):
+        report = look(self.make(tmp_path, ["train/0", "train/1", "val/0"], declared))
+        assert report.problems == ()
+        assert report.roles["train"] == {"images": 8, "labelled": labelled, "unlabelled": 8 - labelled}
+        assert report.roles["val"]["images"] == val
+
+    def test_unlabelled_ones_lose_the_path_to_their_mask(self, tmp_path):
+        index = read_folder(self.make(tmp_path, ["train/0", "val/0"], "unlabelled"))
+        found = scan([i for r in ROLES for i in index.items[r]], 2, index.code, cache=False)
+        after = without_empty_masks(index, found)
+        assert [i.name for i in after.items["train"] if i.mask is None] == ["train/0"]
+        assert [i.name for i in after.items["val"]] == ["val/1"]
+
+
+class TestDuplicates:
+    def test_a_leak_is_a_problem_under_any_name(self, tmp_path):
+        make_folder(tmp_path, ["train/a", "train/b", "val/c"])
+        (tmp_path / "images/val/c.jpg").write_bytes((tmp_path / "images/train/b.jpg").read_bytes())
+        (problem,) = look(tmp_path).problems
+        assert problem.what == "the same picture stands in train ('train/b') and val ('val/c')"
+        (same,) = duplicate_images(read_folder(tmp_path))
+        assert [(role, item.name) for role, item in same] == [("train", "train/b"), ("val", "val/c")]
+
+    def test_labelled_and_unlabelled_is_a_doubt(self, tmp_path):
+        make_folder(tmp_path, ["train/a", "train/b", "train/d", "val/c"], ["train/e"])
+        (tmp_path / "images/train/e.jpg").write_bytes((tmp_path / "images/train/a.jpg").read_bytes())
+        report = look(tmp_path)
+        assert report.problems == () and report.duplicates == (("train/train/a", "train/train/e"),)
+        assert report.doubts == (
+            "1 images repeat another one of their role, first 'train/a' and 'train/e';"
+            " 1 stand among both labelled and unlabelled ones",
+        )
+
+    def test_equal_length_is_not_equal(self, tmp_path):
+        make_folder(tmp_path, ["train/a", "val/b"])
+        for name in ("train/a", "val/b"):
+            save_image((tmp_path / "images" / name).with_suffix(".bmp"), seed=len(name))
+            (tmp_path / "images" / name).with_suffix(".jpg").unlink()
+        assert duplicate_images(read_folder(tmp_path)) == []
+
+
+class TestGroups:
+    def test_groups_in_two_roles(self, tmp_path):
+        train, test = [f"train/v1_{i}" for i in range(4)], [f"test/v1_{i}" for i in range(3)]
+        make_folder(tmp_path, [*train, *test, *(f"test/v2_{i}" for i in range(5)), "val/v3_1", "val/v3_2", "val/v3_3"])
+        report = look(tmp_path)
+        assert report.groups == {"v1": {"train": 4, "test": 3}, "v2": {"test": 5}, "v3": {"val": 3}}
+        assert report.groups_from == "names" and report.problems == ()
+        assert report.doubts[:2] == (
+            "group v1 stands in train (4 of 4 images) and test (3 of 8 images)",
+            "of test, only v2 (5 of 8 images) is unseen in the other roles",
+        )
+
+    def test_declared_groups_that_are_kept_whole_raise_no_doubt(self, tmp_path):
+        make_folder(tmp_path, [f"v{g}_{i}" for g in range(5) for i in range(4)])
+        report = look(tmp_path, groups=r"^v\d")
+        assert report.groups_from == "declared" and len(report.groups) == 5 and report.doubts == ()
+        assert any("stands in train" in d for d in look(tmp_path).doubts), "an ungrouped division cuts through them"
+
+    def test_voc_years_are_no_groups(self, tmp_path):
+        make_voc(tmp_path, [f"2007_{i:06}" for i in range(5)], [f"2008_{i:06}" for i in range(5)])
+        assert look(tmp_path).groups == {}
+
+
+def test_rare_and_absent_classes(tmp_path):
+    make_folder(tmp_path, [f"train/{c}" for c in "abcd"] + ["val/x"], classes="a\nb\nc\nd\n")
+    write_masks(tmp_path, {"train/a": (0, 2), "val/x": (0, 1, 3)})
+    assert look(tmp_path).doubts == (
+        "class 'c' is rare: 9.64% of the pixels, 1 training masks".replace("9.64%", "10.00%"),
+        "class 'c' is absent from val: its IoU cannot be measured there",
+        "class 'd' is in no training mask: it cannot be learned",
+    )
+
+
+def test_a_sample_opens_few_and_says_so(tmp_path):
+    make_folder(tmp_path, [f"train/{i}" for i in range(10)] + ["val/x"])
+    report = look(tmp_path, sample=3)
+    assert report.opened == 3 and report.roles["train"]["images"] == 10
+    assert report.notes == ("only 3 of 11 images were opened",)
+    assert report.encodings == {"PNG, palette index": 3} and report.doubts == ()
+    assert look(tmp_path, sample=99).opened == 11
+    with pytest.raises(ConfigError, match="opens nothing"):
+        look(tmp_path, sample=0)
+
+
+def test_text_holds_no_control_characters(tmp_path):
+    make_folder(tmp_path, ["train/a\n\x1b[31m", "train/\udcff", "val/x"], ids=(0, 9))
+    text = look(tmp_path).lines()
+    assert any("\\n\\x1b[31m" in line for line in text) and any("\\udcff" in line for line in text)
+    assert all(line.isprintable() for line in text)
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (SHARED / "camvid").is_dir(), reason="no ../shared/data/camvid beside the repository")
+def test_camvid_groups_stand_in_two_roles(tmp_path):
+    start = time.perf_counter()
+    report = check(SHARED / "camvid", cache=tmp_path)
+    assert time.perf_counter() - start < 60, "a few seconds on a free machine"
+    assert report.problems == () and report.encodings == {"PNG, palette index": 701}
+    assert [(c.name, c.images["train"]) for c in report.classes[:1]] == [("sky", 366)]
+    assert report.groups == {
+        "0001TP": {"train": 62, "test": 62},
+        "0006R0": {"train": 101},
+        "0016E5": {"train": 204, "val": 101},
+        "Seq05VD": {"test": 171},
+    }
+    assert report.doubts[:4] == (
+        "group 0001TP stands in train (62 of 367 images) and test (62 of 233 images)",
+        "group 0016E5 stands in train (204 of 367 images) and val (101 of 101 images)",
+        "no group of val is unseen in the other roles",
+        "of test, only Seq05VD (171 of 233 images) is unseen in the other roles",
+    )
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (SHARED / "wbc").is_dir(), reason="no ../shared/data/wbc beside the repository")
+def test_wbc(tmp_path):
+    report = check(SHARED / "wbc", cache=tmp_path)
+    assert report.problems == () and report.roles["val"]["labelled"] == 80
+    assert report.sizes["max"] == [300, 300] and report.duplicates
+    assert report.groups == {"d1": {"train": 240, "val": 60}, "d2": {"train": 80, "val": 20}}
