@@ -22,7 +22,7 @@ class Table(nn.Module):
     """A network whose softmax at a pixel of value v is the given row v.
 
     Attributes:
-        seen: for each call the codes of its images, whether the network was in training mode, whether gradients were on.
+        seen: for each call the codes of its images, whether the network was training, whether gradients were on.
     """
 
     def __init__(self, probabilities: Sequence[Sequence[float]]) -> None:
@@ -62,9 +62,7 @@ def items(
 
 def step(t: int = 0, total: int = 100, **counts: int) -> Step:
     """Return step t on one rank; counts: stream name to images a step."""
-    slots = {
-        name: Slots(first=0, count=n, key=key, size=n, items=1000) for key, (name, n) in enumerate(counts.items())
-    }
+    slots = {name: Slots(first=0, count=n, key=key, size=n, items=1000) for key, (name, n) in enumerate(counts.items())}
     return Step(t, total, 0, 1, seed=11, rank=0, slots=slots, reduce=lambda x: x)
 
 

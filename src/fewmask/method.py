@@ -195,3 +195,10 @@ class Method:
     def predict(self, nets: Nets, name: str, images: Tensor) -> Tensor:
         """Return the logits [B, K, H, W] of predictor ``name`` for images [B, C, H, W], in evaluation mode."""
         return nets[name](images)
+
+
+def make_networks(method: Method, build: Build, seed: int) -> dict[str, nn.Module]:
+    """Return the method's networks; parts that do not come from ``build`` (critics, heads) are drawn by the seed too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed(seed, Purpose.INIT))
+        return method.networks(build)

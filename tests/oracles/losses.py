@@ -35,9 +35,7 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray, weight: list[float] | 
     return above / below if below else 0.0
 
 
-def weighted_cross_entropy(
-    logits: np.ndarray, labels: np.ndarray, weight: np.ndarray, denominator: float
-) -> float:
+def weighted_cross_entropy(logits: np.ndarray, labels: np.ndarray, weight: np.ndarray, denominator: float) -> float:
     """Return the sum over the pixels of weight times -log p[label], over the denominator."""
     b, _, h, w = logits.shape
     total = 0.0
@@ -99,7 +97,7 @@ def mean_square(a: np.ndarray, b: np.ndarray, valid: np.ndarray) -> float:
 
 
 def median_frequency(frequency: list[float]) -> list[float]:
-    """Return median(f) / f_c over the classes that occur, 1 for the others: Eigen and Fergus, ICCV 2015, section 6.3.2."""
+    """Return median(f) / f_c over the classes that occur, 1 for the others (Eigen and Fergus, ICCV 2015)."""
     seen = [f for f in frequency if f > 0]
     median = float(np.median(seen)) if seen else 1.0
     return [median / f if f > 0 else 1.0 for f in frequency]

@@ -6,13 +6,13 @@ import itertools
 
 import pytest
 import torch
-from hand import Table, ce, items, slope, squared, step, top, total_slope
 from torch import Tensor, nn
 
 from fewmask.batch import Batch
 from fewmask.method import Task
 from fewmask.methods.cps import CPS
 from fewmask.ops import mix
+from hand import Table, ce, items, slope, squared, step, top, total_slope
 
 # the two networks' softmax; rows 0-2: the labelled image, 3-6: the unlabelled ones. Their argmax differ at 1, 3, 5
 A = [
@@ -134,9 +134,7 @@ def test_cross_probability_on_one_kind_of_image(on: str, codes: list[int]) -> No
     assert out["cps"].item() == pytest.approx(2 * expected)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="cps.py losses: Eq. 7 is one mean over D = D^l ∪ D^u; the code adds two means"
-)
+@pytest.mark.xfail(strict=True, reason="cps.py losses: Eq. 7 is one mean over D = D^l ∪ D^u; the code adds two means")
 def test_cross_probability_is_a_mean_over_the_union() -> None:
     out = run(method(variant="cpc", lam=1.0))
     codes = L_CODES + U_CODES
@@ -168,9 +166,7 @@ def test_single_network() -> None:
     assert out["sup"].item() == pytest.approx(SUP_A)
     assert out["cps"].item() == pytest.approx(1.5 * own)
     assert m.flow == {"sup": ("f1",), "cps": ("f1",)} and tuple(m.predictors) == ("f1",)
-    expected = [
-        (1.5 * w, i, slope(A[i], top(A[i]))) for w, g in ((1 / 3, L_CODES), (1 / 6, U_CODES)) for i in g
-    ]
+    expected = [(1.5 * w, i, slope(A[i], top(A[i]))) for w, g in ((1 / 3, L_CODES), (1 / 6, U_CODES)) for i in g]
     assert f1.gradient(out["cps"]) == [pytest.approx(r, abs=1e-9) for r in total_slope(7, expected)]
 
 
@@ -232,7 +228,7 @@ class Neighbour(Table):
 
 
 def test_cutmix_labels_come_from_the_sources() -> None:
-    """"input two source images into each network and mix the two pseudo segmentation maps" (section 3)."""
+    """ "input two source images into each network and mix the two pseudo segmentation maps" (section 3)."""
     given = cutmix_batch()
     out = run(method(cutmix=True, lam=1.0), given, f1=Neighbour(A), f2=Neighbour(B))
     first = {name: given[name].weak[:, 0, 0, 0].long().tolist() for name in "uv"}

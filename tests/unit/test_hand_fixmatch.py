@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hand import Table, ce, items, slope, step, top, total_slope
 from torch import nn
 
 from fewmask.batch import Batch, Items
 from fewmask.method import Task
 from fewmask.methods.fixmatch import FixMatch
 from fewmask.ops import mix
+from hand import Table, ce, items, slope, step, top, total_slope
 
 # rows 0-1: labelled; 2-5: weak views, of falling confidence; 6-8: strong views
 S = [
@@ -197,7 +197,8 @@ def test_cutmix_mixes_its_share_of_images() -> None:
 def test_networks() -> None:
     nets = method(teacher="ema").networks(lambda name: nn.Conv2d(1, 3, 1))
     assert tuple(nets) == ("student", "teacher") and nets["teacher"] is not nets["student"]
-    assert torch.equal(nets["teacher"].weight, nets["student"].weight)
+    pairs = zip(nets["teacher"].parameters(), nets["student"].parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
     assert not any(p.requires_grad for p in nets["teacher"].parameters())
     alone = method()
     assert tuple(alone.networks(lambda name: nn.Conv2d(1, 3, 1))) == ("student",) == tuple(alone.predictors)

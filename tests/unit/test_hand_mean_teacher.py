@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
-from hand import Table, ce, items, squared, step
 from torch import nn
 
 from fewmask.batch import Batch
 from fewmask.method import Task
 from fewmask.methods.mean_teacher import MeanTeacher
+from hand import Table, ce, items, squared, step
 
 # rows 0-1: the labelled image; 2-3: weak view; 4-5: strong view of the unlabelled ones
 S = [(0.6, 0.3, 0.1), (0.2, 0.5, 0.3), (0.3, 0.3, 0.4), (0.8, 0.1, 0.1), (0.1, 0.7, 0.2), (0.25, 0.5, 0.25)]
@@ -159,22 +159,23 @@ def test_defaults() -> None:
 def test_teacher_starts_as_a_copy() -> None:
     nets = method().networks(lambda name: nn.Conv2d(1, 3, 1))
     assert tuple(nets) == ("student", "teacher") and nets["teacher"] is not nets["student"]
-    assert torch.equal(nets["teacher"].weight, nets["student"].weight)
+    pairs = zip(nets["teacher"].parameters(), nets["student"].parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
     assert [p.requires_grad for p in nets["teacher"].parameters()] == [False, False]
     assert [p.requires_grad for p in nets["student"].parameters()] == [True, True]
 
 
 def pair() -> dict[str, nn.Module]:
-    nets = {name: nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1)) for name in ("student", "teacher")}
+    nets: dict[str, nn.Module] = {}
+    for name in ("student", "teacher"):
+        nets[name] = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
     for name, value in (("student", 2.0), ("teacher", 6.0)):
         for entry in nets[name].state_dict().values():
             entry.fill_(value)
     return nets
 
 
-@pytest.mark.parametrize(
-    ("t", "d"), [(0, 0.0), (1, 1 - 1 / 2), (4, 1 - 1 / 5), (99, 0.99), (5000, 0.99)]
-)
+@pytest.mark.parametrize(("t", "d"), [(0, 0.0), (1, 1 - 1 / 2), (4, 1 - 1 / 5), (99, 0.99), (5000, 0.99)])
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_after_step(t: int, d: float, mode: str) -> None:
     """θ̄ ← d·θ̄ + (1-d)·θ; the statistics too, unless the teacher's own passes make them."""

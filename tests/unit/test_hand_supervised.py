@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from hand import Table, ce, items, slope, step, total_slope
 
 from fewmask.method import Task
 from fewmask.methods.supervised import Supervised
+from hand import Table, ce, items, slope, step, total_slope
 
 P = [(0.7, 0.2, 0.1), (0.5, 0.25, 0.25), (0.1, 0.8, 0.1), (0.2, 0.2, 0.6)]
 IMAGE = [[0, 1], [2, 3]]
@@ -18,7 +18,10 @@ MASK = [[0, 1], [1, 2]]
 TRUE = [0.7, 0.25, 0.8, 0.6]
 
 
-def loss(mask: list = MASK, task: Task = Task(3), **sup: object) -> tuple[float, list[list[float]]]:  # noqa: B008
+TASK = Task(3)
+
+
+def loss(mask: list = MASK, task: Task = TASK, **sup: object) -> tuple[float, list[list[float]]]:
     """Return the term and its gradient in the table, after the checks that hold for every loss."""
     method = Supervised(Supervised.Config.model_validate({"sup": sup}), task)
     net = Table(P)

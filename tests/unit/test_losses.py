@@ -8,12 +8,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from oracles import losses as oracle
 from torch import Tensor
 
 from fewmask.method import Task
 from fewmask.ops import losses
 from fewmask.supervision import Supervision
+from oracles import losses as oracle
 
 K = 4
 WEIGHTS = [0.5, 2.0, 0.0, 1.25]
@@ -212,7 +212,8 @@ def test_softmax_mse(seed: int) -> None:
         pytest.param(
             [0.5, 0.3, 0.15, 0.05],
             marks=pytest.mark.xfail(
-                strict=True, reason="losses.py:93: torch.median of an even count is the lower middle one, not the median"
+                strict=True,
+                reason="losses.py:93: torch.median of an even count is the lower middle one, not the median",
             ),
         ),
     ],
@@ -277,12 +278,8 @@ def test_supervision_chooses_the_loss() -> None:
     near(Supervision()(logits, labels, task), oracle.cross_entropy(z, y))
     near(Supervision(loss="focal", focal_gamma=1.5)(logits, labels, task), oracle.focal(z, y, 1.5), 1e-6)
     near(Supervision(loss="dice")(logits, labels, task), oracle.dice(z, y))
-    near(
-        Supervision(loss="ce+dice")(logits, labels, task), oracle.cross_entropy(z, y) + oracle.dice(z, y)
-    )
-    near(
-        Supervision(class_weights=tuple(WEIGHTS))(logits, labels, task), oracle.cross_entropy(z, y, WEIGHTS)
-    )
+    near(Supervision(loss="ce+dice")(logits, labels, task), oracle.cross_entropy(z, y) + oracle.dice(z, y))
+    near(Supervision(class_weights=tuple(WEIGHTS))(logits, labels, task), oracle.cross_entropy(z, y, WEIGHTS))
 
 
 @pytest.mark.parametrize(("given", "kept"), [(0.2, 6), (0.9, 27), (4, 4), (1.0, 1), (100, 100)])

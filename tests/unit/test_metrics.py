@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from oracles import metrics as oracle
 
 from fewmask.ops import metrics
+from oracles import metrics as oracle
 
 CLASSES = [1, 2, 21, 150, 180, 181, 200, 254, 255]
 
@@ -39,9 +39,7 @@ def test_confusion_takes_any_integers(classes: int, dtype: torch.dtype) -> None:
     prediction, truth = maps(classes, 1)
     expected = oracle.confusion(prediction, truth, classes)
     for other in (torch.uint8, torch.int64):
-        matrix = metrics.confusion(
-            torch.from_numpy(prediction).to(dtype), torch.from_numpy(truth).to(other), classes
-        )
+        matrix = metrics.confusion(torch.from_numpy(prediction).to(dtype), torch.from_numpy(truth).to(other), classes)
         assert (matrix.numpy() == expected).all()
 
 
@@ -104,9 +102,7 @@ def test_scores_on_a_matrix_worked_out_by_hand() -> None:
 
 def test_matrices_add_up() -> None:
     prediction, truth = maps(21, 4)
-    parts = [
-        metrics.confusion(torch.from_numpy(prediction[i]), torch.from_numpy(truth[i]), 21) for i in range(2)
-    ]
+    parts = [metrics.confusion(torch.from_numpy(prediction[i]), torch.from_numpy(truth[i]), 21) for i in range(2)]
     assert torch.equal(
         parts[0] + parts[1], metrics.confusion(torch.from_numpy(prediction), torch.from_numpy(truth), 21)
     )

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from oracles import mix as oracle
 
 from fewmask.ops import mix
 from fewmask.ops.rng import Draws, Purpose
+from oracles import mix as oracle
 
 DRAWS = 3000
 
@@ -36,6 +36,36 @@ def test_unimatch_law(height: int, width: int) -> None:
     assert abs(np.mean(areas) - share) < 4 * 0.2 / math.sqrt(DRAWS)
     assert abs(tall / DRAWS - p) < 4 * math.sqrt(p * (1 - p) / DRAWS)
     assert min(areas) < 0.04 and max(areas) > 0.36  # both ends of U(0.02, 0.4) occur
+
+
+class Impatient(Draws):
+    """Draws that end a search which would not end by itself."""
+
+    left = 10_000
+
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
+        self.left -= 1
+        assert self.left, "no box found in 10000 draws"
+        return super().uniform(low, high)
+
+
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [
+        (64, 256),
+        (256, 64),
+        pytest.param(
+            *(32, 512),
+            marks=pytest.mark.xfail(
+                strict=True, reason="mix.py:26: no aspect of U(0.3, 1/0.3) fits where H/W < 0.3·area: never ends"
+            ),
+        ),
+    ],
+)
+def test_unimatch_box_of_a_strip_is_found(height: int, width: int) -> None:
+    for slot in range(50):
+        box = mix.unimatch_box(Impatient(7, Purpose.MIX, 0, slot), height, width, 1.0)
+        assert box is not None and box[0] + box[2] <= height and box[1] + box[3] <= width
 
 
 def test_unimatch_corners_reach_every_border() -> None:

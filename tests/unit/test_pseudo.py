@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracles.losses import softmax
 from torch import nn
 
 from fewmask.ops import pseudo
+from oracles.losses import softmax
 
 
 def network() -> nn.Sequential:

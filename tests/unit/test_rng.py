@@ -11,10 +11,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from oracles import feistel, philox
 
-from fewmask.ops import rng
-from fewmask.ops.rng import Draws, Permutation, Purpose, order, slot_uniforms, torch_seed
+from fewmask.batch import Slots
+from fewmask.method import Step
+from fewmask.ops.rng import Draws, Permutation, Purpose, order, torch_seed
+from oracles import feistel, philox
 
 # Random123's tests/kat_vectors, lines "philox4x64 10": counter, key, block. The third is made of the digits of pi.
 PUBLISHED = [
@@ -76,9 +77,7 @@ def test_numpy_gives_the_published_blocks(
         (2**64 - 1, Purpose.SCENE, 10**12, 2**40, 129),
     ],
 )
-def test_words_are_philox_of_key_and_counter(
-    seed: int, purpose: Purpose, step: int, slot: int, view: int
-) -> None:
+def test_words_are_philox_of_key_and_counter(seed: int, purpose: Purpose, step: int, slot: int, view: int) -> None:
     draws = Draws(seed, purpose, step, slot, view)
     expected = philox.words(11, seed, purpose, step, slot, view)
     assert draws.words(5).tolist() + draws.words(6).tolist() == expected  # the position in a block carries over
@@ -106,13 +105,17 @@ def test_purposes_keep_their_numbers() -> None:
 
 
 def test_every_coordinate_changes_the_words() -> None:
-    base = dict(seed=5, purpose=Purpose.MIX, step=6, slot=7, view=8)
-    others = [base | {k: v} for k, v in dict(seed=6, purpose=Purpose.BANK, step=7, slot=8, view=9).items()]
-    firsts = {tuple(Draws(**kw).words(4).tolist()) for kw in [base, *others]}
-    assert len(firsts) == 6
-    # neighbours share no word at all, at any offset: streams do not overlap
-    words = [w for kw in [base, *others] for w in Draws(**kw).words(200).tolist()]
-    assert len(set(words)) == len(words)
+    keys = [
+        (5, Purpose.MIX, 6, 7, 8),
+        (6, Purpose.MIX, 6, 7, 8),
+        (5, Purpose.BANK, 6, 7, 8),
+        (5, Purpose.MIX, 7, 7, 8),
+        (5, Purpose.MIX, 6, 8, 8),
+        (5, Purpose.MIX, 6, 7, 9),
+    ]
+    # neighbours share no word at any offset: streams do not run into each other
+    words = [w for key in keys for w in Draws(*key).words(200).tolist()]
+    assert len(set(words)) == len(words) == 1200
 
 
 def test_uniforms_are_the_upper_53_bits() -> None:
@@ -130,27 +133,25 @@ def test_uniforms_stay_below_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert draws.integer(-3, 2**31) == 2**31 - 1
 
 
-def test_slot_uniforms_stay_below_one_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rng.Draws, "uniforms", lambda self, n: np.full(n, 1 - 2**-53))
-    assert float(np.float32(1 - 2**-53)) == 1.0  # what the clamp is for
-    assert slot_uniforms(0, Purpose.MIX, 0, 0, 2, 3).max().item() == 1 - 2**-24
+def share(first: int, count: int) -> Step:
+    """Return step 11 on a rank that holds `count` slots of a global batch of 12."""
+    slots = {"u": Slots(first, count, key=2, size=12, items=100)}
+    return Step(11, 100, 0, 1, seed=3, rank=0, slots=slots, reduce=lambda x: x)
 
 
-def test_slot_uniforms_do_not_depend_on_the_division() -> None:
-    whole = slot_uniforms(3, Purpose.DROPOUT, 11, 0, 12, 5, view=2)
-    assert whole.shape == (12, 5) and whole.dtype == torch.float32
+def test_draws_of_a_batch_do_not_depend_on_its_division() -> None:
+    whole = [d.uniforms(5).tolist() for d in share(0, 12).draws("u", Purpose.DROPOUT, view=1)]
     for ranks in (2, 3, 4, 12):
         each = 12 // ranks
-        parts = [slot_uniforms(3, Purpose.DROPOUT, 11, r * each, each, 5, view=2) for r in range(ranks)]
-        assert torch.equal(torch.cat(parts), whole)
-    expected = [
-        [philox.uniform(w) for w in philox.words(5, 3, Purpose.DROPOUT, 11, slot, 2)] for slot in range(12)
-    ]
-    assert whole.tolist() == np.array(expected, dtype=np.float32).tolist()
+        parts = [d for r in range(ranks) for d in share(r * each, each).draws("u", Purpose.DROPOUT, view=1)]
+        assert [d.uniforms(5).tolist() for d in parts] == whole
+    # view 1 of stream 2 is keyed as view 2·64 + 1
+    keys = [(3, Purpose.DROPOUT, 11, slot, 129) for slot in range(12)]
+    assert whole == [[philox.uniform(w) for w in philox.words(5, *key)] for key in keys]
 
 
 def test_uniforms_are_uniform() -> None:
-    u = slot_uniforms(17, Purpose.GEOMETRY, 3, 0, 500, 20).double().numpy().ravel()
+    u = np.concatenate([Draws(17, Purpose.GEOMETRY, 3, slot).uniforms(20) for slot in range(500)])
     assert u.min() >= 0 and u.max() < 1
     assert chi2(np.histogram(u, bins=16, range=(0, 1))[0].tolist()) < CHI2[15]
     pairs = np.floor(u * 8).astype(int)  # neighbouring draws of one slot are independent

@@ -80,6 +80,7 @@ class Scan:
         masked: whether the item has a mask that could be read, bool [N].
         sizes: (height, width) of the images as stored, int64 [N, 2]; zeros where an image could not be read.
         encodings: kind of mask file, such as "PNG, palette index", to number of masks.
+        empty_masks: names of the items whose mask holds class 0 and, apart from ignored pixels, nothing else.
         problems: everything that is wrong, in the order of the items.
     """
 
@@ -88,6 +89,7 @@ class Scan:
     masked: np.ndarray
     sizes: np.ndarray
     encodings: dict[str, int]
+    empty_masks: tuple[str, ...]
     problems: tuple[Problem, ...]
 
     @cached_property
@@ -99,12 +101,6 @@ class Scan:
     def class_images(self) -> np.ndarray:
         """Images that hold each class, int64 [K]."""
         return (self.counts[:, :-1] > 0).sum(axis=0)
-
-    @property
-    def empty_masks(self) -> tuple[str, ...]:
-        """Names of the items whose mask holds class 0 and, apart from ignored pixels, nothing else."""
-        empty = (self.counts[:, 0] > 0) & (self.counts[:, 1:-1].sum(axis=1) == 0) & self.masked
-        return tuple(name for name, hit in zip(self.names, empty.tolist(), strict=True) if hit)
 
     def rows(self, items: Sequence[Item]) -> np.ndarray:
         """Return the rows of ``items``, int64; items that were not scanned have none."""
@@ -179,12 +175,14 @@ def scan(
         if image and mask:
             problems += _size_problem(item, image, mask, exif)
     masks = [mask for _, mask, _ in found if mask]
+    rows = zip(items, found, strict=True)
     return Scan(
         names=tuple(i.name for i in items),
         counts=counts,
         masked=np.array([mask is not None for _, mask, _ in found], dtype=bool),
         sizes=sizes,
         encodings=dict(Counter(mask.encoding for mask in masks).most_common()),
+        empty_masks=tuple(i.name for i, (_, m, _) in rows if m and set(m.pixels or ()) - {IGNORE} == {0}),
         problems=(*_two_readings(items, masks, code), *problems),
     )
 

@@ -17,7 +17,7 @@ from fewmask.engine.flatten import flatten_optimiser, load_networks, networks_to
 from fewmask.engine.optim import OptimConfig, learning_rate, make_optimiser, set_learning_rate
 from fewmask.engine.precision import Format
 from fewmask.errors import ConfigError, NonFiniteError
-from fewmask.method import Build, Method, Phase, Step
+from fewmask.method import Build, Method, Phase, Step, make_networks
 from fewmask.ops.rng import Purpose, torch_seed
 
 
@@ -46,7 +46,7 @@ class Learner:
         if layout.precision == "fp16" and len(self.trained) > 1:
             # one gradient scaler cannot serve optimisers that step at different times
             raise ConfigError("fp16 trains one network only", where="machine.precision", todo="use bf16 or fp32")
-        self.nets = self._prepare(method.networks(build))
+        self.nets = self._prepare(make_networks(method, build, seed))
         self.wrapped: dict[str, nn.Module] = {}
         self.optimisers: dict[str, Any] = {}
         for name in self.trained:

@@ -33,5 +33,6 @@ def ema_update(teacher: nn.Module, student: nn.Module, decay: float, buffers: bo
                 new.append(its)
             else:
                 mine.copy_(its)
+    new = [n.to(o.dtype) for n, o in zip(new, old, strict=True)]  # no copies where the dtypes agree
     # one call for all tensors: a launch each would cost more than the arithmetic
     torch._foreach_lerp_(old, new, 1.0 - decay)  # pyright: ignore[reportPrivateImportUsage]

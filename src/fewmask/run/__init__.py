@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +121,7 @@ def execute(asked: Recipe, out: Path | None = None, *, new: bool = False, say: S
         if first:
             folder = RunFolder(out) if out is not None else choose_folder(asked, RUNS, new)
             folder.check_usable()
-            stack.enter_context(RunLock(folder.path))
+            stack.enter_context(_claimed(folder))
             if folder.started and folder.finished:
                 folder.check_same(asked)
                 say(f"{folder.path} is already finished")
@@ -150,6 +152,18 @@ def plan_only(asked: Recipe, out: Path | None, say: Say = print) -> dict[str, An
         RunFolder(out).check_usable()
         write_json(out / "plan.json", plan)
     return plan
+
+
+@contextmanager
+def _claimed(folder: RunFolder) -> Iterator[None]:
+    """Hold the run folder; where nothing was begun in a folder that we made, nothing is left of it."""
+    fresh = not folder.path.exists()
+    try:
+        with RunLock(folder.path):
+            yield
+    finally:
+        if fresh and not folder.started and not any(p for p in folder.path.iterdir() if not p.name.startswith(".lock")):
+            shutil.rmtree(folder.path, ignore_errors=True)
 
 
 def _silent(_: str) -> None:

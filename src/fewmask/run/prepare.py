@@ -16,10 +16,11 @@ import torch
 import yaml
 
 from fewmask._version import __version__
-from fewmask.data.check import empty_mask_doubt
+from fewmask.data.check import duplicate_images, empty_mask_doubt, leaks
+from fewmask.data.datayaml import DataYaml, load_data_yaml
 from fewmask.data.divide import draw_labelled
 from fewmask.data.index import DataIndex, Item, Pools, manifest_hash
-from fewmask.data.layouts import read_folder, with_classes
+from fewmask.data.layouts import read_folder, with_classes, without_empty_masks
 from fewmask.data.scan import Scan, scan
 from fewmask.engine.files import write_atomic, write_json
 from fewmask.engine.precision import Format, choose
@@ -96,15 +97,20 @@ def read_data(asked: Recipe, say: Say) -> tuple[DataIndex, Pools, Scan]:
     """
     data = asked.data
     index = read_folder(Path(data.dir), split_seed=data.split_seed, groups=data.group_by)
+    declared = load_data_yaml(index.root) or DataYaml()
+    if declared.empty_masks == "unlabelled":
+        masked = [i for items in index.items.values() for i in items if i.mask is not None]
+        index = without_empty_masks(index, scan(masked, len(index.classes) or None, index.code, images=False))
     for note in index.notes:
         say(note)
     pools = draw_labelled(index, data.labelled, data.unlabelled, data.split_seed)
     items: list[Item] = [*pools.labelled, *pools.unlabelled, *index.items["val"], *index.items["test"]]
-    counts = scan(items, len(index.classes) or None, index.code)
+    counts = scan(items, len(index.classes) or None, index.code, exif=declared.exif)
     counts.raise_first()
-    doubt = empty_mask_doubt(counts, index)
-    if doubt is not None:
-        raise DataError(doubt.what, where=doubt.where, todo=doubt.todo)
+    doubts = [empty_mask_doubt(counts, index), *leaks(duplicate_images(index))]
+    for doubt in doubts:
+        if doubt is not None:
+            raise DataError(doubt.what, where=doubt.where, todo=doubt.todo)
     return with_classes(index, counts), pools, counts
 
 
