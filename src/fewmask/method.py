@@ -198,7 +198,7 @@ class Method:
 
 
 def make_networks(method: Method, build: Build, seed: int) -> dict[str, nn.Module]:
-    """Return the method's networks; parts that do not come from ``build`` (critics, heads) are drawn by the seed too."""
+    """Return the method's networks; parts that do not come from ``build`` (critics) are drawn by the seed too."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(seed, Purpose.INIT))
         return method.networks(build)

@@ -48,6 +48,11 @@ class DataConfig(Config):
     unlabelled_batch: int = Field(default=4, ge=1)
     augment: Augment = Augment()
 
+    @field_validator("dir")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        return str(Path(value))  # photos/ and ./photos are photos: no reason to refuse to continue
+
     @field_validator("labelled", "unlabelled", mode="before")
     @classmethod
     def _text(cls, value: Any) -> Any:
@@ -258,14 +263,15 @@ def differences(asked: Recipe, stored: Mapping[str, Any]) -> list[str]:
     """Return one line "key: stored → asked" for every breaking difference between a recipe and a run's config.yaml.
 
     What was left to be chosen (null, "auto") agrees with whatever was chosen; the machine's devices, workers and cache
-    do not change what is computed, and may differ.
+    do not change what is computed, and may differ. Elsewhere null is a value: no resize, every mask there is.
     """
+    chosen = {"model.arch", "model.encoder", "data.crop", "machine.precision"}
     free = {"machine.devices", "machine.workers", "machine.cache_mb"}
     old = dict(leaves(stored))
     new = dict(leaves(asked.complete()))
     out = []
     for key in sorted(old.keys() | new.keys()):
-        if key in free or (key in new and new[key] in (None, "auto")):
+        if key in free or (key in chosen and new.get(key) in (None, "auto")):
             continue
         if asked.method_name == "auto" and key.startswith("method."):
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from fewmask.config import Config
@@ -31,6 +31,12 @@ class Supervision(Config):
     ohem_min_kept: float = Field(default=0.1, gt=0)
     focal_gamma: float = Field(default=2.0, ge=0)
     class_weights: tuple[float, ...] | Literal["balanced"] | None = None
+
+    @model_validator(mode="after")
+    def _weights_are_used(self) -> Supervision:
+        if self.class_weights is not None and self.loss not in ("ce", "ce+dice"):
+            raise ValueError(f"class_weights go with the loss ce or ce+dice, not {self.loss}")
+        return self
 
     def weights(self, task: Task) -> Tensor | None:
         """Return the class weights, float32 [K], or None.

@@ -56,7 +56,7 @@ def test_two_ranks_stay_equal(monkeypatch):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_golden_losses(case):
-    """Point 8: a refactor may not move the first losses. Record anew with ``python tests/contract/record_golden.py``."""
+    """Point 8: a refactor may not move the first losses. tests/contract/record_golden.py records them anew."""
     recorded = json.loads((GOLDEN / f"{case.name.split(':')[-1]}.json").read_text())[str(case)]
     for now, then in zip(golden(case), recorded, strict=True):
         assert now == pytest.approx(then, rel=2e-4, abs=1e-6)

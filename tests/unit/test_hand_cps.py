@@ -134,7 +134,6 @@ def test_cross_probability_on_one_kind_of_image(on: str, codes: list[int]) -> No
     assert out["cps"].item() == pytest.approx(2 * expected)
 
 
-@pytest.mark.xfail(strict=True, reason="cps.py losses: Eq. 7 is one mean over D = D^l ∪ D^u; the code adds two means")
 def test_cross_probability_is_a_mean_over_the_union() -> None:
     out = run(method(variant="cpc", lam=1.0))
     codes = L_CODES + U_CODES

@@ -19,7 +19,7 @@ def draws(n: int, step: int = 0) -> list[Draws]:
     return [Draws(7, Purpose.MIX, step, slot) for slot in range(n)]
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (50, 100), (100, 40)])
+@pytest.mark.parametrize(("height", "width"), [(400, 400), (300, 600), (600, 240)])
 def test_unimatch_law(height: int, width: int) -> None:
     boxes = [mix.unimatch_box(d, height, width, 1.0) for d in draws(DRAWS)]
     assert all(b is not None for b in boxes)
@@ -35,7 +35,7 @@ def test_unimatch_law(height: int, width: int) -> None:
     # areas lie in [0, 0.4]: their standard deviation is below 0.38 / sqrt(12), were they uniform, and below 0.2 always
     assert abs(np.mean(areas) - share) < 4 * 0.2 / math.sqrt(DRAWS)
     assert abs(tall / DRAWS - p) < 4 * math.sqrt(p * (1 - p) / DRAWS)
-    assert min(areas) < 0.04 and max(areas) > 0.36  # both ends of U(0.02, 0.4) occur
+    assert min(areas) < 0.0225 and max(areas) > 0.39  # both ends of U(0.02, 0.4) occur
 
 
 class Impatient(Draws):
@@ -54,12 +54,7 @@ class Impatient(Draws):
     [
         (64, 256),
         (256, 64),
-        pytest.param(
-            *(32, 512),
-            marks=pytest.mark.xfail(
-                strict=True, reason="mix.py:26: no aspect of U(0.3, 1/0.3) fits where H/W < 0.3·area: never ends"
-            ),
-        ),
+        (32, 512),
     ],
 )
 def test_unimatch_box_of_a_strip_is_found(height: int, width: int) -> None:

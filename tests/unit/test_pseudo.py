@@ -69,7 +69,6 @@ def test_mode_is_restored_after_a_failure() -> None:
     assert all(m.training for m in net.modules())
 
 
-@pytest.mark.xfail(strict=True, reason="pseudo.py:26: net.train(was_training) thaws a layer that stood in eval")
 def test_a_frozen_layer_stays_frozen() -> None:
     net = network().train()
     net[1].eval()  # frozen BatchNorm, as in CutMix-Seg

@@ -52,10 +52,10 @@ def test_ema_decay() -> None:
 def network(seed: int) -> nn.Sequential:
     """Return a network with weights, BatchNorm statistics that have moved, and an integer buffer."""
     torch.manual_seed(seed)
-    net = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3)).double()
+    net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).double()
     net.train()
     for _ in range(seed + 1):
-        net(torch.randn(2, 2, 3, 3, dtype=torch.float64))
+        net(torch.randn(5, 2, dtype=torch.float64))
     return net
 
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from fewmask.cli import data, info, train, use
+from fewmask.cli import data, demo, info, train, use
 from fewmask.errors import FewmaskError
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
 # typer carries a click of its own in some versions; its exceptions are found from what typer exports
 _UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
-for module in (train, use, data, info):
+for module in (train, use, data, info, demo):
     module.register(app)
 
 
@@ -46,6 +46,10 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(*_explain(error), arguments)
 
 
+# files that are read have errors of their own, so these are of files that are written
+_NO_WRITE = {getattr(errno, n) for n in "ENOSPC EROFS EDQUOT EACCES EPERM ENOTDIR EISDIR EEXIST".split()}
+
+
 def _explain(error: Exception) -> tuple[str, int]:
     """Turn what libraries raise into what, where, what to do, and an exit code."""
     import torch
@@ -54,7 +58,7 @@ def _explain(error: Exception) -> tuple[str, int]:
         return "out of memory; this machine; lower --batch, --unlabelled-batch or --crop", 7
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return f"{str(error).splitlines()[0]}; a loader process; lower --workers or machine.cache_mb", 7
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in _NO_WRITE:
         return f"could not write ({error.strerror}); {error.filename}; make room or choose another --out", 74
     where = "inside fewmask"
     return (

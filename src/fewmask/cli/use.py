@@ -86,20 +86,19 @@ def predict(
 
     model = load(run).model
     files = list(_images(inputs))
-    targets = [_target(out, name) for _, name in files]
-    _refuse_existing(targets)
+    targets = [_targets(out, name, probs) for _, name in files]
+    _refuse_existing([path for paths in targets for path in paths.values()])
     ids = np.array(model.ids, np.uint8)
-    for (file, name), target in zip(_progress(files), targets, strict=True):
+    for (file, _), paths in zip(_progress(files), targets, strict=True):
         image = read_image(file)
         p = model.probabilities(image)
         mask = p.argmax(0).astype(np.uint8)
-        save_png(index_image(ids[mask]), target)
-        save_png(colour_image(mask), out / "colour" / f"{name}.png")
-        save_png(overlay(image, mask), out / "overlay" / f"{name}.png")
+        save_png(index_image(ids[mask]), paths["mask"])
+        save_png(colour_image(mask), paths["colour"])
+        save_png(overlay(image, mask), paths["overlay"])
         if probs:
-            path = out / "probs" / f"{name}.npy"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, p.astype(np.float16), allow_pickle=False)
+            paths["probs"].parent.mkdir(parents=True, exist_ok=True)
+            np.save(paths["probs"], p.astype(np.float16), allow_pickle=False)
     say(f"{len(files)} masks in {out}")
 
 
@@ -127,8 +126,9 @@ def _images(inputs: list[Path]) -> Iterator[tuple[Path, str]]:
             raise DataError("no such file or folder", where=entry, todo="check the path")
 
 
-def _target(out: Path, name: str) -> Path:
-    return out / f"{name}.png"
+def _targets(out: Path, name: str, probs: bool) -> dict[str, Path]:
+    paths = {"mask": out / f"{name}.png"} | {k: out / k / f"{name}.png" for k in ("colour", "overlay")}
+    return paths | ({"probs": out / "probs" / f"{name}.npy"} if probs else {})
 
 
 def _refuse_existing(targets: list[Path]) -> None:
@@ -137,7 +137,7 @@ def _refuse_existing(targets: list[Path]) -> None:
     seen: set[Path] = set()
     for target in targets:
         if target in seen:
-            raise ConfigError("two images would write the same mask", where=target, todo="predict them in two calls")
+            raise ConfigError("two images would write the same file", where=target, todo="predict them in two calls")
         if target.exists():
-            raise ConfigError("the mask exists; nothing is written over", where=target, todo="give another -o")
+            raise ConfigError("the file exists; nothing is written over", where=target, todo="give another -o")
         seen.add(target)

@@ -18,14 +18,12 @@ def is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def launch(devices: str, precision: str, timeout: timedelta = timedelta(minutes=30)) -> Fabric:
-    """Return a launched Fabric.
+def placement(devices: str) -> tuple[str, int]:
+    """Return the accelerator, "cpu" or "cuda", and the number of processes on this machine.
 
     Args:
         devices: "auto" (every CUDA device, else one CPU process), "cpu", "cpu:N" for N processes, or a number of
             CUDA devices.
-        precision: only "fp16" concerns Fabric (its gradient scaler); bf16 is an autocast of ours.
-        timeout: how long a rank waits for the others before it gives up.
 
     Raises:
         ConfigError: no such devices.
@@ -33,18 +31,31 @@ def launch(devices: str, precision: str, timeout: timedelta = timedelta(minutes=
     import torch
 
     if devices == "cpu" or (devices == "auto" and not torch.cuda.is_available()):
-        accelerator, count = "cpu", int(os.environ.get("WORLD_SIZE", "1"))
-    elif devices.startswith("cpu:") and devices[4:].isdigit():
-        accelerator, count = "cpu", int(devices[4:])
-    elif devices == "auto":
-        accelerator, count = "cuda", torch.cuda.device_count()
-    elif devices.isdigit() and 0 < int(devices) <= torch.cuda.device_count():
-        accelerator, count = "cuda", int(devices)
-    else:
-        raise ConfigError(
-            f"devices {devices!r} are not here: {torch.cuda.device_count()} CUDA devices", where="--devices",
-            todo="use auto, cpu, cpu:N or a number of CUDA devices",
-        )  # fmt: skip
+        return "cpu", int(os.environ.get("WORLD_SIZE", "1"))
+    if devices.startswith("cpu:") and devices[4:].isdigit() and int(devices[4:]) > 0:
+        return "cpu", int(devices[4:])
+    if devices == "auto":
+        return "cuda", torch.cuda.device_count()
+    if devices.isdigit() and 0 < int(devices) <= torch.cuda.device_count():
+        return "cuda", int(devices)
+    raise ConfigError(
+        f"devices {devices!r} are not here: {torch.cuda.device_count()} CUDA devices", where="--devices",
+        todo="use auto, cpu, cpu:N or a number of CUDA devices",
+    )  # fmt: skip
+
+
+def launch(devices: str, precision: str, timeout: timedelta = timedelta(minutes=30)) -> Fabric:
+    """Return a launched Fabric.
+
+    Args:
+        devices: see ``placement``.
+        precision: only "fp16" concerns Fabric (its gradient scaler); bf16 is an autocast of ours.
+        timeout: how long a rank waits for the others before it gives up.
+
+    Raises:
+        ConfigError: no such devices.
+    """
+    accelerator, count = placement(devices)
     strategy: Any = "auto"
     if count > 1:
         # buffers are averaged by the learner: a broadcast before every forward pass would change them between the

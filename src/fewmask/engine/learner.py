@@ -148,12 +148,12 @@ class Learner:
                 buffer.copy_(mean.view_as(buffer))
 
     def check_finite(self, t: int) -> None:
-        """Look (with one device sync) whether every loss so far was finite.
+        """Look (with one device sync) whether every loss so far was finite, on every rank: they stop together.
 
         Raises:
             NonFiniteError: one was not; nothing may be saved after this.
         """
-        if not bool(self._finite):
+        if bool(self.reduce((~self._finite).int())):
             raise NonFiniteError(
                 f"the loss became NaN or infinite by step {t}", where="training",
                 todo="lower optim.lr, or set optim.clip=1 or --precision fp32; the last checkpoint is from before it",

@@ -119,12 +119,14 @@ class CPS(Method):
         if cfg.cutmix:
             l_cps = self._mixed(nets, batch, step)
         else:
-            l_cps = p_l[0].new_zeros(())
-            if cfg.on != "unlabelled":
-                l_cps = l_cps + self._cross(p_l, None, batch["l"].valid)  # L_cps^l
+            parts = [(p_l, batch["l"].valid)] if cfg.on != "unlabelled" else []
             if cfg.on != "labelled":
-                p_u = [nets[f](batch["u"].weak) for f in self.names]
-                l_cps = l_cps + self._cross(p_u, None, batch["u"].valid)  # L_cps^u, Eq. 5
+                parts.append(([nets[f](batch["u"].weak) for f in self.names], batch["u"].valid))
+            if cfg.variant == "cpc":  # one mean over both sets
+                parts = [
+                    ([torch.cat(q) for q in zip(*(p for p, _ in parts), strict=True)], torch.cat([v for _, v in parts]))
+                ]
+            l_cps = torch.stack([self._cross(p, None, valid) for p, valid in parts]).sum()  # L_cps^l + L_cps^u
         memo["kept"] = torch.ones((), device=l_s.device)  # no threshold: every pixel trains
         return {"sup": l_s, "cps": cfg.lam * l_cps}  # Eq. 6
 

@@ -20,9 +20,10 @@ Implementation details and departures
 3. Squared error of the softmaxes, mean over classes and valid pixels; ``distance = logits`` is PixelSSL's.
 4. The teacher predicts in evaluation mode with averaged BatchNorm statistics; ``teacher_mode = train`` gives it its own
    batch statistics (both code bases).
-5. ``authors_code = torchsemiseg`` sets weight 100, same_input, on_labelled, no ramp, teacher_mode train;
-   ``pixelssl`` sets weight 1, logits, teacher_mode train, same_input. TorchSemiSeg updates the teacher before the
-   optimiser's step; we update after it, which lags by one step. Both evaluate the student (``report = student``).
+5. ``authors_code = torchsemiseg`` sets weight 100, same_input, on_labelled, teacher_mode train, no ramp of the weight
+   nor of the decay, and reports the student; it updates the teacher before the optimiser's step, we after it, which
+   lags by one step. ``pixelssl`` sets weight 1, logits, teacher_mode train, same_input and a ramp of 5 of 45 epochs;
+   it evaluates both networks, we report the student.
 6. Padding counts nowhere.
 """
 
@@ -41,11 +42,12 @@ from fewmask.supervision import Supervision
 
 AUTHORS_CODE: dict[str, dict[str, Any]] = {
     "torchsemiseg": {
-        "weight": 100.0, "same_input": True, "on_labelled": True, "ramp": 0.0, "teacher_mode": "train",
-        "report": "student",
+        "weight": 100.0, "ramp": 0.0, "ema_ramp": False, "same_input": True, "on_labelled": True,
+        "teacher_mode": "train", "report": "student",
     },
     "pixelssl": {
-        "weight": 1.0, "same_input": True, "distance": "logits", "teacher_mode": "train", "report": "student",
+        "weight": 1.0, "ramp": 5 / 45, "same_input": True, "distance": "logits", "teacher_mode": "train",
+        "report": "student",
     },
 }  # fmt: skip
 
@@ -67,6 +69,7 @@ class MeanTeacher(Method):
             weight: w after the ramp.
             ramp: share of the run over which w rises; 0 = none.
             ema_decay: d once its own ramp has passed it.
+            ema_ramp: d rises as 1 - 1/(t+1) first; False copies at step 0 and then uses ``ema_decay``.
             distance: squared error of "softmax" or of "logits".
             same_input: student and teacher see the same view.
             on_labelled: consistency on labelled images too.
@@ -79,6 +82,7 @@ class MeanTeacher(Method):
         weight: float = Field(default=100.0, ge=0)
         ramp: float = Field(default=0.1, ge=0, le=1)
         ema_decay: float = Field(default=0.99, ge=0, lt=1)
+        ema_ramp: bool = True
         distance: Literal["softmax", "logits"] = "softmax"
         same_input: bool = False
         on_labelled: bool = False
@@ -134,5 +138,6 @@ class MeanTeacher(Method):
 
     def after_step(self, nets: Nets, step: Step, memo: dict[str, Tensor]) -> None:
         """Moving average of the weights; of the BatchNorm statistics too where the teacher has none of its own."""
-        d = ramp.ema_decay(step.t, self.config.ema_decay)
-        ema.ema_update(nets["teacher"], nets["student"], d, buffers=self.config.teacher_mode == "eval")
+        cfg = self.config
+        d = ramp.ema_decay(step.t, cfg.ema_decay) if cfg.ema_ramp or step.t == 0 else cfg.ema_decay
+        ema.ema_update(nets["teacher"], nets["student"], d, buffers=cfg.teacher_mode == "eval")

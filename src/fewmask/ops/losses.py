@@ -19,11 +19,16 @@ def cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor, weight_K: Tensor | No
     if weight_K is None:
         return total / valid.sum().clamp(min=1)
     mass = weight_K[labels_BHW.masked_fill(~valid, 0)].mul(valid).sum()
-    return total / torch.where(mass > 0, mass, torch.ones_like(mass))
+    return total / _nonzero(mass)
+
+
+def _nonzero(mass: Tensor) -> Tensor:
+    """Return a denominator whose 0, which goes with a numerator of 0, is replaced by 1."""
+    return torch.where(mass > 0, mass, torch.ones_like(mass))
 
 
 def weighted_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor, weight_BHW: Tensor, denominator: Tensor) -> Tensor:
-    """Return the sum of weight·CE over all pixels divided by ``denominator`` (at least 1): a scalar.
+    """Return the sum of weight·CE over all pixels divided by ``denominator``: a scalar, 0 where that is 0.
 
     The published pseudo-label losses differ in the denominator (all, valid, or selected pixels): the caller states it.
 
@@ -34,7 +39,7 @@ def weighted_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor, weight_BHW: 
         denominator: scalar, number (or mass) of pixels to divide by.
     """
     ce_BHW = F.cross_entropy(logits_BKHW, labels_BHW, ignore_index=IGNORE, reduction="none")
-    return (ce_BHW * weight_BHW).sum() / denominator.clamp(min=1)
+    return (ce_BHW * weight_BHW).sum() / _nonzero(denominator)
 
 
 def ohem_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor, threshold: float, min_kept: int) -> Tensor:
@@ -59,7 +64,7 @@ def focal(logits_BKHW: Tensor, labels_BHW: Tensor, gamma: float) -> Tensor:
     ce_BHW = F.cross_entropy(logits_BKHW, labels_BHW, ignore_index=IGNORE, reduction="none")
     valid_BHW = labels_BHW != IGNORE
     # clamp keeps the derivative of x**gamma finite at x = 0 for gamma < 1
-    miss_BHW = (1 - torch.exp(-ce_BHW)).clamp(min=1e-7)
+    miss_BHW = (-torch.expm1(-ce_BHW)).clamp(min=1e-7)
     return (miss_BHW**gamma * ce_BHW * valid_BHW).sum() / valid_BHW.sum().clamp(min=1)
 
 
@@ -83,11 +88,15 @@ def dice(logits_BKHW: Tensor, labels_BHW: Tensor, eps: float = 1.0) -> Tensor:
 
 
 def median_frequency_weights(frequency_K: Tensor) -> Tensor:
-    """Return median(f)/f_c over the classes with f_c > 0, and 1 for the others (Eigen and Fergus, ICCV 2015), [K]."""
+    """Return median(f)/f_c over the classes with f_c > 0, and 1 for the others, [K].
+
+    Median-frequency balancing (Eigen and Fergus, ICCV 2015), with f_c the share among all labelled pixels; they
+    divide by the pixels of the images that hold class c.
+    """
     seen_K = frequency_K > 0
     if not seen_K.any():
         return torch.ones_like(frequency_K)
-    median = frequency_K[seen_K].median()
+    median = frequency_K[seen_K].quantile(0.5)
     return torch.where(seen_K, median / frequency_K.clamp(min=torch.finfo(frequency_K.dtype).tiny), 1.0)
 
 

@@ -24,17 +24,15 @@ def confusion(prediction: Tensor, truth: Tensor, classes: int) -> Tensor:
     Raises:
         ValueError: a truth or prediction is outside its range.
     """
+    void = truth == IGNORE if classes <= IGNORE else torch.zeros_like(truth, dtype=torch.bool)
+    for what, values in (("prediction", prediction), ("truth", truth.masked_fill(void, 0))):
+        low, high = (int(v) for v in torch.aminmax(values)) if values.numel() else (0, 0)
+        if low < 0 or high >= classes:
+            raise ValueError(f"{what} holds the class index {low if low < 0 else high}, outside 0..{classes - 1}")
     wide = torch.int16 if classes <= 180 else torch.int32
-    row = truth.to(wide)
-    row = torch.where(row == IGNORE, classes, row).to(wide) if classes != IGNORE else row
+    row = truth.to(wide).masked_fill(void, classes)
     index = (row * (classes + 1) + prediction.to(wide)).flatten()
-    counts = torch.bincount(index, minlength=(classes + 1) ** 2)
-    if len(counts) != (classes + 1) ** 2:
-        raise ValueError(f"class index outside 0..{classes - 1} (and {IGNORE}) in truth or prediction")
-    matrix = counts.view(classes + 1, classes + 1)
-    if matrix[:, classes].any():
-        raise ValueError(f"prediction outside 0..{classes - 1}")
-    return matrix[:classes, :classes]
+    return torch.bincount(index, minlength=(classes + 1) ** 2).view(classes + 1, classes + 1)[:classes, :classes]
 
 
 def iou(matrix_KK: Tensor) -> list[float | None]:

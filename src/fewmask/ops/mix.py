@@ -15,13 +15,14 @@ def unimatch_box(draws: Draws, height: int, width: int, probability: float = 0.5
     """Return one box (top, left, height, width) by UniMatch's law, or None with probability 1 - ``probability``.
 
     Area U(0.02, 0.4) of the image; then aspect height/width U(0.3, 1/0.3) and corner uniform over the image, drawn
-    anew until the box lies inside (Yang et al., CVPR 2023; the law of their code).
+    anew until the box lies inside (Yang et al., CVPR 2023; the law of their code). Their crops are square; here the
+    aspect is relative to the image's, which is the same there and can always fit elsewhere.
     """
     if not draws.chance(probability):
         return None
     area = draws.uniform(0.02, 0.4) * height * width
     while True:
-        aspect = draws.uniform(0.3, 1 / 0.3)
+        aspect = draws.uniform(0.3, 1 / 0.3) * height / width
         h, w = int(math.sqrt(area * aspect)), int(math.sqrt(area / aspect))
         left, top = draws.integer(0, width), draws.integer(0, height)
         if top + h <= height and left + w <= width:
@@ -43,7 +44,7 @@ def cps_boxes(draws: Draws, height: int, width: int, boxes: int = 3) -> list[tup
     """Return the boxes (top, left, height, width) of CPS's law (French et al., BMVC 2020, as CPS uses it).
 
     For each box: area fraction a ~ U(0.25, 0.5) of the image shared among the boxes; relative height a^u with
-    u ~ U(0, 1), relative width a over that; both times sqrt(1/boxes), rounded to pixels, placed uniformly inside.
+    u ~ U(0, 1), relative width a over that; both times sqrt(1/boxes), rounded to pixels; corner uniform, rounded.
     """
     out = []
     for _ in range(boxes):
@@ -52,7 +53,7 @@ def cps_boxes(draws: Draws, height: int, width: int, boxes: int = 3) -> list[tup
         rel_w = area / rel_h
         h = min(height, round(height * rel_h * math.sqrt(1 / boxes)))
         w = min(width, round(width * rel_w * math.sqrt(1 / boxes)))
-        out.append((draws.integer(0, height - h + 1), draws.integer(0, width - w + 1), h, w))
+        out.append((round((height - h) * draws.uniform()), round((width - w) * draws.uniform()), h, w))
     return out
 
 

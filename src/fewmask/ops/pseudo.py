@@ -15,14 +15,17 @@ def infer(net: nn.Module, images_BCHW: Tensor, bn: Literal["eval", "train"] = "e
     Args:
         net: a network, trained or not.
         images_BCHW: images.
-        bn: "eval" uses running statistics and no dropout; "train" uses batch statistics, and updates the running ones.
+        bn: "eval" uses running statistics and no dropout; "train" uses batch statistics, and updates the running ones;
+            layers that were frozen inside a network in training stay so.
     """
-    was_training = net.training
-    net.train(bn == "train")
+    modes = [(module, module.training) for module in net.modules()]
+    if net.training != (bn == "train"):
+        net.train(bn == "train")
     try:
         return net(images_BCHW)
     finally:
-        net.train(was_training)
+        for module, mode in modes:
+            module.training = mode
 
 
 def confidence_and_label(logits_BKHW: Tensor) -> tuple[Tensor, Tensor]:

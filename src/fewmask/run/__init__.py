@@ -16,7 +16,7 @@ from fewmask.data.masks import read_mask
 from fewmask.data.stream import ItemLoader, StepDataset, batches, plan_slots, to_device
 from fewmask.engine.checkpoint import Store
 from fewmask.engine.evaluate import Pictures
-from fewmask.engine.files import write_json
+from fewmask.engine.files import clean_leftovers, write_json
 from fewmask.engine.launch import is_first_process, launch
 from fewmask.engine.learner import Learner
 from fewmask.engine.lock import RunLock
@@ -31,7 +31,7 @@ from fewmask.run.finish import Scorer, finish
 from fewmask.run.folder import RunFolder, choose_folder
 from fewmask.run.init import start_from
 from fewmask.run.model import Model
-from fewmask.run.prepare import Prepared, Say, fill, prepare, read_data
+from fewmask.run.prepare import Prepared, Say, begin, confirm, fill, prepare, read_data
 
 RUNS = Path("runs")
 """Where runs go that are given no --out."""
@@ -108,7 +108,7 @@ def execute(asked: Recipe, out: Path | None = None, *, new: bool = False, say: S
     Args:
         asked: the recipe.
         out: run folder; None = the newest unfinished run of this recipe below ``runs/``, else a new one.
-        new: with ``out=None``, start another run in any case.
+        new: start another run in any case; never continue one.
         say: receives one sentence for each decision; the default prints it.
 
     Raises:
@@ -120,13 +120,16 @@ def execute(asked: Recipe, out: Path | None = None, *, new: bool = False, say: S
         prepared: Prepared | None = None
         if first:
             folder = RunFolder(out) if out is not None else choose_folder(asked, RUNS, new)
-            folder.check_usable()
+            folder.check_usable(new)
             stack.enter_context(_claimed(folder))
+            clean_leftovers(folder.path)
             if folder.started and folder.finished:
-                folder.check_same(asked)
+                confirm(asked, folder, say)
                 say(f"{folder.path} is already finished")
                 return Run(folder.path)
             prepared = prepare(asked, folder, say)
+        elif out is not None and RunFolder(out).finished:
+            return Run(out)  # the first process will not come to meet the others either
         fabric = launch(asked.machine.devices, asked.machine.precision)
         prepared = fabric.broadcast(prepared)
         assert prepared is not None  # the first process sent it
@@ -158,12 +161,12 @@ def plan_only(asked: Recipe, out: Path | None, say: Say = print) -> dict[str, An
 def _claimed(folder: RunFolder) -> Iterator[None]:
     """Hold the run folder; where nothing was begun in a folder that we made, nothing is left of it."""
     fresh = not folder.path.exists()
-    try:
-        with RunLock(folder.path):
+    with RunLock(folder.path):
+        try:
             yield
-    finally:
-        if fresh and not folder.started and not any(p for p in folder.path.iterdir() if not p.name.startswith(".lock")):
-            shutil.rmtree(folder.path, ignore_errors=True)
+        finally:  # while the lock is ours: another process may have taken the folder that we saw missing
+            if fresh and not folder.started and all(p.name.startswith(".lock") for p in folder.path.iterdir()):
+                shutil.rmtree(folder.path, ignore_errors=True)
 
 
 def _silent(_: str) -> None:
@@ -187,6 +190,8 @@ def _train(prepared: Prepared, fabric: Any, stack: ExitStack, say: Say) -> None:
     done = _resume(learner, store, say)
     if done.step == 0 and model.init:
         start_from(learner.nets, Path(model.init), say)
+    if first:
+        begin(prepared)
 
     code, device = prepared.index.code, fabric.device
     mean, std = torch.tensor(IMAGENET_MEAN, device=device), torch.tensor(IMAGENET_STD, device=device)
@@ -206,13 +211,16 @@ def _train(prepared: Prepared, fabric: Any, stack: ExitStack, say: Say) -> None:
     log = stack.enter_context(MetricsLog(folder.log)) if first else None
     if log is not None:
         log.truncate(done.log_offset, say)
+    board = TensorBoardLog(folder.tensorboard, done.step) if first and tensorboard_available() else None
+    if board is not None:
+        stack.callback(board.close)
     reporter = stack.enter_context(Reporter(recipe.train.steps, done.step, say, visible=first))
     around = Surroundings(
         batches=lambda start, stop: batches(dataset, start, stop, machine.workers or 0, device.type == "cuda"),
         prepare=lambda raw: to_device(raw, device, mean, std, prepared.layout.channels_last),
         validate=scorer.validate if prepared.index.items["val"] else None,
         store=store, log=log,
-        tensorboard=TensorBoardLog(folder.tensorboard, done.step) if first and tensorboard_available() else None,
+        tensorboard=board,
         stop=stack.enter_context(StopRequest()), barrier=fabric.barrier,
         agree=learner.any_rank,
         report=reporter.record,

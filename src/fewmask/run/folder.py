@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from fewmask.errors import CheckpointError
 from fewmask.recipe import Recipe, differences
@@ -44,18 +45,24 @@ class RunFolder:
         """Whether the run here is complete: metrics.json is written last."""
         return self.metrics.is_file()
 
-    def check_usable(self) -> None:
+    def check_usable(self, new: bool = False) -> None:
         """Refuse a folder that holds something else; nothing is written over.
+
+        Args:
+            new: refuse one that holds a run, too.
 
         Raises:
             CheckpointError: it is a file, or holds files and no run.
         """
+        if new and self.started:
+            raise CheckpointError("a run is here, and --new continues none", where=self.path, todo="give another --out")
         if self.path.is_file():
             raise CheckpointError("the output is a file, not a folder", where=self.path, todo="give another --out")
         if self.path.is_dir() and not self.started:
-            strange = sorted(
-                p.name for p in self.path.iterdir() if not p.name.startswith(".") and p.name != "plan.json"
-            )
+            ours = {"plan.json"}
+            if (self.path / ".lock").exists():  # a start that was killed before it wrote config.yaml
+                ours |= {self.data.name, self.environment.name}
+            strange = sorted(p.name for p in self.path.iterdir() if not p.name.startswith(".") and p.name not in ours)
             if strange:
                 raise CheckpointError(
                     f"the output folder holds {strange[0]!r} and no run; nothing is written over", where=self.path,
@@ -68,19 +75,41 @@ class RunFolder:
         Raises:
             CheckpointError: it cannot be read.
         """
+        return self._mapping(self.config)
+
+    def _mapping(self, file: Path) -> dict[str, Any]:
+        todo = "start another run, with --new or another --out"
         try:
-            tree = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            tree = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise CheckpointError(
-                "config.yaml of the run cannot be read", where=self.config, todo="use --new"
-            ) from error
+            raise CheckpointError(f"{file.name} of the run cannot be read", where=file, todo=todo) from error
         if not isinstance(tree, dict):
-            raise CheckpointError("config.yaml of the run is not a mapping", where=self.config, todo="use --new")
+            raise CheckpointError(f"{file.name} of the run is not a mapping", where=file, todo=todo)
         return tree
 
+    def recipe(self) -> Recipe:
+        """Return config.yaml as the recipe it was written from.
+
+        Raises:
+            CheckpointError: it cannot be read, or is no recipe of this version.
+        """
+        try:
+            return Recipe.model_validate(self.stored())
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise CheckpointError(
+                f"config.yaml of the run is not a recipe ({key}: {first['msg']})", where=self.config,
+                todo="start another run, with --new or another --out",
+            ) from error  # fmt: skip
+
     def manifest(self) -> dict[str, Any]:
-        """Return data.yaml of the run: hashes, counts and classes of the data it was started on."""
-        return yaml.safe_load(self.data.read_text(encoding="utf-8"))
+        """Return data.yaml of the run: hashes, counts and classes of the data it was started on.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        return self._mapping(self.data)
 
     def check_same(self, asked: Recipe) -> None:
         """Refuse to continue a run under another configuration.
@@ -100,7 +129,7 @@ class RunFolder:
         """Return metrics.json.
 
         Raises:
-            CheckpointError: the run is not finished.
+            CheckpointError: the run is not finished, or the file is damaged.
         """
         if not self.finished:
             raise CheckpointError(
@@ -108,7 +137,13 @@ class RunFolder:
                 where=self.path,
                 todo="give a run folder; `fewmask train` continues unfinished ones",
             )
-        return json.loads(self.metrics.read_text(encoding="utf-8"))
+        try:
+            return json.loads(self.metrics.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(
+                "metrics.json of the run is damaged", where=self.metrics,
+                todo="remove the file and repeat the run's train command: it scores again",
+            ) from error  # fmt: skip
 
 
 def choose_folder(asked: Recipe, base: Path, new: bool) -> RunFolder:

@@ -22,13 +22,17 @@ from fewmask.data.divide import draw_labelled
 from fewmask.data.index import DataIndex, Item, Pools, manifest_hash
 from fewmask.data.layouts import read_folder, with_classes, without_empty_masks
 from fewmask.data.scan import Scan, scan
+from fewmask.data.stream import plan_slots
 from fewmask.engine.files import write_atomic, write_json
+from fewmask.engine.launch import placement
 from fewmask.engine.precision import Format, choose
 from fewmask.errors import CheckpointError, ConfigError, DataError
 from fewmask.method import Task
+from fewmask.methods import resolve
 from fewmask.nets import Builder
 from fewmask.recipe import Recipe
 from fewmask.run.folder import RunFolder
+from fewmask.supervision import Supervision
 
 Say = Callable[[str], None]
 
@@ -44,6 +48,7 @@ class Prepared:
         pools: what may be learned from.
         task: what the method may know.
         layout: precision and memory format.
+        manifest: what data.yaml of the run holds.
     """
 
     recipe: Recipe
@@ -52,10 +57,11 @@ class Prepared:
     pools: Pools
     task: Task
     layout: Format
+    manifest: dict[str, Any]
 
 
 def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
-    """Check everything that can be checked before step 0, and write config.yaml, data.yaml and environment.json.
+    """Check everything that can be checked before networks are built; nothing is written.
 
     Args:
         asked: the recipe as given.
@@ -63,30 +69,56 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
         say: receives one sentence for each decision.
 
     Raises:
-        DataError: the data are unusable; nothing has been written.
+        DataError: the data are unusable.
         ConfigError: the recipe is.
         CheckpointError: the folder's run has another configuration or other data.
     """
-    index, pools, counts = read_data(asked, say)
-    stored = folder.stored() if folder.started else None
-    if stored is not None:
+    if folder.started:
         folder.check_same(asked)
-        recipe = Recipe.model_validate(stored)
+    index, pools, counts = read_data(asked, say)
+    manifest = _manifest(index, pools, counts)
+    if folder.started:
+        _check_data(manifest, folder)
+        recipe = folder.recipe()
     else:
         recipe = fill(asked, pools, counts, say)
-    frequency = _frequency(pools, counts, len(index.classes))
-    task = Task(len(index.classes), frequency)
-    manifest = _manifest(index, pools, counts)
-    if stored is not None:
-        _check_data(manifest, folder)
+    task = Task(len(index.classes), _frequency(pools, counts, len(index.classes)))
+    _check_weights(recipe, task)
+    _check_batches(recipe, task, pools)
     layout = _layout(recipe, len(index.classes), say)
     recipe = recipe.replace("machine", precision=layout.precision)
-    if stored is None:
-        write_atomic(folder.data, yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True))
+    return Prepared(recipe, folder.path, index, pools, task, layout, manifest)
+
+
+def confirm(asked: Recipe, folder: RunFolder, say: Say) -> None:
+    """Check that a finished run is the one that was asked for.
+
+    Raises:
+        CheckpointError: it has another configuration or other data.
+    """
+    folder.check_same(asked)
+    _check_data(_manifest(*read_data(asked, say)), folder)
+
+
+def begin(prepared: Prepared) -> None:
+    """Write data.yaml, environment.json and config.yaml, unless a run is continued.
+
+    Called when networks, weights and devices have proved to be there: what fails before leaves no run behind, whose
+    configuration would stand in the way of the corrected command.
+    """
+    folder, recipe = RunFolder(prepared.folder), prepared.recipe
+    if not folder.started:
+        write_atomic(folder.data, yaml.safe_dump(prepared.manifest, sort_keys=False, allow_unicode=True))
         write_json(folder.environment, environment())
         # last: a folder with config.yaml is a run that can be continued
         write_atomic(folder.config, yaml.safe_dump(recipe.complete(), sort_keys=False, allow_unicode=True))
-    return Prepared(recipe, folder.path, index, pools, task, layout)
+
+
+def _check_batches(recipe: Recipe, task: Task, pools: Pools) -> None:
+    """Divide the batches among the processes that there will be: before these are started, and for the first one."""
+    method = resolve(recipe.method_name)(recipe.constants(), task)
+    world = int(os.environ.get("WORLD_SIZE", placement(recipe.machine.devices)[1]))
+    plan_slots(method.streams, pools, recipe.data.batch, recipe.data.unlabelled_batch, 0, world)
 
 
 def read_data(asked: Recipe, say: Say) -> tuple[DataIndex, Pools, Scan]:
@@ -172,6 +204,16 @@ def _frequency(pools: Pools, counts: Scan, classes: int) -> tuple[float, ...] | 
     return tuple(float(n) / total for n in pixels) if total else None
 
 
+def _check_weights(recipe: Recipe, task: Task) -> None:
+    """Find class weights that do not fit the classes before step 0, not in it."""
+    sup = getattr(recipe.constants(), "sup", None)
+    if isinstance(sup, Supervision):
+        try:
+            sup.weights(task)
+        except ValueError as error:
+            raise ConfigError(str(error), where="method.sup.class_weights", todo="give one weight a class") from error
+
+
 def _manifest(index: DataIndex, pools: Pools, counts: Scan) -> dict[str, Any]:
     labelled = counts.counts[counts.rows(pools.labelled)].sum(axis=0)
     return {
@@ -191,7 +233,7 @@ def _check_data(now: dict[str, Any], folder: RunFolder) -> None:
     if diff:
         raise CheckpointError(
             f"the data have changed since the run began: {'; '.join(diff[:3])}", where=folder.path,
-            todo=f"start anew from its networks with --init {folder.path}",
+            todo=f"start another run from its networks: --out NEW --init {folder.path}",
         )  # fmt: skip
 
 

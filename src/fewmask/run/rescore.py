@@ -18,7 +18,6 @@ from fewmask.engine.evaluate import Pictures, confusion_of, scores
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.engine.precision import FORMATS
 from fewmask.errors import ConfigError, DataError
-from fewmask.recipe import Recipe
 from fewmask.run.folder import RunFolder
 from fewmask.run.model import Model
 
@@ -59,7 +58,7 @@ def rescore(path: Path, dir: Path | None, split: Role, which: Which) -> dict[str
     """
     folder = RunFolder(path)
     model, step = model_of(folder, which)
-    recipe = Recipe.model_validate(folder.stored())
+    recipe = folder.recipe()
     root = Path(recipe.data.dir) if dir is None else dir
     index = read_folder(root, split_seed=recipe.data.split_seed, groups=recipe.data.group_by)
     if index.classes and list(index.classes) != model.classes:

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from process.helpers import STEPS, VARIANTS, outcome, run, tiny_data, training
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    """Keep the memory of the data scan out of the user's home."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    """A folder that no test may change."""
+    return tiny_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def own_data(tmp_path) -> Path:
+    """The same folder, for this test alone."""
+    return tiny_data(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def unbroken(data, tmp_path_factory) -> Callable[[str], Path]:
+    """Return the folder of a finished, never interrupted run of a variant."""
+    known: dict[str, Path] = {}
+
+    def folder(variant: str) -> Path:
+        if variant not in known:
+            out = tmp_path_factory.mktemp(variant) / "run"
+            ended = run(out.parent / "io", training(data, out, *VARIANTS[variant]))
+            assert ended.code == 0, ended.stderr
+            _assert_it_trained(outcome(out))
+            known[variant] = out
+        return known[variant]
+
+    return folder
+
+
+def _assert_it_trained(result: dict[str, Any]) -> None:
+    """Prove that equal outcomes would say something: every loss term acts, and the log and checkpoints are there."""
+    steps = [line for line in result["metrics.jsonl"] if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, STEPS + 1))
+    assert [line["step"] for line in result["metrics.jsonl"] if "val" in line] == [4, 8, 12]
+    terms = steps[-1].keys() - {"step", "lr", "loss", "kept"}
+    assert terms and all(any(line[term] > 0 for line in steps) for term in terms), steps
+    assert len(result[f"step-{STEPS:08d}/networks.safetensors"]) > 1000
+    assert len(result[f"step-{STEPS:08d}/optimiser.safetensors"]) > 1000
+
+
+@pytest.fixture
+def io(tmp_path) -> Path:
+    """Where the output of processes goes."""
+    return tmp_path / "io"

@@ -1,0 +1,154 @@
+"""Real processes that run fewmask, a tiny data folder for them, and what two runs must agree on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from fewmask.methods import METHODS
+from fixtures_data import blocks, make_folder, save_mask
+
+STEPS = 12
+VARIANTS: dict[str, list[str]] = {name: ["--method", name] for name in METHODS}
+VARIANTS["cps-cutmix"] = ["--method", "cps", "method.cutmix=true"]
+VARIANTS["fixmatch-ema"] = ["--method", "fixmatch", "method.teacher=ema"]
+for _name in ("fixmatch", "fixmatch-ema"):
+    VARIANTS[_name] += ["method.tau=0.3"]  # untrained networks are not confident: nothing would train
+"""Every method, and the forms of one that hold other state or read other streams; name to arguments."""
+
+_forkserver = get_context("forkserver")
+_forkserver.set_forkserver_preload(["fewmask.cli", "fewmask.run.rescore", "torch.utils.tensorboard"])
+
+
+def tiny_data(root: Path) -> Path:
+    """Write 5 masked and 7 bare training images, 3 of val and 2 of test, 16x12 pixels; file ids 5, 0, 9."""
+    masked = [f"train/{i:02d}" for i in range(5)]
+    scored = [*(f"val/{i:02d}" for i in range(3)), *(f"test/{i:02d}" for i in range(2))]
+    make_folder(root, [*masked, *scored], [f"train/bare{i}" for i in range(7)], classes=None)
+    for name in [*masked, *scored]:
+        save_mask(root / "masks" / f"{name}.png", blocks((5, 0, 9, 255)))
+    (root / "data.yaml").write_text("classes: {5: sky, 0: sea, 9: sand}\n")
+    return root
+
+
+def training(data: Path, out: Path, *more: str) -> list[str]:
+    """Return the arguments of a short training that saves every 3 and validates every 4 of its 12 steps."""
+    return [
+        "train", str(data), "--out", str(out), "--arch", "tiny", "--weights", "none", "--crop", "12", "--batch", "2",
+        "--unlabelled-batch", "2", "--steps", str(STEPS), "--precision", "fp32", "--devices", "cpu", "--workers", "0",
+        "train.save_every=3", "train.eval_every=4", "train.log_every=1", *more,
+    ]  # fmt: skip
+
+
+@dataclass
+class Running:
+    """A process of its own that runs a fewmask command; its output goes to files in ``folder``."""
+
+    process: BaseProcess
+    folder: Path
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self, timeout: float = 120) -> Ended:
+        self.process.join(timeout)
+        code = self.process.exitcode
+        if code is None:
+            self.process.kill()
+            raise AssertionError(f"still running after {timeout} s:\n{(self.folder / 'stderr').read_text()}")
+        self.process.close()
+        return Ended(code, (self.folder / "stdout").read_text(), (self.folder / "stderr").read_text())
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended; a negative code is the signal that ended it."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def error(self) -> str:
+        """The one line that says what was wrong."""
+        return next((line for line in self.stderr.splitlines() if line.startswith("error:")), "")
+
+
+def start(folder: Path, arguments: list[str], fault: str = "") -> Running:
+    """Run a command in a new process, forked from a server that has imported everything: an import takes 10 s."""
+    folder.mkdir(parents=True, exist_ok=True)
+    process = _forkserver.Process(target=_child, args=(str(folder), arguments, environment(fault)))
+    process.start()
+    return Running(process, folder)
+
+
+def run(folder: Path, arguments: list[str], fault: str = "") -> Ended:
+    """Run a command in a new process to its end; see ``start``."""
+    return start(folder, arguments, fault).wait()
+
+
+def popen(folder: Path, command: list[str], fault: str = "", **env: str) -> subprocess.Popen[str]:
+    """Start a command line as a user does, from nothing; its output goes to files in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "stdout", "w") as out, open(folder / "stderr", "w") as err:
+        return subprocess.Popen(command, env=environment(fault) | env, stdout=out, stderr=err, text=True)
+
+
+def environment(fault: str = "") -> dict[str, str]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return env | ({"FEWMASK_FAULT": fault} if fault else {})
+
+
+def _child(folder: str, arguments: list[str], env: dict[str, str]) -> None:
+    import torch
+
+    from fewmask.cli import run as command
+
+    os.environ.clear()
+    os.environ.update(env)
+    torch.set_num_threads(1)
+    sys.argv = ["fewmask", *arguments]
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        os.dup2(os.open(Path(folder) / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    sys.exit(command(arguments))
+
+
+def outcome(run_folder: Path) -> dict[str, Any]:
+    """Return everything that a finished run leaves and that interruptions may not change.
+
+    Tensors as the bytes of their files; what measures time or memory is left out.
+    """
+    found: dict[str, Any] = {}
+    for path in sorted((run_folder / "checkpoints").glob("*/*.safetensors")):
+        found[f"{path.parent.name}/{path.name}"] = path.read_bytes()
+    for path in sorted((run_folder / "checkpoints").glob("*/state.json")):
+        state = json.loads(path.read_text())
+        found[f"{path.parent.name}/best_step"] = state["best_step"]
+        found[f"{path.parent.name}/state"] = _without(state["state"], "seconds", "log_offset")
+    lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    found["metrics.jsonl"] = [_without(line, "data_wait") for line in lines]
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    found["metrics.json"] = _without(metrics, "seconds", "images_per_second", "peak_memory_mb")
+    found["model"] = (run_folder / "model" / "model.safetensors").read_bytes()
+    found["pictures"] = {p.name: p.read_bytes() for p in (run_folder / "pictures").iterdir()}
+    return found
+
+
+def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Compare two outcomes; a difference of megabytes of tensors is told by its key."""
+    assert one.keys() == other.keys()
+    assert [key for key in one if one[key] != other[key]] == []
+
+
+def _without(record: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key not in keys}

@@ -1,0 +1,43 @@
+"""Methods that tests watch or hold up from outside; ``process.spy:Name`` on the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import torch
+
+from fewmask.methods.cps import CPS
+
+
+class Waiting(CPS):
+    """CPS that waits in step 6 while a file ``go`` is missing in the folder $SPY_WAIT."""
+
+    def losses(self, nets, batch, step, memo):
+        gate = os.environ.get("SPY_WAIT")
+        if gate and step.t == 5:
+            (Path(gate) / "reached").touch()
+            while not (Path(gate) / "go").exists():
+                time.sleep(0.002)
+        return super().losses(nets, batch, step, memo)
+
+
+class Recording(CPS):
+    """CPS that writes what every rank sees, and the networks after every step, to the folder $SPY_OUT."""
+
+    def losses(self, nets, batch, step, memo):
+        seen = {}
+        for name, items in batch.items():
+            seen[name] = {"index": items.index, "valid": items.valid, "views": list(items.views), "mask": items.mask}
+            seen[name]["draws"] = [draw.words(4).tolist() for draw in step.draws(name)]
+        torch.save(seen, Path(os.environ["SPY_OUT"]) / f"seen-{step.t}-{step.rank}.pt")
+        return super().losses(nets, batch, step, memo)
+
+    def after_step(self, nets, step, memo):
+        digest = hashlib.sha256()
+        for name in sorted(nets):
+            for key, value in nets[name].state_dict().items():
+                digest.update(key.encode() + value.numpy().tobytes())
+        (Path(os.environ["SPY_OUT"]) / f"nets-{step.t}-{step.rank}").write_text(digest.hexdigest())

@@ -1,0 +1,144 @@
+"""Killed at any moment, the same command again gives what an unbroken run gives, bit for bit (promise P1, F1, F2, F7)."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+
+import pytest
+
+from fewmask.engine.faults import SITES
+from process.helpers import STEPS, VARIANTS, assert_same, outcome, popen, run, start, training
+
+NEVER_HERE = {"select.inside", "save.mid_replace"}  # no pseudo-labelling pass; no step is saved twice
+
+THREE = {
+    "supervised": ("step.begin:2", "save.open:7", "validate.inside:5"),
+    "mean_teacher": ("step.inside:5", "save.mid_write:3", "step.end:3"),
+    "fixmatch": ("save.before_fsync:6", "step.end:5", "save.mid_prune:1"),
+    "fixmatch-ema": ("step.end:4", "save.before_manifest:1", "step.inside:5"),
+    "cps": ("validate.inside:2", "save.after_rename:2", "step.inside:4"),
+    "cps-cutmix": ("save.before_rename:1", "step.inside:2", "save.mid_write:8"),
+}
+"""Variant to the three places where its processes die, one after the other; counts are of calls in one process."""
+
+
+def test_every_method_is_here_and_every_site():
+    """A new method gets its own line above, or this fails."""
+    assert THREE.keys() == VARIANTS.keys()
+    hit = {fault.partition(":")[0] for faults in THREE.values() for fault in faults}
+    assert hit == SITES.keys() - NEVER_HERE
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_three_kills(variant, data, unbroken, tmp_path, io):
+    out = tmp_path / "run"
+    command = training(data, out, *VARIANTS[variant])
+    for fault in THREE[variant]:
+        ended = run(io, command, fault)
+        assert ended.code == -signal.SIGKILL, f"{fault} did not strike: {ended.stderr}"
+        assert not (out / "metrics.json").exists()
+    ended = run(io, command)
+    assert ended.code == 0, ended.stderr
+    assert "continuing after step" in ended.stderr
+    assert_same(outcome(out), outcome(unbroken(variant)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("site", sorted(SITES.keys() - NEVER_HERE))
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_kill_at_every_site(variant, site, data, unbroken, tmp_path, io):
+    out = tmp_path / "run"
+    command = training(data, out, *VARIANTS[variant])
+    calls = 1 if site in ("save.mid_prune", "save.before_manifest") else 2
+    assert run(io, command, f"{site}:{calls}").code == -signal.SIGKILL
+    ended = run(io, command)
+    assert ended.code == 0, ended.stderr
+    assert_same(outcome(out), outcome(unbroken(variant)))
+
+
+def test_killed_from_outside_at_any_time(data, unbroken, tmp_path, io):
+    """Fractions of an unbroken run's time: among them the start, before config.yaml, and the end, after the last step."""
+    command = training(data, tmp_path / "timed", *VARIANTS["cps-cutmix"])
+    began = time.perf_counter()
+    assert run(io, command).code == 0
+    whole = time.perf_counter() - began
+    out = tmp_path / "run"
+    command = training(data, out, *VARIANTS["cps-cutmix"])
+    killed = 0
+    for share in (0.1, 0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+        running = start(io, command)
+        time.sleep(share * whole)
+        running.kill()
+        killed += running.wait().code == -signal.SIGKILL
+    assert killed >= 3, "the process was always faster than the signal"
+    ended = run(io, command)
+    assert ended.code == 0, ended.stderr
+    assert_same(outcome(out), outcome(unbroken("cps-cutmix")))
+    assert sorted(p.name for p in out.iterdir() if p.name.startswith(".")) == [".lock"], "leftovers of killed processes"
+
+
+def test_killed_as_a_user_starts_it(data, unbroken, tmp_path, io):
+    """A command line from nothing, killed from outside while it trains; the same command line finishes."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "fewmask", *training(data, out, *VARIANTS["cps"])]
+    process = popen(io, command, PYTHONFAULTHANDLER="1")
+    while process.poll() is None and len(_lines(out)) < 5:
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait(60) == -signal.SIGKILL
+    assert popen(io, command).wait(240) == 0, (io / "stderr").read_text()
+    assert_same(outcome(out), outcome(unbroken("cps")))
+
+
+def _lines(out):
+    log = out / "metrics.jsonl"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_asked_to_stop(name, data, unbroken, tmp_path, io, monkeypatch):
+    """The signal arrives in the middle of step 6; the step is finished and saved."""
+    if not hasattr(signal, name):
+        pytest.skip(f"no {name} on this system")
+    out, gate = tmp_path / "run", tmp_path / "gate"
+    gate.mkdir()
+    command = training(data, out, "--method", "process.spy:Waiting")
+    monkeypatch.setenv("SPY_WAIT", str(gate))
+    running = start(io, command)
+    while not (gate / "reached").exists() and running.process.is_alive():
+        time.sleep(0.005)
+    running.kill(signal.Signals[name])
+    (gate / "go").touch()
+    ended = running.wait()
+    assert ended.code == 75, ended.stderr
+    assert ended.error == (
+        f"error: stopped by {name} after step 6 of {STEPS}; the state is saved; run the same command again to continue"
+    )
+    assert (out / "checkpoints" / "step-00000006" / "MANIFEST.json").is_file()
+    assert not (out / "metrics.json").exists()
+
+    ended = run(io, command)
+    assert ended.code == 0, ended.stderr
+    assert "continuing after step 6" in ended.stderr
+    whole = outcome(tmp_path / "run")
+    same = outcome(unbroken("cps"))
+    # the method has another name, and a checkpoint of step 6 that was asked for is kept as long as any other
+    assert whole["metrics.json"].pop("method") == "process.spy:Waiting" and same["metrics.json"].pop("method") == "cps"
+    assert_same(whole, same)
+
+
+def test_second_interrupt_is_now(data, tmp_path, io, monkeypatch):
+    out, gate = tmp_path / "run", tmp_path / "gate"
+    gate.mkdir()
+    monkeypatch.setenv("SPY_WAIT", str(gate))
+    running = start(io, training(data, out, "--method", "process.spy:Waiting"))
+    while not (gate / "reached").exists() and running.process.is_alive():
+        time.sleep(0.005)
+    for _ in range(2):
+        running.kill(signal.SIGINT)
+        time.sleep(0.1)
+    ended = running.wait()
+    assert ended.code == 130 and "Traceback" not in ended.stderr
+    assert ended.error.startswith("error: interrupted before the state was saved; ")
