@@ -28,9 +28,10 @@ def test_unimatch_law(height: int, width: int) -> None:
         assert 0 <= top and top + h <= height and 0 <= left and left + w <= width
         # int() takes less than a pixel from each side: (h+1)(w+1) is above the area drawn, h·w at most that
         assert h * w <= 0.4 * height * width and (h + 1) * (w + 1) > 0.02 * height * width
-        assert h / (w + 1) <= 1 / 0.3 and (h + 1) / w >= 0.3
+        relative = width / height  # aspects are relative to the image's; 1 for the square crops of the paper
+        assert relative * h / (w + 1) <= 1 / 0.3 and relative * (h + 1) / w >= 0.3
         areas.append(h * w / (height * width))
-        tall += h > w
+        tall += h * width > w * height
     share, p = oracle.unimatch_law(height, width)
     # areas lie in [0, 0.4]: their standard deviation is below 0.38 / sqrt(12), were they uniform, and below 0.2 always
     assert abs(np.mean(areas) - share) < 4 * 0.2 / math.sqrt(DRAWS)

@@ -35,17 +35,20 @@ def run(arguments: list[str] | None = None) -> int:
         result = app(arguments, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except typer.Exit as leaving:
+        if isinstance(leaving.__cause__, KeyboardInterrupt):  # typer turns it into a silent exit
+            return _fail(_INTERRUPTED, 130, arguments)
         return leaving.exit_code
     except FewmaskError as error:
         return _fail(str(error), error.exit_code, arguments)
     except _UsageError as error:
         return _fail(f"{error.format_message().rstrip('.')}; command line; see --help", 2, arguments)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted before the state was saved; training; run the same command again", 130, arguments)
+        return _fail(_INTERRUPTED, 130, arguments)
     except Exception as error:
         return _fail(*_explain(error), arguments)
 
 
+_INTERRUPTED = "interrupted; nothing was saved since the last checkpoint; run the same command again"
 # files that are read have errors of their own, so these are of files that are written
 _NO_WRITE = {getattr(errno, n) for n in "ENOSPC EROFS EDQUOT EACCES EPERM ENOTDIR EISDIR EEXIST".split()}
 
