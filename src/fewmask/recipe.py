@@ -85,13 +85,15 @@ class MachineConfig(Config):
 
     Attributes:
         devices: "auto", "cpu", "cpu:N" processes, or a number of CUDA devices.
-        precision: "auto" probes whether bf16 is faster here.
+        precision: "auto" probes which of fp32 and bf16 is faster here, in which memory format.
+        channels_last: memory format; null = as probed.
         workers: loader processes for each rank; null = chosen for the machine.
         cache_mb: memory for decoded images, over all loader processes of a rank.
     """
 
     devices: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    channels_last: bool | None = None
     workers: int | None = Field(default=None, ge=0)
     cache_mb: float = Field(default=1024, ge=0)
 
@@ -265,7 +267,7 @@ def differences(asked: Recipe, stored: Mapping[str, Any]) -> list[str]:
     What was left to be chosen (null, "auto") agrees with whatever was chosen; the machine's devices, workers and cache
     do not change what is computed, and may differ. Elsewhere null is a value: no resize, every mask there is.
     """
-    chosen = {"model.arch", "model.encoder", "data.crop", "machine.precision"}
+    chosen = {"model.arch", "model.encoder", "data.crop", "machine.precision", "machine.channels_last"}
     free = {"machine.devices", "machine.workers", "machine.cache_mb"}
     old = dict(leaves(stored))
     new = dict(leaves(asked.complete()))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from fewmask.methods import METHODS
 from fixtures_data import blocks, make_folder, save_mask
@@ -58,7 +62,8 @@ class Running:
         return self.process.pid
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        os.kill(self.pid, number)
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.kill(self.pid, number)
 
     def wait(self, timeout: float = 120) -> Ended:
         self.process.join(timeout)
@@ -97,11 +102,11 @@ def run(folder: Path, arguments: list[str], fault: str = "") -> Ended:
     return start(folder, arguments, fault).wait()
 
 
-def popen(folder: Path, command: list[str], fault: str = "", **env: str) -> subprocess.Popen[str]:
+def popen(folder: Path, command: list[str], fault: str = "") -> subprocess.Popen[str]:
     """Start a command line as a user does, from nothing; its output goes to files in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "stdout", "w") as out, open(folder / "stderr", "w") as err:
-        return subprocess.Popen(command, env=environment(fault) | env, stdout=out, stderr=err, text=True)
+        return subprocess.Popen(command, env=environment(fault), stdout=out, stderr=err, text=True)
 
 
 def environment(fault: str = "") -> dict[str, str]:
@@ -116,6 +121,7 @@ def _child(folder: str, arguments: list[str], env: dict[str, str]) -> None:
 
     os.environ.clear()
     os.environ.update(env)
+    set_start_method(None, force=True)  # it was handed on; loaders are to start as they do elsewhere
     torch.set_num_threads(1)
     sys.argv = ["fewmask", *arguments]
     for name, number in (("stdout", 1), ("stderr", 2)):
@@ -146,8 +152,9 @@ def outcome(run_folder: Path) -> dict[str, Any]:
 
 def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
     """Compare two outcomes; a difference of megabytes of tensors is told by its key."""
-    assert one.keys() == other.keys()
-    assert [key for key in one if one[key] != other[key]] == []
+    assert one.keys() == other.keys(), sorted(one.keys() ^ other.keys())
+    different = [key for key in one if one[key] != other[key]]
+    assert not different, f"these differ: {different}"
 
 
 def _without(record: dict[str, Any], *keys: str) -> dict[str, Any]:

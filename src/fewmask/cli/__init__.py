@@ -33,15 +33,16 @@ def run(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         result = app(arguments, standalone_mode=False)
+        if result == 130:  # typer catches KeyboardInterrupt and says nothing
+            return _fail(_INTERRUPTED, 130, arguments)
         return result if isinstance(result, int) else 0
     except typer.Exit as leaving:
-        if isinstance(leaving.__cause__, KeyboardInterrupt):  # typer turns it into a silent exit
-            return _fail(_INTERRUPTED, 130, arguments)
         return leaving.exit_code
     except FewmaskError as error:
         return _fail(str(error), error.exit_code, arguments)
     except _UsageError as error:
-        return _fail(f"{error.format_message().rstrip('.')}; command line; see --help", 2, arguments)
+        what = error.format_message().rstrip(".") or "arguments are missing"
+        return _fail(f"{what}; command line; see --help", 2, arguments)
     except (KeyboardInterrupt, typer.Abort):
         return _fail(_INTERRUPTED, 130, arguments)
     except Exception as error:
@@ -61,6 +62,8 @@ def _explain(error: Exception) -> tuple[str, int]:
         return "out of memory; this machine; lower --batch, --unlabelled-batch or --crop", 7
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return f"{str(error).splitlines()[0]}; a loader process; lower --workers or machine.cache_mb", 7
+    if isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error)):
+        return "another process of this run was lost; see its own error; run the same command again", 7
     if isinstance(error, OSError) and error.errno in _NO_WRITE:
         return f"could not write ({error.strerror}); {error.filename}; make room or choose another --out", 74
     where = "inside fewmask"

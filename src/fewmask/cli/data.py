@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fewmask.cli.train import say
 from fewmask.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from fewmask.data.datayaml import DataYaml
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +23,11 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    dir: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of images and masks.")],
+    dir: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Folder of images and masks.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of images, with --masks instead of DIR.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Folder of masks, with --images instead of DIR.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Write what was found to data.yaml beside the data.")] = False,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Write it to this file instead.")] = None,
     group_by: Annotated[str | None, typer.Option(help="REGEX, folder or FILE.")] = None,
     sample: Annotated[int | None, typer.Option(help="Open only this many images; for pools too large to scan.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object on stdout.")] = False,
@@ -31,15 +39,47 @@ def check(
     """
     from fewmask.data.check import check as look
 
-    report = look(dir, groups=group_by, sample=sample)
+    root, declared = _place(dir, images, masks)
+    report = look(root, groups=group_by, sample=sample, declared=declared)
     if as_json:
         print(json.dumps(report.to_json(), indent=2))
     else:
         for line in report.lines():
             print(line)
+    if write or out is not None:
+        _write_yaml(root, declared, [row.name for row in report.classes], root / "data.yaml" if out is None else out)
     if report.problems:
         first = report.problems[0]
         raise DataError(first.what, where=first.where, todo=first.todo)
+
+
+def _place(dir: Path | None, images: Path | None, masks: Path | None) -> tuple[Path, DataYaml | None]:
+    """Return the data folder, and what its data.yaml would say where two folders were named instead."""
+    from fewmask.data.datayaml import DataYaml
+
+    if dir is not None and images is None and masks is None:
+        return dir, None
+    if dir is not None or images is None or masks is None:
+        raise ConfigError("check takes DIR, or --images and --masks", where="command line", todo="give one of them")
+    for folder in (images, masks):
+        if not folder.is_dir():
+            raise DataError("data folder does not exist", where=folder, todo="check the path")
+    root = Path(os.path.commonpath([images.resolve(), masks.resolve()]))
+    places = [folder.resolve().relative_to(root).as_posix() for folder in (images, masks)]
+    return root, DataYaml(images=places[0], masks=places[1])
+
+
+def _write_yaml(root: Path, declared: DataYaml | None, classes: list[str], path: Path) -> None:
+    """Write a data.yaml that says what was found; a person edits it."""
+    import yaml
+
+    from fewmask.engine.files import write_atomic
+
+    if path.exists():
+        raise ConfigError("the file exists; nothing is written over", where=path, todo="edit it, or give -o FILE")
+    keys = {} if declared is None else {"images": declared.images, "masks": declared.masks}
+    write_atomic(path, yaml.safe_dump({"version": 1, **keys, "classes": classes}, sort_keys=False, allow_unicode=True))
+    say(f"written: {path}; its paths are relative to {root}")
 
 
 def split(

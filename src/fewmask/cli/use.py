@@ -106,7 +106,8 @@ def _progress(files: list[Any]) -> Iterator[Any]:
     from rich.console import Console
     from rich.progress import track
 
-    return iter(track(files, "predict", console=Console(stderr=True), transient=True))
+    console = Console(stderr=True)
+    return iter(track(files, "predict", console=console, transient=True, disable=not console.is_terminal))
 
 
 def _images(inputs: list[Path]) -> Iterator[tuple[Path, str]]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fewmask.data.datayaml import load_data_yaml
+from fewmask.data.datayaml import DataYaml, load_data_yaml
 from fewmask.data.index import ROLES, DataIndex, Item, Role
 from fewmask.data.layouts import propose_groups, read_folder, with_classes, without_empty_masks
 from fewmask.data.scan import Problem, Scan, scan
@@ -115,6 +115,7 @@ def check(
     sample: int | None = None,
     cache: Path | Literal[False] | None = None,
     threads: int | None = None,
+    declared: DataYaml | None = None,
 ) -> CheckReport:
     """Read a data folder, open its images and masks, and report.
 
@@ -126,15 +127,16 @@ def check(
         sample: open only so many images (and their masks), the same ones each time; None: all.
         cache: as in ``scan``.
         threads: as in ``scan``.
+        declared: as in ``read_folder``.
 
     Raises:
         DataError: there is no data set to report on. What is wrong inside one is in ``problems``.
         ConfigError: a wrong data.yaml or argument.
     """
-    index = read_folder(root, val_fraction=val_fraction, split_seed=split_seed, groups=groups)
+    index = read_folder(root, val_fraction=val_fraction, split_seed=split_seed, groups=groups, declared=declared)
     if sample is not None and sample < 1:
         raise ConfigError(f"--sample {sample} opens nothing", todo="use 1 or more")
-    declared = load_data_yaml(index.root)
+    declared = declared or load_data_yaml(index.root)
     items = [i for role in ROLES for i in index.items[role]]
     notes: list[str] = []
     if sample is not None and sample < len(items):

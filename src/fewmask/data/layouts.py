@@ -58,7 +58,14 @@ class _Found:
     code: MaskCode = field(default_factory=MaskCode)
 
 
-def read_folder(root: Path, *, val_fraction: float = 0.2, split_seed: int = 0, groups: str | None = None) -> DataIndex:
+def read_folder(
+    root: Path,
+    *,
+    val_fraction: float = 0.2,
+    split_seed: int = 0,
+    groups: str | None = None,
+    declared: DataYaml | None = None,
+) -> DataIndex:
     """Read the data set in ``root``, which may be read-only.
 
     Without validation images, some are drawn from the labelled ones; a note says so. ``classes`` of the result
@@ -69,6 +76,7 @@ def read_folder(root: Path, *, val_fraction: float = 0.2, split_seed: int = 0, g
         val_fraction: share of the labelled images to draw for "val" where there is none, 0 <= fraction < 1.
         split_seed: which ones.
         groups: as ``groups`` in data.yaml, which it overrides.
+        declared: what data.yaml would say, for a folder that has none; None reads the folder's own.
 
     Raises:
         DataError: no such folder, no known layout, no images or masks, contradictory files.
@@ -82,7 +90,7 @@ def read_folder(root: Path, *, val_fraction: float = 0.2, split_seed: int = 0, g
     if not root.is_dir():
         what = "data folder is a file" if root.exists() else "data folder does not exist"
         raise DataError(what, where=root)
-    declared = load_data_yaml(root) or DataYaml()
+    declared = declared or load_data_yaml(root) or DataYaml()
     found = _read_layout(root, declared)
     if declared.roles is not None:
         everything = sorted((i for items in found.roles.values() for i in items), key=_name)

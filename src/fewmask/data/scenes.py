@@ -31,7 +31,7 @@ VERSION = 1
 
 CLASSES = ("background", "striped ball", "spotted ball", "checked box", "striped box", "spotted triangle", "ring")
 
-SHARES = (0.30, 0.23, 0.18, 0.13, 0.10, 0.06)
+SHARES = (0.27, 0.21, 0.17, 0.13, 0.12, 0.10)
 """Share of each class but the background among the toys."""
 
 MANIFEST = "README.txt"
@@ -87,8 +87,8 @@ def scene(seed: int, index: int, size: tuple[int, int] = (96, 128)) -> tuple[Arr
     image, mask = _cloth(draws, size), np.zeros(size, np.uint8)
     angle = draws.uniform(0, 2 * np.pi)
     light = np.array([np.cos(angle), np.sin(angle)])  # (x, y) towards the lamp
-    things = [_CLUTTER[draws.integer(0, len(_CLUTTER))] for _ in range(draws.integer(3, 8))]
-    toys = [_TOYS[int(np.searchsorted(np.cumsum(SHARES), draws.uniform()))] for _ in range(draws.integer(3, 8))]
+    things = [_CLUTTER[draws.integer(0, len(_CLUTTER))] for _ in range(draws.integer(2, 6))]
+    toys = [_TOYS[int(np.searchsorted(np.cumsum(SHARES), draws.uniform()))] for _ in range(draws.integer(4, 8))]
     # most of the clutter lies below the toys, and the last piece may lie on them
     for thing in [*things[:-1], *toys, things[-1]]:
         _paint(image, mask, thing, draws, light)
@@ -201,7 +201,7 @@ def _box(u: Array, v: Array, r: float, form: float) -> Array:
 
 
 def _triangle(u: Array, v: Array, r: float, form: float) -> Array:
-    slope = 0.5 + 0.12 * form
+    slope = 0.55 + 0.12 * form
     side = (np.abs(u) - slope * (v + r)) / np.hypot(1, slope)
     return np.maximum(side, v - 0.75 * r) - 0.5
 
@@ -261,10 +261,10 @@ def _paint(image: Array, mask: Array, thing: _Thing, draws: Draws, light: Array)
     """Paint a thing and its shadow into the image, in place, and its label into the mask."""
     height, width = mask.shape
     side = min(height, width)
-    r = side * draws.uniform(0.10, 0.19)
+    r = side * draws.uniform(0.13, 0.23)
     x, y = draws.uniform(-0.02, 1.02) * width, draws.uniform(-0.02, 1.02) * height
-    turn, form, shift = draws.uniform(0, 2 * np.pi), draws.uniform(), draws.uniforms(2)
-    first, second = _colours(draws)
+    turn, form, shift = draws.uniform(-0.6, 0.6), draws.uniform(), draws.uniforms(2)
+    first, second = _colours(draws, thing.label)
     reach = int(1.6 * r) + 4
     top, left = max(0, int(y) - reach), max(0, int(x) - reach)
     bottom, right = max(top, min(height, int(y) + reach)), max(left, min(width, int(x) + reach))
@@ -294,9 +294,14 @@ def _paint(image: Array, mask: Array, thing: _Thing, draws: Draws, light: Array)
     mask[top:bottom, left:right][distance < 0] = thing.label
 
 
-def _colours(draws: Draws) -> tuple[Array, Array]:
-    """Return two colours, RGB in 0..1, that differ in lightness; the same law for everything in a scene."""
+def _colours(draws: Draws, label: int) -> tuple[Array, Array]:
+    """Return two colours, RGB in 0..1, that differ in lightness.
+
+    A class prefers one half of the colour circle: each colour belongs to three classes and to the background.
+    """
     hue, saturation, value = draws.uniform(), draws.uniform(0.2, 0.75), draws.uniform(0.45, 0.95)
+    if label:
+        hue, saturation = label / 6 + 0.3 * (hue - 0.5), max(saturation, 0.35)
     first = np.array(colorsys.hsv_to_rgb(hue, saturation, value))
     kind, weight = draws.uniform(), draws.uniform(0.7, 1.0)
     if first.mean() > 0.62:
@@ -321,8 +326,8 @@ def _cloth(draws: Draws, size: tuple[int, int]) -> Array:
         0.8 * (np.cos(2 * np.pi * s) + np.cos(2 * np.pi * t) - 0.6), np.sin(2 * np.pi * (0.35 * s + 0.9 * clouds)),
     )  # fmt: skip
     blend = np.clip(0.5 + patterns[draws.integer(0, len(patterns))], 0, 1)[..., None]
-    first, second = _colours(draws)
-    strength = draws.uniform(0.15, 0.6)
+    first, second = _colours(draws, 0)
+    strength = draws.uniform(0.1, 0.45)
     ground = first + strength * blend * (second - first)
     weave = 0.02 * (np.sin(2.1 * np.arange(height))[:, None] * np.sin(2.1 * np.arange(width)))
     return ground * (1 + 0.08 * clouds + weave)[..., None]

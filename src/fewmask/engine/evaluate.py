@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,8 @@ from fewmask.data.index import Item
 from fewmask.engine.faults import site
 from fewmask.engine.infer import Forward, Protocol, image_logits, normalise, to_grid
 from fewmask.ops.metrics import confusion, iou, mean_iou, pixel_accuracy
+
+_PIXELS = 8 * 128 * 192  # of network input in one forward pass, unless one image has more
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,34 @@ def confusion_of(
         each: called with every item and its own matrix.
     """
     total = torch.zeros(classes, classes, dtype=torch.int64)
+    for batch in _alike(items, pictures):
+        images = torch.cat([normalise(i, pictures.mean, pictures.std, pictures.device) for _, i, _ in batch])
+        with pictures.context():
+            logits = image_logits(forward, images, protocol)
+        truth_shape = batch[0][2].shape
+        predicted = to_grid(logits.float(), (truth_shape[0], truth_shape[1]))
+        for (item, _, truth), prediction in zip(batch, predicted, strict=True):
+            matrix = confusion(prediction, truth.to(pictures.device), classes).cpu()
+            if each is not None:
+                each(item, matrix)
+            total += matrix
+    return total
+
+
+def _alike(items: Sequence[Item], pictures: Pictures) -> Iterator[list[tuple[Item, Tensor, Tensor]]]:
+    """Yield neighbours of one size as (item, image, mask), a few at a time: small images leave a device idle."""
+    batch: list[tuple[Item, Tensor, Tensor]] = []
     for item in items:
         site("validate.inside")
-        image = normalise(pictures.image(item), pictures.mean, pictures.std, pictures.device)
-        truth = pictures.mask(item).to(pictures.device)
-        with pictures.context():
-            logits = image_logits(forward, image, protocol)
-        height, width = truth.shape
-        matrix = confusion(to_grid(logits.float(), (height, width))[0], truth, classes).cpu()
-        if each is not None:
-            each(item, matrix)
-        total += matrix
-    return total
+        image, truth = pictures.image(item), pictures.mask(item)
+        pixels = image.shape[-2] * image.shape[-1]
+        fits = batch and image.shape == batch[0][1].shape and truth.shape == batch[0][2].shape
+        if batch and not (fits and (len(batch) + 1) * pixels <= _PIXELS):
+            yield batch
+            batch = []
+        batch.append((item, image, truth))
+    if batch:
+        yield batch
 
 
 def scores(matrix_KK: Tensor, names: Sequence[str]) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from inspect import signature
 from typing import Any
 
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.utilities.rank_zero import rank_zero_only
+from torch.nn.parallel import DistributedDataParallel
 
 from fewmask.errors import ConfigError
 
@@ -59,9 +61,11 @@ def launch(devices: str, precision: str, timeout: timedelta = timedelta(minutes=
     strategy: Any = "auto"
     if count > 1:
         # buffers are averaged by the learner: a broadcast before every forward pass would change them between the
-        # passes of one step, under autograd's feet
+        # passes of one step, under autograd's feet (torch 2.15 has a new name for this and warns of the old one)
+        known = signature(DistributedDataParallel).parameters
+        buffers = {next(k for k in ("forward_sync_buffers", "broadcast_buffers") if k in known): False}
         strategy = DDPStrategy(
-            broadcast_buffers=False, timeout=timeout, process_group_backend="gloo" if accelerator == "cpu" else "nccl"
+            timeout=timeout, process_group_backend="gloo" if accelerator == "cpu" else "nccl", **buffers
         )
     fabric = Fabric(
         accelerator=accelerator, devices=count, strategy=strategy,

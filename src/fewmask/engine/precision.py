@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +15,7 @@ FORMATS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, 
 """Name of a precision to the type of its autocast; None without one."""
 
 _GAIN = 1.1  # a format must be this much faster to be chosen: a tie is not worth its rounding
-_ROUNDS = 3
+_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -45,18 +44,19 @@ def has_bf16(device: torch.device) -> bool:
     return False
 
 
-def _seconds(net: nn.Module, images: torch.Tensor, dtype: torch.dtype | None) -> float:
-    times = []
-    for _ in range(_ROUNDS + 1):  # the first one warms up
-        _wait(images.device)
-        start = time.perf_counter()
-        with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
-            loss = net(images).square().mean()
-        loss.backward()
-        net.zero_grad()
-        _wait(images.device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+def _seconds(net: nn.Module, images: torch.Tensor, dtype: torch.dtype | None, channels_last: bool) -> float:
+    """Time one training pass in a format."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    net.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    images = images.to(memory_format=layout)
+    _wait(images.device)
+    start = time.perf_counter()
+    with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+        loss = net(images).square().mean()
+    loss.backward()
+    net.zero_grad()
+    _wait(images.device)
+    return time.perf_counter() - start
 
 
 def _wait(device: torch.device) -> None:
@@ -65,26 +65,42 @@ def _wait(device: torch.device) -> None:
 
 
 def choose(
-    wanted: Literal["auto"] | Precision, net: nn.Module, shape: tuple[int, int, int, int], device: torch.device
+    wanted: Literal["auto"] | Precision,
+    channels_last: bool | None,
+    net: nn.Module,
+    shape: tuple[int, int, int, int],
+    device: torch.device,
 ) -> Format:
-    """Decide the format; "auto" times a training pass of ``net`` in both where the hardware has bfloat16.
+    """Decide the format; "auto" times training passes of ``net`` in each, bf16 where the hardware computes it.
 
     Args:
         wanted: "auto", or the precision to take without a probe.
+        channels_last: with a wanted precision, the memory format; None = channels_last but for fp32 on a CPU.
         net: a throw-away network of the run's kind, on ``device``; its statistics change.
         shape: B, C, H, W of a training batch.
         device: where training happens.
     """
     if wanted != "auto":
-        return Format(wanted, wanted != "fp32" or device.type == "cuda", f"{wanted} as asked")
-    if not has_bf16(device):
-        return Format("fp32", device.type == "cuda", f"fp32: this {device.type} has no bfloat16 arithmetic")
+        last = (wanted != "fp32" or device.type == "cuda") if channels_last is None else channels_last
+        return Format(wanted, last, f"{wanted}{_layout(last)} as asked")
+    candidates: list[tuple[Precision, bool]] = [("fp32", False), ("fp32", True)]
+    if has_bf16(device):
+        candidates.append(("bf16", True))
+    best = dict.fromkeys(candidates, float("inf"))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         images = torch.randn(shape, device=device)
-        plain = _seconds(net, images, None)
-        net.to(memory_format=torch.channels_last)
-        fast = _seconds(net, images.to(memory_format=torch.channels_last), torch.bfloat16)
-    gain = plain / fast
-    if gain >= _GAIN:
-        return Format("bf16", True, f"bf16 with channels_last: {gain:.1f} times faster here than fp32")
-    return Format("fp32", device.type == "cuda", f"fp32: bf16 is only {gain:.2f} times as fast here")
+        for n in range(_ROUNDS + 1):  # interleaved, so that a busy moment of the machine hits all of them
+            for precision, last in candidates:
+                seconds = _seconds(net, images, FORMATS[precision], last)
+                if n:  # the first round warms up
+                    best[precision, last] = min(best[precision, last], seconds)
+    plain = best.pop(candidates[0])
+    (precision, last), seconds = min(best.items(), key=lambda pair: pair[1])
+    gain = plain / seconds
+    if gain < _GAIN:
+        return Format("fp32", False, f"fp32: nothing else is {_GAIN} times as fast for this network here")
+    return Format(precision, last, f"{precision}{_layout(last)}: {gain:.1f} times as fast as plain fp32 here")
+
+
+def _layout(channels_last: bool) -> str:
+    return " with channels_last" if channels_last else ""

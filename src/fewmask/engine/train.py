@@ -149,7 +149,7 @@ def fit(learner: Learner, around: Surroundings, cfg: TrainConfig, done: Progress
             since = time.perf_counter()
         if stopping:
             raise Interrupted(
-                f"stopped by {around.stop.name} after step {done.step} of {cfg.steps}", where="the state is saved",
+                f"stopped by {around.stop.name or 'another process'} after step {done.step} of {cfg.steps}", where="the state is saved",
                 todo="run the same command again to continue",
             )  # fmt: skip
     return done

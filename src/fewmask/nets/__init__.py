@@ -17,11 +17,12 @@ from torch import nn
 
 from fewmask.errors import ConfigError, did_you_mean
 from fewmask.nets.segmenter import Segmenter
+from fewmask.nets.small import small
 from fewmask.nets.tiny import tiny
 from fewmask.nets.weights import load_encoder, read_weights
 from fewmask.ops.rng import Purpose, torch_seed
 
-OURS: dict[str, Callable[..., Segmenter]] = {"tiny": tiny}
+OURS: dict[str, Callable[..., Segmenter]] = {"small": small, "tiny": tiny}
 """Architectures that are not segmentation_models_pytorch's; they have one encoder of their own."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

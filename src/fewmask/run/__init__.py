@@ -16,7 +16,7 @@ from fewmask.data.masks import read_mask
 from fewmask.data.stream import ItemLoader, StepDataset, batches, plan_slots, to_device
 from fewmask.engine.checkpoint import Store
 from fewmask.engine.evaluate import Pictures
-from fewmask.engine.files import clean_leftovers, write_json
+from fewmask.engine.files import clean_leftovers, ensure_writable, write_json
 from fewmask.engine.launch import is_first_process, launch
 from fewmask.engine.learner import Learner
 from fewmask.engine.lock import RunLock
@@ -153,6 +153,7 @@ def plan_only(asked: Recipe, out: Path | None, say: Say = print) -> dict[str, An
     }  # fmt: skip
     if out is not None:
         RunFolder(out).check_usable()
+        ensure_writable(out)
         write_json(out / "plan.json", plan)
     return plan
 

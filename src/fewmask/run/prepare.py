@@ -86,7 +86,7 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
     _check_weights(recipe, task)
     _check_batches(recipe, task, pools)
     layout = _layout(recipe, len(index.classes), say)
-    recipe = recipe.replace("machine", precision=layout.precision)
+    recipe = recipe.replace("machine", precision=layout.precision, channels_last=layout.channels_last)
     return Prepared(recipe, folder.path, index, pools, task, layout, manifest)
 
 
@@ -183,7 +183,7 @@ def _layout(recipe: Recipe, classes: int, say: Say) -> Format:
     # building it also proves, before anything is written, that the architecture and its weights can be had
     net = build("probe").to(device)
     try:
-        layout = choose(machine.precision, net, (data.batch, 3, *data.crop), device)
+        layout = choose(machine.precision, machine.channels_last, net, (data.batch, 3, *data.crop), device)
     except (
         ValueError,
         RuntimeError,
