@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from fewmask.batch import IGNORE, Batch, Items, Slots, Stream
 from fewmask.engine.checkpoint import Store
 from fewmask.engine.flatten import networks_to_flat
-from fewmask.engine.launch import launch
+from fewmask.engine.launch import launch, leave
 from fewmask.engine.learner import Learner
 from fewmask.engine.optim import OptimConfig
 from fewmask.engine.precision import Format
@@ -350,7 +350,8 @@ def run_two_ranks(cases: Sequence[Case]) -> dict[str, str]:
         done = subprocess.run(
             [*command, "-m", "fewmask.contract", str(out), *words], capture_output=True, text=True, timeout=240
         )
-        assert done.returncode == 0, f"two processes failed: {done.stderr[-2000:]}"
+        lines = [line for line in done.stderr.splitlines() if "Error" in line]
+        assert done.returncode == 0, f"two processes failed: {(lines or ['no error line'])[0]}\n{done.stderr[-4000:]}"
         return json.loads(out.read_text())
 
 
@@ -370,6 +371,7 @@ def _rank(out: Path, cases: Sequence[Case]) -> None:
     if fabric.global_rank == 0:
         out.write_text(json.dumps(found))
     fabric.barrier()
+    leave()
 
 
 if __name__ == "__main__":

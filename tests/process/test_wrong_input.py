@@ -16,11 +16,15 @@ from fixtures_data import blocks, save_mask
 from process.helpers import VARIANTS, Ended, assert_same, outcome, run, start, tiny_data, training
 
 
-def assert_refused(ended: Ended, code: int, *fragments: str) -> None:
-    """One line `error: what; where; what to do` with all fragments, the exit code, no traceback, empty stdout."""
+def assert_refused(ended: Ended, code: int, *fragments: str, first: bool = True) -> None:
+    """One line `error: what; where; what to do` with all fragments, the exit code, no traceback, empty stdout.
+
+    It is the first line, unless something had been trained (and said) before.
+    """
     assert ended.code == code, ended.stderr
-    errors = [line for line in ended.stderr.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1 and ended.stderr.splitlines()[-1] == errors[0], ended.stderr
+    lines = ended.stderr.splitlines()
+    errors = [line for line in lines if line.startswith("error:")]
+    assert len(errors) == 1 and (lines[0] == errors[0] or not first), ended.stderr
     assert "Traceback" not in ended.stderr and 'File "' not in ended.stderr
     assert [f for f in fragments if f not in errors[0]] == [], errors[0]
     assert errors[0].count("; ") >= 1, "what is wrong, and where or what to do"
@@ -110,7 +114,7 @@ def test_a_file_vanishes_while_it_trains(workers, own_data, tmp_path, io):
         time.sleep(0.005)
     for path in own_data.glob("images/train/0*.jpg"):
         path.unlink()
-    assert_refused(running.wait(), 3, "does not exist", "images/train/0")
+    assert_refused(running.wait(), 3, "does not exist", "images/train/0", first=False)
 
 
 # --- names, flags and files of the command
@@ -223,16 +227,37 @@ def test_a_limit_that_is_left_out_is_another_configuration(data, tmp_path, io):
     assert_refused(ended, 4, "data.labelled: '2' in the run", "data.resize: [12, 16] in the run", "data.unlabelled: ")
 
 
+def annotate_one(folder: Path) -> None:
+    shutil.copy(folder / "masks/train/00.png", folder / "masks/train/bare0.png")
+
+
+def correct_one(folder: Path) -> None:
+    save_mask(folder / "masks/train/01.png", blocks((9, 9, 5)))
+
+
+def replace_one(folder: Path) -> None:
+    shutil.copy(folder / "images/train/bare1.jpg", folder / "images/train/bare0.jpg")
+
+
 @pytest.mark.parametrize("state", ["finished", "unfinished"])
-def test_other_data(state, own_data, tmp_path, io):
+@pytest.mark.parametrize(
+    ("change", "fragments"),
+    [
+        (annotate_one, ("labelled: 5 in the run, 6 now",)),
+        (correct_one, ()),
+        (replace_one, ()),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_other_data(state, change, fragments, own_data, tmp_path, io):
     out = tmp_path / "run"
     command = training(own_data, out, *VARIANTS["cps"])
     fault = "" if state == "finished" else "step.end:7"
     assert run(io, command, fault).code == (-signal.SIGKILL if fault else 0)
-    shutil.copy(own_data / "masks/train/00.png", own_data / "masks/train/bare0.png")  # one was annotated
+    change(own_data)
     before = content(out)
     ended = run(io, command)
-    assert_refused(ended, 4, "the data have changed", "labelled: 5 in the run, 6 now", f"--init {out}")
+    assert_refused(ended, 4, "the data have changed", f"--init {out}", *fragments)
     assert content(out) == before
 
     again = [str(tmp_path / "more") if word == str(out) else word for word in command]
@@ -351,7 +376,7 @@ def test_a_full_disk_keeps_what_was_saved(data, unbroken, tmp_path, io):
 def test_not_a_number(data, tmp_path, io):
     command = training(data, tmp_path / "run", "--method", "supervised", "optim.lr=1e30")
     ended = run(io, command)
-    assert_refused(ended, 5, "NaN or infinite", "optim.lr")
+    assert_refused(ended, 5, "NaN or infinite", "optim.lr", first=False)
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 

@@ -39,7 +39,10 @@ def run(arguments: list[str] | None = None) -> int:
     except typer.Exit as leaving:
         return leaving.exit_code
     except FewmaskError as error:
-        return _fail(str(error), error.exit_code, arguments)
+        code = _fail(str(error), error.exit_code, arguments)
+        for note in getattr(error, "__notes__", []):
+            print(note, file=sys.stderr)
+        return code
     except _UsageError as error:
         what = error.format_message().rstrip(".") or "arguments are missing"
         return _fail(f"{what}; command line; see --help", 2, arguments)

@@ -1,13 +1,14 @@
 """Small scenes of toys on a cloth: a generated data set, for the demonstration and for tests.
 
-A class is a shape *and* a texture, in any colour: a striped ball and a spotted ball have one outline, a striped ball
-and a striped box one texture. All of them draw their colours from one range, and so do the cloth, its pattern and the
-clutter on it (coins, cards, pebbles, twigs, leaves), which all belong to the background. Toys lie in front of each
-other, are cut by the frame, and are long-tailed: for each ring there are about five striped balls. Light falls from one
-side, and the camera adds noise.
+A class is a shape *and* a texture: a striped ball and a spotted ball have one outline, a striped ball and a striped box
+one texture. Colour is a hint and no more: a class prefers a third of the colour circle, which it shares with its
+neighbours, with the cloth, and with the clutter (coins, cards, pebbles, twigs, leaves) that belongs to the background
+as the cloth's own stripes and dots do. Toys lie in front of each other, are cut by the frame, and are long-tailed: for
+each ring there are nearly three striped balls, with more than four times its pixels. Light falls from one side, and the
+camera adds noise.
 
-Every scene is a function of (seed, index, size) alone, in float64, so that it is the same on every machine. ``VERSION``
-counts its revisions: measured numbers are only comparable within one.
+Every scene is a function of (seed, index, size) alone, computed in float64. ``VERSION`` counts the generator's
+revisions: measured numbers are only comparable within one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import colorsys
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ import numpy as np
 from numpy import ndarray as Array
 from PIL import Image
 
+from fewmask.data.shapes import SHAPES, TEXTURES
 from fewmask.errors import ConfigError, WriteError
 from fewmask.ops.rng import Draws, Purpose
 
@@ -33,6 +34,8 @@ CLASSES = ("background", "striped ball", "spotted ball", "checked box", "striped
 
 SHARES = (0.27, 0.21, 0.17, 0.13, 0.12, 0.10)
 """Share of each class but the background among the toys."""
+
+_LIMITS = np.cumsum(SHARES)[:-1]  # of the draw, between one class and the next
 
 MANIFEST = "README.txt"
 
@@ -46,8 +49,8 @@ class _Thing(NamedTuple):
 
     Attributes:
         label: class index.
-        shape: key of ``_SHAPES``.
-        texture: key of ``_TEXTURES``.
+        shape: key of ``SHAPES``.
+        texture: key of ``TEXTURES``.
         round: how far its shading is that of a ball (1) rather than of a flat piece (0).
     """
 
@@ -88,7 +91,7 @@ def scene(seed: int, index: int, size: tuple[int, int] = (96, 128)) -> tuple[Arr
     angle = draws.uniform(0, 2 * np.pi)
     light = np.array([np.cos(angle), np.sin(angle)])  # (x, y) towards the lamp
     things = [_CLUTTER[draws.integer(0, len(_CLUTTER))] for _ in range(draws.integer(2, 6))]
-    toys = [_TOYS[int(np.searchsorted(np.cumsum(SHARES), draws.uniform()))] for _ in range(draws.integer(4, 8))]
+    toys = [_TOYS[int(np.searchsorted(_LIMITS, draws.uniform()))] for _ in range(draws.integer(4, 8))]
     # most of the clutter lies below the toys, and the last piece may lie on them
     for thing in [*things[:-1], *toys, things[-1]]:
         _paint(image, mask, thing, draws, light)
@@ -96,7 +99,7 @@ def scene(seed: int, index: int, size: tuple[int, int] = (96, 128)) -> tuple[Arr
 
 
 def write_scenes(
-    out: Path | str, *, labelled: int = 12, unlabelled: int = 160, val: int = 40, test: int = 60,
+    out: Path | str, *, labelled: int = 24, unlabelled: int = 160, val: int = 40, test: int = 60,
     size: tuple[int, int] = (96, 128), seed: int = 0,
 ) -> Path:  # fmt: skip
     """Write a folder of scenes in the default layout, with classes.txt and README.txt; return its path.
@@ -113,7 +116,7 @@ def write_scenes(
         seed: of all scenes.
 
     Raises:
-        ConfigError: ``out`` holds anything else; a count or size out of range.
+        ConfigError: ``out`` holds anything else; a count, size or seed out of range.
         WriteError: the disk refused.
     """
     out = Path(out)
@@ -121,6 +124,8 @@ def write_scenes(
         raise ConfigError(
             "scenes need at least one mask, and no negative counts", where="labelled, unlabelled, val, test"
         )
+    if not 0 <= seed < 2**64:
+        raise ConfigError(f"seed {seed} is out of range", where="seed", todo="use 0 to 2**64 - 1")
     counts = {"train": labelled + unlabelled, "val": val, "test": test}
     manifest = _manifest(counts, labelled, size, seed)
     names = [(role, f"{i:04d}") for role, count in counts.items() for i in range(count)]
@@ -188,75 +193,6 @@ def _indexed(mask_HW: Array) -> Image.Image:
     return image
 
 
-# Shapes: (u, v) in pixels from the centre, radius r, form in [0, 1) -> signed distance in pixels, negative inside.
-
-
-def _disc(u: Array, v: Array, r: float, form: float) -> Array:
-    return np.hypot(u, v) - r
-
-
-def _box(u: Array, v: Array, r: float, form: float) -> Array:
-    a, b = np.abs(u) - r * 0.85, np.abs(v) - r * (0.6 + 0.25 * form)
-    return np.hypot(np.maximum(a, 0), np.maximum(b, 0)) + np.minimum(np.maximum(a, b), 0) - 1.0
-
-
-def _triangle(u: Array, v: Array, r: float, form: float) -> Array:
-    slope = 0.55 + 0.12 * form
-    side = (np.abs(u) - slope * (v + r)) / np.hypot(1, slope)
-    return np.maximum(side, v - 0.75 * r) - 0.5
-
-
-def _ring(u: Array, v: Array, r: float, form: float) -> Array:
-    return np.abs(np.hypot(u, v) - 0.74 * r) - (0.2 + 0.06 * form) * r
-
-
-def _pebble(u: Array, v: Array, r: float, form: float) -> Array:
-    turn = np.arctan2(v, u)
-    return np.hypot(u, 1.3 * v) - r * (0.55 + 0.12 * np.cos(2 * turn + 6 * form) + 0.06 * np.cos(3 * turn + 9 * form))
-
-
-def _twig(u: Array, v: Array, r: float, form: float) -> Array:
-    bend = v + (form - 0.5) * u * u / r
-    return np.hypot(np.maximum(np.abs(u) - 1.3 * r, 0), bend) - 0.09 * r - 0.6
-
-
-def _leaf(u: Array, v: Array, r: float, form: float) -> Array:
-    shift = (0.5 + 0.5 * form) * r
-    return np.hypot(u, np.abs(v) + shift) - np.hypot(r, shift)
-
-
-# Textures: (s, t) in radii from the centre -> a wave, positive where the second colour goes.
-
-
-def _stripes(s: Array, t: Array) -> Array:
-    return np.sin(2 * np.pi * 1.45 * s)
-
-
-def _checks(s: Array, t: Array) -> Array:
-    return 1.6 * np.sin(2 * np.pi * 0.9 * s) * np.sin(2 * np.pi * 0.9 * t)
-
-
-def _spots(s: Array, t: Array) -> Array:
-    a, b = 1.35 * s, 1.35 * t
-    return 5 * (0.31 - np.hypot(a - np.round(a), b - np.round(b)))
-
-
-def _veins(s: Array, t: Array) -> Array:
-    return 0.7 * np.exp(-(t * t) / 0.006) - 0.3
-
-
-def _plain(s: Array, t: Array) -> Array:
-    return np.full(s.shape, -1.0)
-
-
-_SHAPES: dict[str, Callable[[Array, Array, float, float], Array]] = {
-    "disc": _disc, "box": _box, "triangle": _triangle, "ring": _ring, "pebble": _pebble, "twig": _twig, "leaf": _leaf,
-}  # fmt: skip
-_TEXTURES: dict[str, Callable[[Array, Array], Array]] = {
-    "stripes": _stripes, "checks": _checks, "spots": _spots, "veins": _veins, "plain": _plain,
-}  # fmt: skip
-
-
 def _paint(image: Array, mask: Array, thing: _Thing, draws: Draws, light: Array) -> None:
     """Paint a thing and its shadow into the image, in place, and its label into the mask."""
     height, width = mask.shape
@@ -274,12 +210,12 @@ def _paint(image: Array, mask: Array, thing: _Thing, draws: Draws, light: Array)
     def local(dx: Array, dy: Array) -> tuple[Array, Array]:
         return np.cos(turn) * dx + np.sin(turn) * dy, np.cos(turn) * dy - np.sin(turn) * dx
 
-    shape = _SHAPES[thing.shape]
+    shape = SHAPES[thing.shape]
     fall = 0.14 * r  # how far the shadow reaches beyond the thing
     dark = shape(*local(dx + light[0] * fall, dy + light[1] * fall), r, form)
     u, v = local(dx, dy)
     distance = shape(u, v, r, form)
-    wave = _TEXTURES[thing.texture](u / r + shift[0], v / r + (shift[1] if thing.texture != "veins" else 0))
+    wave = TEXTURES[thing.texture](u / r + shift[0], v / r + (shift[1] if thing.texture != "veins" else 0))
     blend = np.clip(0.5 + 1.5 * wave, 0, 1)[..., None]
     towards = (dx * light[0] + dy * light[1]) / r
     rim = 1 - 0.35 * thing.round * np.clip(np.hypot(dx, dy) / r, 0, 1) ** 3
@@ -297,7 +233,7 @@ def _paint(image: Array, mask: Array, thing: _Thing, draws: Draws, light: Array)
 def _colours(draws: Draws, label: int) -> tuple[Array, Array]:
     """Return two colours, RGB in 0..1, that differ in lightness.
 
-    A class prefers one half of the colour circle: each colour belongs to three classes and to the background.
+    A class prefers three tenths of the colour circle, and the next class lies a sixth further; label 0 prefers none.
     """
     hue, saturation, value = draws.uniform(), draws.uniform(0.2, 0.75), draws.uniform(0.45, 0.95)
     if label:

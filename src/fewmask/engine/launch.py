@@ -46,6 +46,14 @@ def placement(devices: str) -> tuple[str, int]:
     )  # fmt: skip
 
 
+def leave() -> None:
+    """Close the process group, where there is one; a process that exits with it open may abort."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def launch(devices: str, precision: str, timeout: timedelta = timedelta(minutes=30)) -> Fabric:
     """Return a launched Fabric.
 
@@ -63,7 +71,7 @@ def launch(devices: str, precision: str, timeout: timedelta = timedelta(minutes=
         # buffers are averaged by the learner: a broadcast before every forward pass would change them between the
         # passes of one step, under autograd's feet (torch 2.15 has a new name for this and warns of the old one)
         known = signature(DistributedDataParallel).parameters
-        buffers = {next(k for k in ("forward_sync_buffers", "broadcast_buffers") if k in known): False}
+        buffers: Any = {next(k for k in ("forward_sync_buffers", "broadcast_buffers") if k in known): False}
         strategy = DDPStrategy(
             timeout=timeout, process_group_backend="gloo" if accelerator == "cpu" else "nccl", **buffers
         )

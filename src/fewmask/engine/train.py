@@ -148,8 +148,9 @@ def fit(learner: Learner, around: Surroundings, cfg: TrainConfig, done: Progress
             around.barrier()
             since = time.perf_counter()
         if stopping:
+            who = around.stop.name or "another process"
             raise Interrupted(
-                f"stopped by {around.stop.name or 'another process'} after step {done.step} of {cfg.steps}", where="the state is saved",
+                f"stopped by {who} after step {done.step} of {cfg.steps}", where="the state is saved",
                 todo="run the same command again to continue",
             )  # fmt: skip
     return done

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 
 from fewmask.errors import ConfigError, did_you_mean
@@ -28,6 +30,8 @@ def resolve(name: str) -> type[Method]:
     if ":" not in path:
         raise ConfigError(f"unknown method {name!r}", where="method.name", todo=did_you_mean(name, METHODS))
     module, _, attribute = path.partition(":")
+    if name not in METHODS and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # as `python -m` would find it; last, so that it hides nothing
     try:
         cls = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:

@@ -17,13 +17,14 @@ from fewmask.data.stream import ItemLoader, StepDataset, batches, plan_slots, to
 from fewmask.engine.checkpoint import Store
 from fewmask.engine.evaluate import Pictures
 from fewmask.engine.files import clean_leftovers, ensure_writable, write_json
-from fewmask.engine.launch import is_first_process, launch
+from fewmask.engine.launch import is_first_process, launch, leave
 from fewmask.engine.learner import Learner
 from fewmask.engine.lock import RunLock
 from fewmask.engine.log import MetricsLog, TensorBoardLog, tensorboard_available
 from fewmask.engine.progress import Reporter
 from fewmask.engine.signals import StopRequest
 from fewmask.engine.train import Progress, Surroundings, fit
+from fewmask.errors import FewmaskError
 from fewmask.methods import resolve
 from fewmask.nets import IMAGENET_MEAN, IMAGENET_STD, Builder
 from fewmask.recipe import Recipe, read_recipe
@@ -31,7 +32,7 @@ from fewmask.run.finish import Scorer, finish
 from fewmask.run.folder import RunFolder, choose_folder
 from fewmask.run.init import start_from
 from fewmask.run.model import Model
-from fewmask.run.prepare import Prepared, Say, begin, confirm, fill, prepare, read_data
+from fewmask.run.prepare import Notes, Prepared, Say, begin, confirm, fill, prepare, read_data
 
 RUNS = Path("runs")
 """Where runs go that are given no --out."""
@@ -114,8 +115,17 @@ def execute(asked: Recipe, out: Path | None = None, *, new: bool = False, say: S
     Raises:
         FewmaskError: see ``docs/exit-codes.md``.
     """
+    notes = Notes(say if is_first_process() else _silent)
+    try:
+        return _execute(asked, out, new, notes)
+    except FewmaskError as error:
+        for text in notes.held:  # the error comes first, what led to it after it
+            error.add_note(text)
+        raise
+
+
+def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes) -> Run:
     first = is_first_process()
-    say = say if first else _silent
     with ExitStack() as stack:
         prepared: Prepared | None = None
         if first:
@@ -126,6 +136,7 @@ def execute(asked: Recipe, out: Path | None = None, *, new: bool = False, say: S
             if folder.started and folder.finished:
                 confirm(asked, folder, say)
                 say(f"{folder.path} is already finished")
+                say.release()
                 return Run(folder.path)
             prepared = prepare(asked, folder, say)
         elif out is not None and RunFolder(out).finished:
@@ -133,6 +144,7 @@ def execute(asked: Recipe, out: Path | None = None, *, new: bool = False, say: S
         fabric = launch(asked.machine.devices, asked.machine.precision)
         prepared = fabric.broadcast(prepared)
         assert prepared is not None  # the first process sent it
+        stack.callback(leave)
         _train(prepared, fabric, stack, say)
         return Run(prepared.folder)
 
@@ -174,7 +186,7 @@ def _silent(_: str) -> None:
     """Say nothing: only the first process speaks."""
 
 
-def _train(prepared: Prepared, fabric: Any, stack: ExitStack, say: Say) -> None:
+def _train(prepared: Prepared, fabric: Any, stack: ExitStack, say: Notes) -> None:
     recipe, folder = prepared.recipe, RunFolder(prepared.folder)
     data, machine, model = recipe.data, recipe.machine, recipe.model
     assert data.crop and model.arch and model.encoder and machine.workers is not None  # prepare() has chosen them
@@ -226,6 +238,7 @@ def _train(prepared: Prepared, fabric: Any, stack: ExitStack, say: Say) -> None:
         agree=learner.any_rank,
         report=reporter.record,
     )  # fmt: skip
+    say.release()
     done = fit(learner, around, recipe.train, done)
     reporter.message("scoring")
     finish(scorer, done, store, folder)

@@ -201,7 +201,7 @@ def predict_item(
 
 
 def _next_steps(folder: RunFolder, prepared: Prepared, worst: list[str]) -> str:
-    run = folder.path
+    run, model = folder.path, prepared.recipe.model
     lines = [
         "# What people do next; every line can be pasted.",
         "",
@@ -212,7 +212,8 @@ def _next_steps(folder: RunFolder, prepared: Prepared, worst: list[str]) -> str:
         f"fewmask evaluate {run} --split {'test' if prepared.index.items['test'] else 'val'}",
         "",
         "# after adding masks: continue from these networks",
-        f"fewmask train {prepared.recipe.data.dir} --init {run}",
+        f"fewmask train {prepared.recipe.data.dir} --init {run} --method {prepared.recipe.method_name} "
+        f"--arch {model.arch} --encoder {model.encoder} --weights none",
     ]
     if worst:
         lines += ["", "# the validation images with the lowest scores", *(f"#   {name}" for name in worst)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import sys
@@ -35,6 +36,35 @@ from fewmask.run.folder import RunFolder
 from fewmask.supervision import Supervision
 
 Say = Callable[[str], None]
+
+
+class Notes:
+    """Sentences that wait until training begins: if an error comes instead, its line must be the first.
+
+    Args:
+        say: receives them in the end.
+
+    Attributes:
+        held: those that wait.
+    """
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._open = False
+        self.held: list[str] = []
+
+    def __call__(self, text: str) -> None:
+        """Say a sentence, or hold it."""
+        if self._open:
+            self._say(text)
+        else:
+            self.held.append(text)
+
+    def release(self) -> None:
+        """Say what is held, and everything after it at once."""
+        self._open = True
+        while self.held:
+            self._say(self.held.pop(0))
 
 
 @dataclass(frozen=True)
@@ -221,6 +251,7 @@ def _manifest(index: DataIndex, pools: Pools, counts: Scan) -> dict[str, Any]:
         "labelled": len(pools.labelled), "unlabelled": len(pools.unlabelled),
         "val": len(index.items["val"]), "test": len(index.items["test"]),
         "data_hash": manifest_hash(index), "split_hash": pools.hash(),
+        "pixels_hash": hashlib.sha256(counts.counts.tobytes()).hexdigest()[:16],
         "labelled_pixels": {name: int(n) for name, n in zip(index.classes, labelled, strict=False)},
         "labelled_names": [i.name for i in pools.labelled],
     }  # fmt: skip
@@ -228,7 +259,7 @@ def _manifest(index: DataIndex, pools: Pools, counts: Scan) -> dict[str, Any]:
 
 def _check_data(now: dict[str, Any], folder: RunFolder) -> None:
     then = folder.manifest()
-    keys = ("classes", "labelled", "unlabelled", "val", "test", "data_hash", "split_hash")
+    keys = ("classes", "labelled", "unlabelled", "val", "test", "data_hash", "split_hash", "pixels_hash")
     diff = [f"{k}: {then.get(k)!r} in the run, {now[k]!r} now" for k in keys if then.get(k) != now[k]]
     if diff:
         raise CheckpointError(

@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-from fixtures_data import blocks, save_image, save_mask
 
 import fewmask
+from fixtures_data import blocks, save_image, save_mask
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-loop.md"
 CASES = [("supervised", {}), ("mean_teacher", {}), ("fixmatch", {}), ("cps", {"cutmix": True})]
