@@ -10,7 +10,7 @@ from fewmask.recipe import read_recipe
 from fewmask.run import Run, execute
 from fewmask.run.prepare import Say
 
-STEPS = 1000
+STEPS = 1200
 """Of each training."""
 
 LABELLED, UNLABELLED = 24, 160
@@ -21,7 +21,7 @@ METHODS = {"supervised": f"{LABELLED} masks", "fixmatch": f"{LABELLED} masks, {U
 
 KEYS = {
     "model.arch": "small", "model.encoder": "small", "model.weights": "none", "data.crop": "96",
-    "data.augment.scale": [0.8, 1.3], "optim.lr": 3e-3, "optim.head_lr_mult": 1.0, "train.eval_every": 500,
+    "data.augment.scale": [0.8, 1.3], "optim.lr": 3e-3, "optim.head_lr_mult": 1.0, "train.eval_every": 400,
 }  # fmt: skip
 """Recipe keys of both trainings: a small network from scratch, since nothing may be downloaded.
 

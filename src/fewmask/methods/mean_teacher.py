@@ -66,7 +66,8 @@ class MeanTeacher(Method):
 
         Attributes:
             sup: the supervised loss.
-            weight: w after the ramp.
+            weight: w after the ramp. For about ten classes 10 is a squared distance with weight 1; 100 (TorchSemiSeg)
+                with the strong view drowned the labels on CamVid (docs/log.md).
             ramp: share of the run over which w rises; 0 = none.
             ema_decay: d once its own ramp has passed it.
             ema_ramp: d rises as 1 - 1/(t+1) first; False copies at step 0 and then uses ``ema_decay``.
@@ -79,7 +80,7 @@ class MeanTeacher(Method):
         """
 
         sup: Supervision = Supervision()
-        weight: float = Field(default=100.0, ge=0)
+        weight: float = Field(default=10.0, ge=0)
         ramp: float = Field(default=0.1, ge=0, le=1)
         ema_decay: float = Field(default=0.99, ge=0, lt=1)
         ema_ramp: bool = True

@@ -135,9 +135,10 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes) -> Run:
             clean_leftovers(folder.path)
             if folder.started and folder.finished:
                 confirm(asked, folder, say)
+                run = Run(folder.path)
                 say(f"{folder.path} is already finished")
                 say.release()
-                return Run(folder.path)
+                return run
             prepared = prepare(asked, folder, say)
         elif out is not None and RunFolder(out).finished:
             return Run(out)  # the first process will not come to meet the others either
