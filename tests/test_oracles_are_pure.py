@@ -26,9 +26,7 @@ def foreign_imports(source: str) -> list[str]:
 
 def test_oracles_import_only_numpy_and_math() -> None:
     files = sorted(ORACLES.rglob("*.py"))
-    assert {str(file): foreign_imports(file.read_text("utf-8")) for file in files} == {
-        str(file): [] for file in files
-    }
+    assert {str(file): foreign_imports(file.read_text("utf-8")) for file in files} == {str(file): [] for file in files}
 
 
 @pytest.mark.parametrize(

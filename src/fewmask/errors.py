@@ -20,6 +20,14 @@ class FewmaskError(Exception):
         self.what, self.where, self.todo = what, str(where), todo
         super().__init__("; ".join(part for part in (what, self.where, todo) if part))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by keyword: errors travel from loader processes."""
+        return _rebuild, (type(self), self.what, self.where, self.todo)
+
+
+def _rebuild(cls: type[FewmaskError], what: str, where: str, todo: str) -> FewmaskError:
+    return cls(what, where=where, todo=todo)
+
 
 class ConfigError(FewmaskError, ValueError):
     """Wrong usage: an unknown flag, key, method, network or weights file (exit code 2)."""

@@ -56,7 +56,7 @@ def cps_share(height: int, width: int) -> float:
 
 
 def unimatch_law(height: int, width: int, grid: int = 100) -> tuple[float, float]:
-    """Return (expected area as a share of the image, probability of a box relatively taller than wide) of UniMatch's law.
+    """Return (expected area as a share of the image, chance that a box is relatively taller than wide) of UniMatch's law.
 
     Area U(0.02, 0.4) of the image; then aspect height/width U(0.3, 1/0.3) and a uniform corner, drawn anew until the
     box fits. So an aspect counts by its share of corners that fit.
@@ -66,7 +66,7 @@ def unimatch_law(height: int, width: int, grid: int = 100) -> tuple[float, float
         area = (0.02 + 0.38 * (i + 0.5) / grid) * height * width
         accepted, areas, talls = 0.0, 0.0, 0.0
         for j in range(grid):
-            aspect = (0.3 + (1 / 0.3 - 0.3) * (j + 0.5) / grid) * height / width  # relative to the image's
+            aspect = (0.3 + (1 / 0.3 - 0.3) * (j + 0.5) / grid) * height / width
             h, w = int(math.sqrt(area * aspect)), int(math.sqrt(area / aspect))
             # corners 0..H-1 with top + h <= H: an empty side fits everywhere
             corners = max(0, min(height, height - h + 1)) * max(0, min(width, width - w + 1))

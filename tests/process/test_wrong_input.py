@@ -103,7 +103,7 @@ def test_a_file_is_no_folder(data, tmp_path, io):
     "workers",
     [
         "0",
-        pytest.param("1", marks=pytest.mark.xfail(strict=True, reason="a worker's DataError arrives as its traceback")),
+        "1",
     ],
 )
 def test_a_file_vanishes_while_it_trains(workers, own_data, tmp_path, io):

@@ -32,7 +32,8 @@ def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; see ``docs/exit-codes.md``."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        result = app(arguments, standalone_mode=False)
+        # --debug is this function's, for every command; train lists it in its help
+        result = app([word for word in arguments if word != "--debug"], standalone_mode=False)
         if result == 130:  # typer catches KeyboardInterrupt and says nothing
             return _fail(_INTERRUPTED, 130, arguments)
         return result if isinstance(result, int) else 0

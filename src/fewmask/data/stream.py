@@ -21,7 +21,7 @@ from fewmask.batch import Batch, Items, Slots, Stream
 from fewmask.data.index import Item, MaskCode, Pools
 from fewmask.data.masks import read_image, read_mask
 from fewmask.data.views import Augment, apply_geometry, draw_geometry, photometry
-from fewmask.errors import ConfigError, DataError
+from fewmask.errors import ConfigError, DataError, FewmaskError
 from fewmask.ops.rng import Draws, Purpose, order
 
 _POOLS = ("labelled", "unlabelled", "labelled+unlabelled")
@@ -161,6 +161,19 @@ class StepDataset(Dataset[dict[str, Items]]):
         )  # fmt: skip
 
 
+class _Carried(Dataset[dict[str, Items] | FewmaskError]):
+    """Returns our own errors instead of raising them: from a loader process they would arrive as a traceback."""
+
+    def __init__(self, inner: StepDataset) -> None:
+        self.inner = inner
+
+    def __getitem__(self, t: int) -> dict[str, Items] | FewmaskError:
+        try:
+            return self.inner[t]
+        except FewmaskError as error:
+            return error
+
+
 class _Steps(torch.utils.data.Sampler[int]):
     def __init__(self, start: int, stop: int) -> None:
         self._range = range(start, stop)
@@ -176,9 +189,11 @@ def batches(dataset: StepDataset, start: int, stop: int, workers: int, pin: bool
     """Yield the batches of steps start .. stop-1, prefetched by worker processes where there are any."""
     extra: dict[str, Any] = {"prefetch_factor": 2} if workers else {}
     loader = DataLoader(
-        dataset, batch_size=None, sampler=_Steps(start, stop), num_workers=workers, pin_memory=False, **extra
+        _Carried(dataset), batch_size=None, sampler=_Steps(start, stop), num_workers=workers, pin_memory=False, **extra
     )
     for batch in loader:
+        if isinstance(batch, FewmaskError):
+            raise batch
         yield {name: items.map(Tensor.pin_memory) for name, items in batch.items()} if pin else batch
 
 

@@ -33,7 +33,7 @@ def placement(devices: str) -> tuple[str, int]:
     import torch
 
     if devices == "cpu" or (devices == "auto" and not torch.cuda.is_available()):
-        return "cpu", int(os.environ.get("WORLD_SIZE", "1"))
+        return "cpu", int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
     if devices.startswith("cpu:") and devices[4:].isdigit() and int(devices[4:]) > 0:
         return "cpu", int(devices[4:])
     if devices == "auto":

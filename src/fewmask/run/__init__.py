@@ -242,7 +242,7 @@ def _train(prepared: Prepared, fabric: Any, stack: ExitStack, say: Notes) -> Non
     say.release()
     done = fit(learner, around, recipe.train, done)
     reporter.message("scoring")
-    finish(scorer, done, store, folder)
+    finish(scorer, done, store, folder, say)
 
 
 def _resume(learner: Learner, store: Store | None, say: Say) -> Progress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import sys
 from collections.abc import Callable
@@ -22,11 +21,12 @@ from fewmask.engine.flatten import load_networks, networks_to_flat
 from fewmask.engine.infer import PROTOCOLS, Forward, Protocol, image_logits, normalise, to_grid
 from fewmask.engine.learner import Learner
 from fewmask.engine.train import Progress
+from fewmask.errors import CheckpointError
 from fewmask.nets import IMAGENET_MEAN, IMAGENET_STD
 from fewmask.ops.metrics import mean_iou
 from fewmask.report.pictures import save_png, side_by_side
 from fewmask.run.folder import RunFolder
-from fewmask.run.prepare import Prepared
+from fewmask.run.prepare import Prepared, Say
 
 
 class Scorer:
@@ -80,7 +80,7 @@ class Scorer:
         self._known.clear()
 
 
-def finish(scorer: Scorer, done: Progress, store: Store | None, folder: RunFolder) -> dict[str, Any]:
+def finish(scorer: Scorer, done: Progress, store: Store | None, folder: RunFolder, say: Say) -> dict[str, Any]:
     """Score last and best, deliver the better one, draw pictures, and write metrics.json last.
 
     Args:
@@ -88,6 +88,7 @@ def finish(scorer: Scorer, done: Progress, store: Store | None, folder: RunFolde
         done: where the run stands.
         store: on the first rank; None on the others, which only help scoring.
         folder: the run.
+        say: told if the best checkpoint is lost.
 
     Returns:
         The content of metrics.json.
@@ -98,10 +99,11 @@ def finish(scorer: Scorer, done: Progress, store: Store | None, folder: RunFolde
     others = {name: scorer.score("val", name) for name in learner.method.predictors}
     best: dict[str, Any] = {"step": recipe.train.steps, **last}
     if done.best is not None and done.best["step"] != done.step:
-        flat = store.load(done.best["step"]).networks if store is not None else {}
-        load_networks(learner.nets, fabric.broadcast(flat))
-        scorer.forget()
-        best = {"step": done.best["step"], "val": scorer.score("val"), "test": scorer.score("test")}
+        flat = fabric.broadcast(_networks_at(store, done.best["step"], say))
+        if flat is not None:
+            load_networks(learner.nets, flat)
+            scorer.forget()
+            best = {"step": done.best["step"], "val": scorer.score("val"), "test": scorer.score("test")}
     # "best" was chosen on val, so it is never behind there; without a val set it is the last
     seen = recipe.train.steps * sum(s.size for s in learner.slots.values())
     metrics = {
@@ -122,9 +124,22 @@ def finish(scorer: Scorer, done: Progress, store: Store | None, folder: RunFolde
     return metrics
 
 
-def _peak_memory_mb(device: torch.device) -> float:
+def _networks_at(store: Store | None, step: int, say: Say) -> dict[str, Tensor] | None:
+    """Return the networks of the best checkpoint; None, and a warning, where it is damaged: the last is delivered."""
+    try:
+        return store.load(step).networks if store is not None else None
+    except CheckpointError as error:
+        say(f"WARNING: the best checkpoint is lost, the last one is delivered: {error}")
+        return None
+
+
+def _peak_memory_mb(device: torch.device) -> float | None:
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
     return round(peak / 2**20 if sys.platform == "darwin" else peak / 2**10, 1)
 

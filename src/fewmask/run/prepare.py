@@ -30,7 +30,7 @@ from fewmask.engine.precision import Format, choose
 from fewmask.errors import CheckpointError, ConfigError, DataError
 from fewmask.method import Task
 from fewmask.methods import resolve
-from fewmask.nets import Builder
+from fewmask.nets import OURS, Builder
 from fewmask.recipe import Recipe
 from fewmask.run.folder import RunFolder
 from fewmask.supervision import Supervision
@@ -186,6 +186,8 @@ def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:
     if recipe.model.arch is None:
         recipe = recipe.replace("model", arch="deeplabv3plus")
         say("architecture: deeplabv3plus")
+    if recipe.model.encoder is None and recipe.model.arch in OURS:
+        recipe = recipe.replace("model", encoder=recipe.model.arch)  # they have one of their own
     if recipe.model.encoder is None:
         encoder = "resnet50" if cuda else "mobilenet_v2"
         recipe = recipe.replace("model", encoder=encoder)
