@@ -56,7 +56,7 @@ def cps_share(height: int, width: int) -> float:
 
 
 def unimatch_law(height: int, width: int, grid: int = 100) -> tuple[float, float]:
-    """Return (expected area as a share of the image, chance that a box is relatively taller than wide) of UniMatch's law.
+    """Return (expected area as a share of the image, chance of a box relatively taller than wide) of UniMatch's law.
 
     Area U(0.02, 0.4) of the image; then aspect height/width U(0.3, 1/0.3) and a uniform corner, drawn anew until the
     box fits. So an aspect counts by its share of corners that fit.
