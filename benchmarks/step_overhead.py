@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/step_overhead.py [--rounds 9] [--steps 8] [--precision fp32] [--json FILE]
 
-One process, interleaved rounds, median and range of the per-round ratios: absolute times of a shared machine say little.
+One process, interleaved rounds, median and range of the per-round ratios: times of a shared machine say little.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import torch
 import torch.nn.functional as F
 
 from fewmask.batch import Items, Slots
+from fewmask.data.stream import to_device
 from fewmask.engine.launch import launch
 from fewmask.engine.learner import Learner
 from fewmask.engine.optim import OptimConfig
 from fewmask.engine.precision import FORMATS, Format
 from fewmask.engine.signals import StopRequest
 from fewmask.engine.train import Progress, Surroundings, TrainConfig, fit
-from fewmask.data.stream import to_device
 from fewmask.method import Task
 from fewmask.methods.supervised import Supervised
 from fewmask.nets import IMAGENET_MEAN, IMAGENET_STD, Builder

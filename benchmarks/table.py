@@ -19,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     args = parser.parse_args()
-    print("| method | seed | steps | split hash | val last | val best (step) | test last | test best | precision | min |")
+    print("| method | seed | steps | split hash | val last | val best (step) | test last | best | precision | min |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for path in args.runs:
         run = load(path)
