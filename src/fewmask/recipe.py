@@ -196,7 +196,7 @@ def read_recipe(file: Path | None, overrides: Mapping[str, Any], settings: Seque
     recipe = _validated(Recipe, tree)
     if recipe.method_name != "auto":
         recipe.constants()
-    elif len(recipe.method) > 1:
+    elif recipe.method.keys() - {"name"}:
         raise ConfigError("method constants need a method", where="method.name", todo=f"one of {', '.join(METHODS)}")
     return recipe
 

@@ -1,0 +1,122 @@
+"""Geometry and photometry: laws, alignment of image and mask, padding."""
+
+import pytest
+import torch
+
+from fewmask.batch import IGNORE
+from fewmask.data.views import Augment, Geometry, apply_geometry, draw_geometry, photometry
+from fewmask.ops.rng import Draws, Purpose
+
+CFG = Augment()
+
+
+def draws(slot: int) -> Draws:
+    return Draws(3, Purpose.GEOMETRY, 0, slot)
+
+
+def test_scale_and_crop_follow_their_law():
+    found = [draw_geometry(draws(i), 100, 200, (60, 60), CFG) for i in range(2000)]
+    scales = torch.tensor([g.width / 200 for g in found])
+    assert 0.5 <= scales.min() < 0.52 and 1.98 < scales.max() <= 2.0
+    assert scales.mean().item() == pytest.approx(1.25, abs=4 * 0.433 / 2000**0.5)  # U(0.5, 2): sd 0.433
+    assert all(abs(g.height / 100 - g.width / 200) < 0.011 for g in found)
+    assert all(0 <= g.top <= max(0, g.height - 60) and 0 <= g.left <= max(0, g.width - 60) for g in found)
+    assert {g.left for g in found if g.width == 150} <= set(range(91))
+    flips = sum(g.flip for g in found)
+    assert abs(flips - 1000) < 4 * 22.4
+
+
+def test_scale_choice_takes_only_the_values():
+    cfg = Augment(scale=(0.5, 0.75, 1.0), scale_choice=True)
+    assert {draw_geometry(draws(i), 80, 80, (40, 40), cfg).width for i in range(100)} == {40, 60, 80}
+
+
+def test_bad_scales_are_refused():
+    for scale in [(2.0, 0.5), (0.0, 1.0), (1.0,), ()]:
+        with pytest.raises(ValueError, match="scale"):
+            Augment(scale=scale)
+
+
+def picture() -> tuple[torch.Tensor, torch.Tensor]:
+    """An image whose red channel is its mask's class times 20, in blocks of 8 pixels."""
+    mask = torch.arange(12).view(3, 4).repeat_interleave(8, 0).repeat_interleave(8, 1).to(torch.uint8)
+    image = torch.stack([mask * 20, mask, 255 - mask])
+    return image, mask
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("geometry", [(24, 32, 3, 5), (48, 64, 10, 20), (24, 32, 0, 0)])
+def test_image_and_mask_move_together(geometry, flip):
+    image, mask = picture()
+    out, moved, valid = apply_geometry(image, mask, Geometry(*geometry, flip), (16, 24))
+    assert out.shape == (3, 16, 24) and moved.shape == (16, 24) and valid.all()
+    same = (out[0].float() - 20.0 * moved.float()).abs() < 1
+    # bilinear resampling blends a pixel at each border of a block, nearest does not
+    assert same.float().mean() > (0.99 if geometry[0] == 24 else 0.75)
+
+
+def test_padding_is_right_and_bottom_invalid_and_ignored():
+    image, mask = picture()
+    out, moved, valid = apply_geometry(image, mask, Geometry(12, 16, 0, 0, False), (20, 30))
+    assert valid[:12, :16].all() and valid.sum() == 12 * 16
+    assert (moved[~valid] == IGNORE).all() and (moved[valid] != IGNORE).all()
+    assert (out[:, ~valid] == 0).all()
+    flipped = apply_geometry(image, mask, Geometry(12, 16, 0, 0, True), (20, 30))
+    assert torch.equal(flipped[2], valid.flip(-1)) and torch.equal(flipped[1], moved.flip(-1))
+
+
+def test_void_stays_void_and_no_class_is_invented():
+    image, _ = picture()
+    mask = torch.full((24, 32), IGNORE, dtype=torch.uint8)
+    mask[:, 16:] = 3
+    _, moved, _ = apply_geometry(image, mask, Geometry(36, 48, 2, 3, False), (30, 40))
+    assert set(moved.unique().tolist()) == {3, IGNORE}
+
+
+def test_without_a_mask_there_is_none():
+    image, _ = picture()
+    assert apply_geometry(image, None, Geometry(24, 32, 0, 0, False), (16, 16))[1] is None
+
+
+def test_photometry_is_keyed_and_leaves_the_grid():
+    image, _ = picture()
+    a, b, c = (photometry(image, Draws(0, Purpose.PHOTOMETRY, 0, slot), CFG) for slot in (1, 1, 2))
+    assert a.dtype == torch.uint8 and a.shape == image.shape
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_photometry_needs_no_global_generator():
+    image, _ = picture()
+    state = torch.random.get_rng_state()
+    for slot in range(20):
+        photometry(image, Draws(0, Purpose.PHOTOMETRY, 0, slot), CFG)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_each_operation_can_be_switched_off_and_on():
+    image, _ = picture()
+    nothing = Augment(jitter=0, grey=0, blur=0)
+    assert torch.equal(photometry(image, Draws(0, Purpose.PHOTOMETRY), nothing), image)
+    grey = photometry(image, Draws(0, Purpose.PHOTOMETRY), Augment(jitter=0, grey=1, blur=0))
+    assert torch.equal(grey[0], grey[1]) and torch.equal(grey[1], grey[2])
+    blurred = photometry(image, Draws(0, Purpose.PHOTOMETRY), Augment(jitter=0, grey=0, blur=1))
+    assert blurred.float().std() < image.float().std()
+
+
+@pytest.mark.parametrize("side", [1, 2, 5])
+def test_blur_takes_tiny_crops(side):
+    image = torch.randint(0, 256, (3, side, side), dtype=torch.uint8)
+    for slot in range(10):
+        out = photometry(image, Draws(0, Purpose.PHOTOMETRY, 0, slot), Augment(blur=1))
+        assert out.shape == image.shape
+
+
+def test_shares_of_the_operations():
+    """Jitter 0.8, grey 0.2, blur 0.5: measured one at a time over many draws."""
+    image, _ = picture()
+    for key, share in (("jitter", 0.8), ("grey", 0.2), ("blur", 0.5)):
+        cfg = Augment(**{"jitter": 0.0, "grey": 0.0, "blur": 0.0} | {key: share})
+        changed = sum(
+            not torch.equal(photometry(image, Draws(5, Purpose.PHOTOMETRY, 0, slot), cfg), image) for slot in range(400)
+        )
+        assert abs(changed / 400 - share) < 4 * (share * (1 - share) / 400) ** 0.5
