@@ -60,5 +60,8 @@ def demonstrate(
     say(f"{data}: {LABELLED} training scenes with masks, {UNLABELLED} without; see {data / 'README.txt'}")
     for n, (method, recipe) in enumerate(recipes.items(), start=1):
         say(f"training {n} of {len(METHODS)}: {method}, {steps} steps")
+        if runs:  # what the first one probed: the arms differ in the method alone
+            first = next(iter(runs.values())).folder.recipe().machine
+            recipe = recipe.replace("machine", precision=first.precision, channels_last=first.channels_last)
         runs[method] = execute(recipe, out / method, say=say)
     return runs
