@@ -309,3 +309,15 @@ def test_importing_fewmask_does_not_wait_for_torch(io):
     code = "import fewmask, sys; print('torch' in sys.modules, fewmask.__version__)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found == f"False {fewmask.__version__}\n"
+
+
+def test_other_versions_are_named_when_a_run_is_continued(data, tmp_path, io):
+    command = training(data, tmp_path / "run", "--method", "supervised")
+    assert run(io, command, "step.end:7").code == -9
+    file = tmp_path / "run" / "environment.json"
+    stored = json.loads(file.read_text())
+    stored["packages"]["torch"] = "2.9.0"
+    file.write_text(json.dumps(stored))
+    done = run(io, command)
+    assert done.code == 0 and "torch 2.9.0 then" in done.stderr
+    assert "continuing after step" in done.stderr

@@ -91,6 +91,7 @@ def split(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for labelled.txt and unlabelled.txt.")] = None,
     doctor: Annotated[bool, typer.Option("--check", help="Examine published or own lists instead.")] = False,
     val: Annotated[Path | None, typer.Option(help="With --check: the list that is only evaluated on.")] = None,
+    data: Annotated[Path | None, typer.Option(help="With --check: the images; finds absent classes and twins.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object on stdout.")] = False,
 ) -> None:
     """Example: fewmask split photos/ --labelled 1/16 -o splits/16
@@ -98,19 +99,22 @@ def split(
     Draws a labelled set and writes both lists; with --check looks for leaks, overlaps and incomparable families.
     """
     if doctor:
-        _check_lists(dirs, val, as_json)
+        _check_lists(dirs, val, data, as_json)
     else:
         _draw(dirs, labelled, unlabelled, split_seed, group_by, out)
 
 
-def _check_lists(lists: list[Path], val: Path | None, as_json: bool) -> None:
+def _check_lists(lists: list[Path], val: Path | None, data: Path | None, as_json: bool) -> None:
+    from fewmask.data.coverage import look
     from fewmask.data.doctor import diagnose
+    from fewmask.data.layouts import read_folder
 
     diagnosis = diagnose(lists, val=val)
+    seen = look(lists, read_folder(data)) if data is not None else []
     if as_json:
-        print(json.dumps(diagnosis.to_json(), indent=2))
+        print(json.dumps(diagnosis.to_json() | {"data": seen}, indent=2))
     else:
-        for line in diagnosis.lines():
+        for line in [*diagnosis.lines(), *(f"note: {text}" for text in seen)]:
             print(line)
     if diagnosis.problems:
         first = diagnosis.problems[0]

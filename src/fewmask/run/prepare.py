@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import sys
@@ -109,6 +110,7 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
     manifest = _manifest(index, pools, counts)
     if folder.started:
         _check_data(manifest, folder)
+        _warn_of_versions(folder, say)
         recipe = folder.recipe()
     else:
         recipe = fill(asked, pools, counts, say)
@@ -268,6 +270,20 @@ def _check_data(now: dict[str, Any], folder: RunFolder) -> None:
             f"the data have changed since the run began: {'; '.join(diff[:3])}", where=folder.path,
             todo=f"start another run from its networks: --out NEW --init {folder.path}",
         )  # fmt: skip
+
+
+def _warn_of_versions(folder: RunFolder, say: Say) -> None:
+    """Name the versions that differ from those the run began with; tensors may then differ in their last bits."""
+    try:
+        then = json.loads(folder.environment.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        say(f"WARNING: {folder.environment} cannot be read: versions are not compared")
+        return
+    now = environment()
+    old, new = (e.get("packages", {}) | {k: e.get(k) for k in ("fewmask", "python")} for e in (then, now))
+    changed = [f"{k} {old.get(k)} then, {new[k]} now" for k in new if old.get(k) != new[k]]
+    if changed:
+        say(f"WARNING: the run began with other versions ({'; '.join(changed)}): it may not end bit for bit the same")
 
 
 def environment() -> dict[str, Any]:
