@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,130 +20,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewmask.batch import IGNORE, Batch, Items, Slots, Stream
+from fewmask.contract.toys import (
+    STEPS,
+    Case,
+    ToyBuild,
+    advance,
+    all_terms,
+    case_batch,
+    make_learner,
+    toy_batch,
+    toy_networks,
+    toy_slots,
+    toy_step,
+    trained_by,
+)
 from fewmask.engine.checkpoint import Store
 from fewmask.engine.flatten import networks_to_flat
-from fewmask.engine.launch import launch, leave
-from fewmask.engine.learner import Learner
-from fewmask.engine.optim import OptimConfig
-from fewmask.engine.precision import Format
-from fewmask.method import Method, Step, Task, make_networks
-from fewmask.methods import resolve
-from fewmask.nets import Builder
+from fewmask.method import make_networks
 
-CLASSES, BATCH, SIDE, STEPS = 3, 4, 16, 12
-
-
-@dataclass(frozen=True)
-class Case:
-    """A method with some of its constants set.
-
-    Attributes:
-        name: registry name or ``package.module:Class``.
-        constants: what differs from the defaults.
-    """
-
-    name: str
-    constants: Mapping[str, Any] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return "-".join([self.name, *(f"{k}={v}" for k, v in self.constants.items())])
-
-    def make(self) -> Method:
-        """Return a fresh Method object."""
-        cls = resolve(self.name)
-        return cls(cls.Config(**self.constants), Task(CLASSES, frequency=(0.6, 0.3, 0.1)))
-
-
-class ToyBuild:
-    """Builds tiny networks with sharpened outputs, so that confidence thresholds are passed somewhere."""
-
-    def __init__(self, seed: int = 0) -> None:
-        self._build = Builder("tiny", "tiny", CLASSES, weights="none", seed=seed)
-
-    def __call__(self, name: str) -> nn.Module:
-        """Return the network of that name."""
-        net: Any = self._build(name)
-        with torch.no_grad():
-            net.head.classify.weight *= 8
-        return net
-
-
-def toy_slots(streams: Mapping[str, Stream], rank: int = 0, world: int = 1) -> dict[str, Slots]:
-    """Return each stream's share of a batch of BATCH items."""
-    count = BATCH // world
-    return {name: Slots(rank * count, count, key, BATCH, 8) for key, name in enumerate(streams)}
-
-
-def toy_batch(streams: Mapping[str, Stream], slots: Mapping[str, Slots], t: int) -> Batch:
-    """Return images that depend on (stream, t, slot) only, with padding and void labels among them."""
-    return {name: _toy_items(stream, slots[name], t) for name, stream in streams.items()}
-
-
-def _toy_items(stream: Stream, slots: Slots, t: int) -> Items:
-    views: list[list[Tensor]] = [[] for _ in stream.views]
-    masks, valids = [], []
-    for slot in slots:
-        g = torch.Generator().manual_seed(1000 * t + 10 * slot + slots.key)
-        coarse = torch.randint(0, CLASSES, (SIDE // 4, SIDE // 4), generator=g)
-        mask = coarse.repeat_interleave(4, 0).repeat_interleave(4, 1)
-        image = torch.randn(3, SIDE, SIDE, generator=g) + nn.functional.one_hot(mask, 3).permute(2, 0, 1)
-        valid = torch.ones(SIDE, SIDE, dtype=torch.bool)
-        valid[:, SIDE - slot % 3 :] = False
-        mask = mask.masked_fill(~valid, IGNORE)
-        mask[: slot % 2] = IGNORE
-        for v, kind in enumerate(stream.views):
-            noise = 0.5 * torch.randn(3, SIDE, SIDE, generator=g) if kind == "strong" else 0.0
-            views[v].append((image + noise) * valid)
-        masks.append(mask)
-        valids.append(valid)
-    labels = torch.stack(masks) if stream.pool == "labelled" else None
-    stacked = tuple(torch.stack(v) for v in views)
-    return Items(stacked, stream.views, torch.stack(valids), torch.arange(len(masks)), labels)
-
-
-def _step(method: Method, t: int) -> Step:
-    slots = toy_slots(method.streams)
-    return Step(t, STEPS, t // 2, STEPS // 2, seed=0, rank=0, slots=slots, reduce=lambda x: x)
-
-
-def _networks(method: Method) -> dict[str, nn.Module]:
-    """Build, move every network a little (a teacher must differ from its student), and set the modes."""
-    nets = make_networks(method, ToyBuild(), seed=0)
-    trained = _trained(method)
-    g = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, net in nets.items():
-            for p in net.parameters():
-                p += 0.05 * torch.randn(p.shape, generator=g)
-            net.train(name in trained or method.teacher_bn == "train")
-    return nets
-
-
-def _trained(method: Method) -> set[str]:
-    return {name for phase in method.phases() for name in phase.trained}
-
-
-def _terms(method: Method, nets: Mapping[str, nn.Module], batch: Batch, t: int) -> dict[str, Tensor]:
-    """Return the terms of all phases, with dropout drawn alike every time."""
-    torch.manual_seed(0)
-    memo: dict[str, Tensor] = {}
-    out: dict[str, Tensor] = {}
-    for phase in method.phases():
-        out |= phase.losses(nets, batch, _step(method, t), memo)
-    loose = [name for name, x in memo.items() if x.requires_grad]
-    assert not loose, f"memo holds tensors with gradient: {loose}"
-    return out
-
-
-def _case_batch(method: Method, t: int) -> Batch:
-    return toy_batch(method.streams, toy_slots(method.streams), t)
+__all__ = ["POINTS", "STEPS", "Case", "ToyBuild", "check_method", "golden", "run_two_ranks", "toy_batch", "toy_slots"]
 
 
 def check_terms(case: Case) -> None:
     """Point 1: every term in ``flow`` is returned, finite, scalar, attached to the graph, and no other."""
     method = case.make()
-    terms = _terms(method, _networks(method), _case_batch(method, 5), 5)
+    terms = all_terms(method, toy_networks(method), case_batch(method, 5), 5)
     declared = {name for phase in method.phases() for name in phase.flow}
     assert terms.keys() == declared, f"losses return {sorted(terms)}, flow declares {sorted(declared)}"
     for name, term in terms.items():
@@ -155,14 +56,14 @@ def check_terms(case: Case) -> None:
 def check_gradient_map(case: Case) -> None:
     """Point 2: the networks that each term's gradient reaches are the declared ones."""
     method = case.make()
-    nets, batch = _networks(method), _case_batch(method, 5)
+    nets, batch = toy_networks(method), case_batch(method, 5)
     owners = [(name, p) for name, net in nets.items() for p in net.parameters()]
     memo: dict[str, Tensor] = {}
     for phase in method.phases():
-        frozen = _trained(method) - set(phase.trained)  # as the engine freezes the networks of other phases
+        frozen = trained_by(method) - set(phase.trained)  # as the engine freezes the networks of other phases
         for name, net in nets.items():  # a teacher that is not detached shows only if it could take a gradient
             net.requires_grad_(name not in frozen)
-        terms = phase.losses(nets, batch, _step(method, 5), memo)
+        terms = phase.losses(nets, batch, toy_step(method, 5), memo)
         able = [(name, p) for name, p in owners if p.requires_grad]
         for name, term in terms.items():
             grads = torch.autograd.grad(term, [p for _, p in able], retain_graph=True, allow_unused=True)
@@ -175,14 +76,14 @@ def check_gradient_map(case: Case) -> None:
 def check_views_matter(case: Case) -> None:
     """Point 3: replacing a declared view by noise changes some term."""
     method = case.make()
-    batch = _case_batch(method, 5)
-    nets = _networks(method)
-    plain = _terms(method, copy.deepcopy(nets), batch, 5)
+    batch = case_batch(method, 5)
+    nets = toy_networks(method)
+    plain = all_terms(method, copy.deepcopy(nets), batch, 5)
     for name, items in batch.items():
         for v, kind in enumerate(items.kinds):
             noise = torch.randn(items.views[v].shape, generator=torch.Generator().manual_seed(2))
             views = (*items.views[:v], noise * items.valid.unsqueeze(1), *items.views[v + 1 :])
-            other = _terms(method, copy.deepcopy(nets), {**batch, name: replace(items, views=views)}, 5)
+            other = all_terms(method, copy.deepcopy(nets), {**batch, name: replace(items, views=views)}, 5)
             moved = [t for t in plain if not torch.equal(plain[t], other[t])]
             assert moved, f"view {v} ({kind}) of stream {name!r} is declared and changes no term"
 
@@ -190,35 +91,20 @@ def check_views_matter(case: Case) -> None:
 def check_all_trained(case: Case) -> None:
     """Point 4: every parameter of a trained network gets a gradient from some term."""
     method = case.make()
-    nets = _networks(method)
-    torch.stack(list(_terms(method, nets, _case_batch(method, 5), 5).values())).sum().backward()
-    for name in sorted(_trained(method)):
+    nets = toy_networks(method)
+    torch.stack(list(all_terms(method, nets, case_batch(method, 5), 5).values())).sum().backward()
+    for name in sorted(trained_by(method)):
         idle = [key for key, p in nets[name].named_parameters() if p.requires_grad and p.grad is None]
         assert not idle, f"parameters of {name!r} get no gradient: {idle[:3]}"
 
 
-def _learner(case: Case, fabric: Any = None) -> Learner:
-    method = case.make()
-    fabric = launch("cpu", "fp32") if fabric is None else fabric
-    slots = toy_slots(method.streams, fabric.global_rank, fabric.world_size)
-    optim = OptimConfig(lr=1e-3)
-    learner = Learner(fabric, method, ToyBuild(), optim, slots, STEPS, 0, Format("fp32", False, ""))
-    learner.train_mode()
-    return learner
-
-
-def _advance(learner: Learner, start: int, stop: int) -> None:
-    for t in range(start, stop):
-        learner.update(toy_batch(learner.method.streams, learner.slots, t), t)
-
-
 def check_untrained(case: Case) -> None:
     """Point 5: networks without gradient change only in ``after_step``; statistics only where declared."""
-    learner = _learner(case)
+    learner = make_learner(case)
     method: Any = learner.method
     method.after_step = lambda nets, step, memo: None
     before = {k: v.clone() for k, v in networks_to_flat(learner.nets).items()}
-    _advance(learner, 0, 2)
+    advance(learner, 0, 2)
     after = networks_to_flat(learner.nets)
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     for key, old in before.items():
@@ -257,10 +143,10 @@ def _stray(owner: str, value: Any, seen: set[int], depth: int = 0) -> Iterator[s
 
 def check_resume(case: Case) -> None:
     """Point 6: 12 steps = 5 + resume + 7, bit for bit, and every tensor that a method keeps is in the checkpoint."""
-    whole = _learner(case)
-    _advance(whole, 0, STEPS)
-    first = _learner(case)
-    _advance(first, 0, 5)
+    whole = make_learner(case)
+    advance(whole, 0, STEPS)
+    first = make_learner(case)
+    advance(first, 0, 5)
     kept = {id(p) for net in first.nets.values() for p in (*net.parameters(), *net.buffers())}
     stray = [*_stray("method", first.method, set(kept)), *_stray("class", dict(vars(type(first.method))), set(kept))]
     for name, net in first.nets.items():
@@ -270,9 +156,9 @@ def check_resume(case: Case) -> None:
         Store(folder).save(first.snapshot(5, {}))
         snapshot = Store(folder).latest()
     assert snapshot is not None
-    second = _learner(case)
+    second = make_learner(case)
     second.restore(snapshot)
-    _advance(second, 5, STEPS)
+    advance(second, 5, STEPS)
     for kind in ("networks", "optimisers"):
         a, b = getattr(whole.snapshot(STEPS, {}), kind), getattr(second.snapshot(STEPS, {}), kind)
         assert a.keys() == b.keys(), f"{kind} of a resumed run have other names"
@@ -293,7 +179,7 @@ def check_initial(case: Case) -> None:
     a, b = networks_to_flat(first), networks_to_flat(second)
     wrong = [k for k in a if not torch.equal(a[k], b[k])]
     assert not wrong, f"the same seed gives another {wrong[0]}"
-    for one, other in combinations(sorted(_trained(method)), 2):
+    for one, other in combinations(sorted(trained_by(method)), 2):
         x, y = first[one].state_dict(), first[other].state_dict()
         alike = x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
         assert not alike, f"networks {one!r} and {other!r} start equal"
@@ -301,7 +187,7 @@ def check_initial(case: Case) -> None:
 
 def golden(case: Case, steps: int = 3) -> list[dict[str, float]]:
     """Return the terms of the first steps on toy images: what point 8 compares with recorded numbers."""
-    learner = _learner(case)
+    learner = make_learner(case)
     out = []
     for t in range(steps):
         terms, _ = learner.update(toy_batch(learner.method.streams, learner.slots, t), t)
@@ -353,26 +239,3 @@ def run_two_ranks(cases: Sequence[Case]) -> dict[str, str]:
         lines = [line for line in done.stderr.splitlines() if "Error" in line]
         assert done.returncode == 0, f"two processes failed: {(lines or ['no error line'])[0]}\n{done.stderr[-4000:]}"
         return json.loads(out.read_text())
-
-
-def _rank(out: Path, cases: Sequence[Case]) -> None:
-    """Be one of the two processes."""
-    torch.set_num_threads(1)
-    fabric = launch("cpu", "fp32")
-    found: dict[str, str] = {}
-    for case in cases:
-        learner = _learner(case, fabric)
-        _advance(learner, 0, 4)
-        mine = networks_to_flat(learner.nets)
-        theirs = fabric.broadcast(mine, src=0)
-        differs = next((k for k in mine if not torch.equal(mine[k], theirs[k])), "")
-        both: list[str] = [fabric.broadcast(differs, src=rank) for rank in range(fabric.world_size)]
-        found[str(case)] = next((d for d in both if d), "")
-    if fabric.global_rank == 0:
-        out.write_text(json.dumps(found))
-    fabric.barrier()
-    leave()
-
-
-if __name__ == "__main__":
-    _rank(Path(sys.argv[1]), [Case(*json.loads(word)) for word in sys.argv[2:]])

@@ -1,0 +1,147 @@
+"""What the contract's points run on: toy images, tiny networks, and a method with some of its constants set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewmask.batch import IGNORE, Batch, Items, Slots, Stream
+from fewmask.engine.launch import launch
+from fewmask.engine.learner import Learner
+from fewmask.engine.optim import OptimConfig
+from fewmask.engine.precision import Format
+from fewmask.method import Method, Step, Task, make_networks
+from fewmask.methods import resolve
+from fewmask.nets import Builder
+
+CLASSES, BATCH, SIDE, STEPS = 3, 4, 16, 12
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method with some of its constants set.
+
+    Attributes:
+        name: registry name or ``package.module:Class``.
+        constants: what differs from the defaults.
+    """
+
+    name: str
+    constants: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "-".join([self.name, *(f"{k}={v}" for k, v in self.constants.items())])
+
+    def make(self) -> Method:
+        """Return a fresh Method object."""
+        cls = resolve(self.name)
+        return cls(cls.Config(**self.constants), Task(CLASSES, frequency=(0.6, 0.3, 0.1)))
+
+
+class ToyBuild:
+    """Builds tiny networks with sharpened outputs, so that confidence thresholds are passed somewhere."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._build = Builder("tiny", "tiny", CLASSES, weights="none", seed=seed)
+
+    def __call__(self, name: str) -> nn.Module:
+        """Return the network of that name."""
+        net: Any = self._build(name)
+        with torch.no_grad():
+            net.head.classify.weight *= 8
+        return net
+
+
+def toy_slots(streams: Mapping[str, Stream], rank: int = 0, world: int = 1) -> dict[str, Slots]:
+    """Return each stream's share of a batch of BATCH items."""
+    count = BATCH // world
+    return {name: Slots(rank * count, count, key, BATCH, 8) for key, name in enumerate(streams)}
+
+
+def toy_batch(streams: Mapping[str, Stream], slots: Mapping[str, Slots], t: int) -> Batch:
+    """Return images that depend on (stream, t, slot) only, with padding and void labels among them."""
+    return {name: _toy_items(stream, slots[name], t) for name, stream in streams.items()}
+
+
+def _toy_items(stream: Stream, slots: Slots, t: int) -> Items:
+    views: list[list[Tensor]] = [[] for _ in stream.views]
+    masks, valids = [], []
+    for slot in slots:
+        g = torch.Generator().manual_seed(1000 * t + 10 * slot + slots.key)
+        coarse = torch.randint(0, CLASSES, (SIDE // 4, SIDE // 4), generator=g)
+        mask = coarse.repeat_interleave(4, 0).repeat_interleave(4, 1)
+        image = torch.randn(3, SIDE, SIDE, generator=g) + nn.functional.one_hot(mask, 3).permute(2, 0, 1)
+        valid = torch.ones(SIDE, SIDE, dtype=torch.bool)
+        valid[:, SIDE - slot % 3 :] = False
+        mask = mask.masked_fill(~valid, IGNORE)
+        mask[: slot % 2] = IGNORE
+        for v, kind in enumerate(stream.views):
+            noise = 0.5 * torch.randn(3, SIDE, SIDE, generator=g) if kind == "strong" else 0.0
+            views[v].append((image + noise) * valid)
+        masks.append(mask)
+        valids.append(valid)
+    labels = torch.stack(masks) if stream.pool == "labelled" else None
+    stacked = tuple(torch.stack(v) for v in views)
+    return Items(stacked, stream.views, torch.stack(valids), torch.arange(len(masks)), labels)
+
+
+def toy_step(method: Method, t: int) -> Step:
+    """Return step ``t`` of a run of STEPS on one process."""
+    slots = toy_slots(method.streams)
+    return Step(t, STEPS, t // 2, STEPS // 2, seed=0, rank=0, slots=slots, reduce=lambda x: x)
+
+
+def toy_networks(method: Method) -> dict[str, nn.Module]:
+    """Build, move every network a little (a teacher must differ from its student), and set the modes."""
+    nets = make_networks(method, ToyBuild(), seed=0)
+    trained = trained_by(method)
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, net in nets.items():
+            for p in net.parameters():
+                p += 0.05 * torch.randn(p.shape, generator=g)
+            net.train(name in trained or method.teacher_bn == "train")
+    return nets
+
+
+def trained_by(method: Method) -> set[str]:
+    """Return the networks that some phase trains."""
+    return {name for phase in method.phases() for name in phase.trained}
+
+
+def all_terms(method: Method, nets: Mapping[str, nn.Module], batch: Batch, t: int) -> dict[str, Tensor]:
+    """Return the terms of all phases, with dropout drawn alike every time."""
+    torch.manual_seed(0)
+    memo: dict[str, Tensor] = {}
+    out: dict[str, Tensor] = {}
+    for phase in method.phases():
+        out |= phase.losses(nets, batch, toy_step(method, t), memo)
+    loose = [name for name, x in memo.items() if x.requires_grad]
+    assert not loose, f"memo holds tensors with gradient: {loose}"
+    return out
+
+
+def case_batch(method: Method, t: int) -> Batch:
+    """Return the whole batch of step ``t`` for a method's streams."""
+    return toy_batch(method.streams, toy_slots(method.streams), t)
+
+
+def make_learner(case: Case, fabric: Any = None) -> Learner:
+    """Return a learner of the case, in training mode, on one CPU process or on ``fabric``."""
+    method = case.make()
+    fabric = launch("cpu", "fp32") if fabric is None else fabric
+    slots = toy_slots(method.streams, fabric.global_rank, fabric.world_size)
+    optim = OptimConfig(lr=1e-3)
+    learner = Learner(fabric, method, ToyBuild(), optim, slots, STEPS, 0, Format("fp32", False, ""))
+    learner.train_mode()
+    return learner
+
+
+def advance(learner: Learner, start: int, stop: int) -> None:
+    """Do the steps start .. stop-1 on toy batches."""
+    for t in range(start, stop):
+        learner.update(toy_batch(learner.method.streams, learner.slots, t), t)
