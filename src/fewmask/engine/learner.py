@@ -170,7 +170,9 @@ class Learner:
         other what the first one's probe found; fp16 needs Fabric's gradient scaler and is never the probe's choice.
         """
         if self.layout.precision == "bf16":
-            return torch.autocast(self.fabric.device.type, dtype=torch.bfloat16)
+            # no cache: a weight that was cast in a pass without gradient would be used in one with gradient
+            # (torch 2.10), and not train
+            return torch.autocast(self.fabric.device.type, dtype=torch.bfloat16, cache_enabled=False)
         return self.fabric.autocast()
 
     def snapshot(self, step: int, state: dict[str, Any]) -> Snapshot:

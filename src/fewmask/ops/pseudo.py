@@ -24,6 +24,7 @@ def infer(net: nn.Module, images_BCHW: Tensor, bn: Literal["eval", "train"] = "e
     try:
         return net(images_BCHW)
     finally:
+        torch.clear_autocast_cache()  # weights cast without gradient must not serve a pass with gradient (torch 2.10)
         for module, mode in modes:
             module.training = mode
 
