@@ -19,6 +19,7 @@ from fewmask.errors import ConfigError, did_you_mean
 from fewmask.nets.segmenter import Segmenter
 from fewmask.nets.small import small
 from fewmask.nets.tiny import tiny
+from fewmask.nets.trimmed import trim
 from fewmask.nets.weights import load_encoder, read_weights
 from fewmask.ops.rng import Purpose, torch_seed
 
@@ -45,7 +46,7 @@ def _from_smp(arch: str, encoder: str, classes: int, channels: int, weights: str
         warnings.simplefilter("ignore", UserWarning)
         model: Any = smp.create_model(arch, encoder, weights, channels, classes)
     stride = model.encoder.output_stride if model.requires_divisible_input_shape else 1
-    return Segmenter(model.encoder, model.decoder, model.segmentation_head, stride)
+    return Segmenter(trim(model.encoder), trim(model.decoder), model.segmentation_head, stride)
 
 
 def build(arch: str, encoder: str, classes: int, *, weights: str = "imagenet", channels: int = 3) -> Segmenter:
