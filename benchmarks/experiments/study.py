@@ -1,0 +1,101 @@
+"""A study: one YAML file that spells a set of runs; each run is a recipe on a named data set."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.experiments.source import source_hash
+from fewmask.recipe import read_recipe
+
+HERE = Path(__file__).parent
+SHARED = Path(os.environ.get("FEWMASK_SHARED", HERE.parents[2] / "shared")) / "data"
+"""Where the data sets and the encoder lie; nothing of them is part of the project."""
+
+WEIGHTS = "mobilenet_v2"
+"""Name that studies use for the encoder below ``SHARED``."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run of a study.
+
+    Attributes:
+        study: its name.
+        arm: name of the variant, as tables show it.
+        data: name of the data set.
+        keys: recipe keys, dotted.
+    """
+
+    study: str
+    arm: str
+    data: str
+    keys: dict[str, Any]
+
+    def recipe(self, folder: str) -> dict[str, Any]:
+        """Return the complete recipe, on a data folder."""
+        return read_recipe(None, self.keys | {"data.dir": folder}).complete()
+
+    @property
+    def method(self) -> str:
+        return str(self.keys["method.name"])
+
+    def config_key(self) -> str:
+        """Hash of what is run, without the code that runs it; places on this machine do not count."""
+        recipe = self.recipe(self.data)
+        for name in ("devices", "workers", "cache_mb"):
+            del recipe["machine"][name]
+        for name in ("log_every", "save_every"):
+            del recipe["train"][name]
+        text = json.dumps([recipe, (HERE / "data" / f"{self.data}.yaml").read_text()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def key(self) -> str:
+        """Hash of configuration and source: the name of the result."""
+        return f"{self.config_key()}-{source_hash(self.method)}"
+
+    def result(self) -> Path:
+        return HERE / "results" / self.study / f"{self.key()}.json"
+
+
+def read_study(name: str) -> list[Experiment]:
+    """Return the runs of ``studies/NAME.yaml``: every arm × every point of the grid × every seed."""
+    tree = yaml.safe_load((HERE / "studies" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return list(_expand(name, tree))
+
+
+def _expand(name: str, tree: dict[str, Any]) -> Iterator[Experiment]:
+    grid = tree.get("grid") or {}
+    for seed in tree["seeds"]:
+        for data in tree["data"]:
+            for arm, own in tree["arms"].items():
+                for point in itertools.product(*grid.values()):
+                    varied = dict(zip(grid, point, strict=True))
+                    keys = (tree.get("keys") or {}) | (tree["data"][data] or {}) | (own or {}) | varied
+                    label = " ".join([arm, *(f"{k.rpartition('.')[2]}={v}" for k, v in varied.items())])
+                    yield Experiment(name, label, data, {**keys, "train.seed": seed})
+
+
+def data_folder(name: str, scratch: Path) -> Path:
+    """Return a folder that shows a data set of ``SHARED`` with the roles of ``data/NAME.yaml``: links, no copies."""
+    spec = yaml.safe_load((HERE / "data" / f"{name}.yaml").read_text(encoding="utf-8"))
+    source, folder = SHARED / spec["source"], scratch / "data" / name
+    if not source.is_dir():
+        raise SystemExit(f"no data set at {source}: set FEWMASK_SHARED")
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in ("images", "masks", "classes.txt"):
+        link = folder / part
+        if not link.is_symlink():
+            link.symlink_to((source / part).resolve())
+    (folder / "data.yaml").write_text(yaml.safe_dump(spec["data"]), encoding="utf-8")
+    for list_name, names in (spec.get("lists") or {}).items():
+        (folder / list_name).write_text("".join(f"{n}\n" for n in names), encoding="utf-8")
+    return folder
