@@ -37,7 +37,7 @@ def finished(experiment: Experiment, older: bool) -> list[Path]:
 
 def carry_out(experiment: Experiment) -> str:
     """Train one run in a process of its own and write its JSON; return a line for the log."""
-    folder, out = data_folder(experiment.data, SCRATCH), SCRATCH / experiment.study / experiment.key()
+    folder, out = SCRATCH / "data" / experiment.data, SCRATCH / experiment.study / experiment.key()
     recipe = experiment.recipe(str(folder))
     if recipe["model"]["weights"] == WEIGHTS:
         recipe["model"]["weights"] = str(SHARED / "weights" / f"{WEIGHTS}.safetensors")
@@ -55,8 +55,8 @@ def carry_out(experiment: Experiment) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     record = collect(experiment, out)
     target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    score = record["metrics"]["val"]["miou"]
-    return f"{experiment.data} {experiment.arm} seed {experiment.keys['train.seed']}: val {score:.2f}"
+    scores = {role: s and s["miou"] for role in ("val", "test") for s in [record["metrics"][role]]}
+    return f"{experiment.data} {experiment.arm} seed {experiment.keys['train.seed']}: {scores}"
 
 
 def environment() -> dict[str, str]:
@@ -114,6 +114,8 @@ def main() -> None:
             older = " (an older source has)" if finished(e, older=True) else ""
             print(f"  {e.key()} {e.study}: {e.data} {e.arm} seed {e.keys['train.seed']}{older}")
         return
+    for name in {e.data for e in open_runs}:
+        data_folder(name, SCRATCH)  # before the jobs, which would make the same links at once
     with ThreadPoolExecutor(args.jobs) as pool:
         failed = 0
         for line in pool.map(carry_out, open_runs):
