@@ -176,8 +176,9 @@ class Method:
             nets: networks by name; the trained ones may be wrapped for distribution.
             batch: items by stream name.
             step: where training stands.
-            memo: detached tensors for later phases and ``after_step``; ``memo["kept"]``, where set, is the share of
-                valid unlabelled pixels that trained, and is logged.
+            memo: detached tensors for later phases and ``after_step``. Two are logged where set: ``memo["kept"]``, the
+                share of valid unlabelled pixels that trained, and ``memo["pseudo"]``, how many of these had each class
+                as their pseudo-label, [K].
         """
         raise NotImplementedError
 

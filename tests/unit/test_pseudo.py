@@ -74,3 +74,32 @@ def test_a_frozen_layer_stays_frozen() -> None:
     net[1].eval()  # frozen BatchNorm, as in CutMix-Seg
     pseudo.infer(net, torch.zeros(1, 1, 3, 3))
     assert [m.training for m in net] == [True, False, True]
+
+
+def test_class_share_keeps_the_most_confident_of_each_class() -> None:
+    """Class 0 has confidences .9 .5 .7 .6 (share ½ → .9, .7), class 2 has .2 .3 .1 (ceil(1.5) = 2 → .2, .3)."""
+    label = torch.tensor([[[0, 0, 2, 0], [2, 0, 2, 1]]])
+    conf = torch.tensor([[[0.9, 0.5, 0.2, 0.7], [0.3, 0.6, 0.1, 0.99]]])
+    valid = torch.tensor([[[True, True, True, True], [True, True, True, False]]])
+    expected = torch.tensor([[[True, False, True, True], [True, False, False, False]]])
+    assert pseudo.class_share(conf, label, valid, 3, 0.5).equal(expected)
+    assert pseudo.class_share(conf, label, valid, 3, 1.0).equal(valid)
+    assert not pseudo.class_share(conf, label, torch.zeros_like(valid), 3, 1.0).any()
+
+
+def test_class_share_equals_a_loop_over_classes() -> None:
+    gen = torch.Generator().manual_seed(0)
+    label = torch.randint(0, 7, (2, 13, 11), generator=gen)
+    conf = torch.rand(2, 13, 11, generator=gen)
+    valid = torch.rand(2, 13, 11, generator=gen) > 0.2
+    kept = pseudo.class_share(conf, label, valid, 7, 0.3)
+    for k in range(7):
+        mine = conf[(label == k) & valid].sort(descending=True).values
+        n = -(-3 * len(mine) // 10)
+        assert conf[kept & (label == k)].sort(descending=True).values.equal(mine[:n])
+
+
+def test_histogram_counts_kept_pixels() -> None:
+    label = torch.tensor([[0, 2, 2], [1, 2, 0]])
+    keep = torch.tensor([[True, True, False], [False, True, True]])
+    assert pseudo.histogram(label, keep, 4).tolist() == [2, 0, 2, 0]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
+from torch import Tensor
 
 from fewmask.batch import Batch, Items
 from fewmask.config import Config
@@ -122,6 +123,7 @@ def fit(learner: Learner, around: Surroundings, cfg: TrainConfig, done: Progress
             record = {"step": done.step, "lr": learner.rate(t), "loss": float(sum(terms.values()))}
             record |= {name: float(term) for name, term in terms.items()}
             record |= {name: float(memo[name]) for name in ("kept",) if name in memo}
+            record |= {name: _shares(memo[name]) for name in ("pseudo",) if name in memo}
             record["data_wait"] = round(waited / max(now - since, 1e-9), 4)
             since, waited = now, 0.0
             _write(around, record)
@@ -154,6 +156,11 @@ def fit(learner: Learner, around: Surroundings, cfg: TrainConfig, done: Progress
                 todo="run the same command again to continue",
             )  # fmt: skip
     return done
+
+
+def _shares(counts_K: Tensor) -> list[float]:
+    """Return a histogram as shares of its sum; zeros where it is empty."""
+    return (counts_K.double() / counts_K.sum().clamp(min=1)).mul(1e4).round().div(1e4).tolist()
 
 
 def _write(around: Surroundings, record: dict[str, Any]) -> None:

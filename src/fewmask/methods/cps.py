@@ -117,17 +117,19 @@ class CPS(Method):
         p_l = [nets[f](batch["l"].weak) for f in self.names]  # Eq. 1, 2
         l_s = torch.stack([cfg.sup(p, batch["l"].labels, self.task) for p in p_l]).sum()  # Eq. 4
         if cfg.cutmix:
-            l_cps = self._mixed(nets, batch, step)
+            parts: list[tuple[list[Tensor], list[Tensor] | None, Tensor]] = [self._mixed(nets, batch, step)]
         else:
-            parts = [(p_l, batch["l"].valid)] if cfg.on != "unlabelled" else []
+            parts = [(p_l, None, batch["l"].valid)] if cfg.on != "unlabelled" else []
             if cfg.on != "labelled":
-                parts.append(([nets[f](batch["u"].weak) for f in self.names], batch["u"].valid))
+                parts.append(([nets[f](batch["u"].weak) for f in self.names], None, batch["u"].valid))
             if cfg.variant == "cpc":  # one mean over both sets
-                parts = [
-                    ([torch.cat(q) for q in zip(*(p for p, _ in parts), strict=True)], torch.cat([v for _, v in parts]))
-                ]
-            l_cps = torch.stack([self._cross(p, None, valid) for p, valid in parts]).sum()  # L_cps^l + L_cps^u
+                p, _, valid = zip(*parts, strict=True)
+                parts = [([torch.cat(q) for q in zip(*p, strict=True)], None, torch.cat(valid))]
+        l_cps = torch.stack([self._cross(*part) for part in parts]).sum()  # L_cps^l + L_cps^u
         memo["kept"] = torch.ones((), device=l_s.device)  # no threshold: every pixel trains
+        p, labels, valid = parts[-1]
+        y1 = p[0].detach().argmax(1) if labels is None else labels[0]
+        memo["pseudo"] = pseudo.histogram(y1, valid, self.task.classes)
         return {"sup": l_s, "cps": cfg.lam * l_cps}  # Eq. 6
 
     def _cross(self, p: list[Tensor], labels: list[Tensor] | None, valid: Tensor) -> Tensor:
@@ -141,12 +143,12 @@ class CPS(Method):
         each = [losses.weighted_cross_entropy(q, y, keep, keep.sum()) for q, y in zip(p, peers, strict=True)]
         return torch.stack(each).sum()
 
-    def _mixed(self, nets: Nets, batch: Batch, step: Step) -> Tensor:
-        """CutMix: the mixed label maps of two images train their mixture."""
+    def _mixed(self, nets: Nets, batch: Batch, step: Step) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """CutMix: outputs on mixtures of two images, their mixed label maps, and the pixels that count."""
         u, v = batch["u"], batch["v"]
         box = mix.cps_mask(step.draws("u"), *u.weak.shape[-2:]).to(u.weak.device, non_blocking=True)
         y_u = [pseudo.infer(nets[f], u.weak, "train").argmax(1) for f in self.names]
         y_v = [pseudo.infer(nets[f], v.weak, "train").argmax(1) for f in self.names]
         labels = [mix.take(a, b, box) for a, b in zip(y_u, y_v, strict=True)]
         p = [nets[f](mix.take(u.weak, v.weak, box)) for f in self.names]
-        return self._cross(p, labels, mix.take(u.valid, v.valid, box))
+        return p, labels, mix.take(u.valid, v.valid, box)

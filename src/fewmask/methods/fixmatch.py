@@ -59,6 +59,9 @@ class FixMatch(Method):
             tau: confidence threshold τ.
             lam: weight λ of the unlabelled term.
             average: halve the sum of the two terms.
+            threshold: "fixed" keeps max q ≥ τ; "class_share" the most confident ``share`` of every predicted class.
+            share: see ``threshold``.
+            ramp: share of the run over which λ rises; 0 = none.
             cutmix: probability that an image is mixed; 0 = never.
             teacher: who labels: the network itself, or its moving average.
             ema_decay: of the teacher.
@@ -68,6 +71,9 @@ class FixMatch(Method):
         tau: float = Field(default=0.95, ge=0, lt=1)
         lam: float = Field(default=1.0, ge=0)
         average: bool = False
+        threshold: Literal["fixed", "class_share"] = "fixed"
+        share: float = Field(default=0.8, gt=0, le=1)
+        ramp: float = Field(default=0.0, ge=0, le=1)
         cutmix: float = Field(default=0.5, ge=0, le=1)
         teacher: Literal["self", "ema"] = "self"
         ema_decay: float = Field(default=0.996, ge=0, lt=1)
@@ -87,20 +93,25 @@ class FixMatch(Method):
         cfg, x, y, u = self.config, batch["l"].weak, batch["l"].labels, batch["u"]
         u_w, (u_s,) = u.weak, u.strong
         conf, label = pseudo.confidence_and_label(pseudo.infer(nets[self.predictors[0]], u_w))
+        if cfg.threshold == "fixed":
+            keep = (conf >= cfg.tau) & u.valid  # 1[max q ≥ τ]
+        else:
+            keep = pseudo.class_share(conf, label, u.valid, self.task.classes, cfg.share)
 
         height, width = u_s.shape[-2:]
         box = mix.unimatch_mask(step.draws("u"), height, width, cfg.cutmix).to(u_s.device, non_blocking=True)
         j = mix.partners(len(u), u_s.device)
-        u_s, conf, label, valid = (mix.take(m, m[j], box) for m in (u_s, conf, label, u.valid))
+        u_s, keep, label, valid = (mix.take(m, m[j], box) for m in (u_s, keep, label, u.valid))
 
         p_x, p_s = nets["student"](torch.cat((x, u_s))).split((len(x), len(u_s)))
-        keep = (conf >= cfg.tau) & valid  # 1[max q ≥ τ]
         count = valid.sum()
         memo["kept"] = keep.sum() / count.clamp(min=1)
+        memo["pseudo"] = pseudo.histogram(label, keep, self.task.classes)
         half = 0.5 if cfg.average else 1.0
+        lam = cfg.lam * ramp.sigmoid_ramp(step.t, round(cfg.ramp * step.total))
         return {
             "sup": half * cfg.sup(p_x, y, self.task),  # Eq. 3
-            "unsup": half * cfg.lam * losses.weighted_cross_entropy(p_s, label, keep, count),  # Eq. 4
+            "unsup": half * lam * losses.weighted_cross_entropy(p_s, label, keep, count),  # Eq. 4
         }
 
     def after_step(self, nets: Nets, step: Step, memo: dict[str, Tensor]) -> None:

@@ -36,3 +36,34 @@ def confidence_and_label(logits_BKHW: Tensor) -> tuple[Tensor, Tensor]:
     """
     top_BHW, label_BHW = logits_BKHW.max(1)
     return torch.exp(top_BHW - logits_BKHW.logsumexp(1)), label_BHW
+
+
+def class_share(conf_BHW: Tensor, label_BHW: Tensor, valid_BHW: Tensor, classes: int, share: float) -> Tensor:
+    """Return which pixels belong to the most confident ``share`` of their predicted class, bool [B, H, W].
+
+    One threshold a class, as in class-balanced self-training (Zou et al., ECCV 2018), taken anew from each batch: the
+    n valid pixels that are predicted as a class keep their ceil(share·n) most confident. A fixed threshold keeps the
+    easy classes and starves the rare ones. Of equal confidences the first pixels stay.
+
+    Args:
+        conf_BHW: confidence in 0..1.
+        label_BHW: int64 predicted class in 0..K-1.
+        valid_BHW: bool; other pixels are not counted and not kept.
+        classes: K.
+        share: 0 < share <= 1.
+    """
+    label_N = torch.where(valid_BHW, label_BHW, classes).flatten()  # the pixels that do not count form a class K
+    by_confidence_N = torch.argsort(conf_BHW.flatten(), descending=True, stable=True)
+    order_N = by_confidence_N[torch.argsort(label_N[by_confidence_N], stable=True)]
+    count_K = histogram(label_N, torch.ones_like(label_N), classes + 1)
+    start_K = count_K.cumsum(0) - count_K
+    ranked_N = label_N[order_N]
+    rank_N = torch.arange(label_N.numel(), device=label_N.device) - start_K[ranked_N]
+    kept_N = rank_N < torch.ceil(share * count_K.double())[ranked_N]
+    return torch.empty_like(kept_N).scatter_(0, order_N, kept_N).view_as(valid_BHW) & valid_BHW
+
+
+def histogram(label: Tensor, keep: Tensor, classes: int) -> Tensor:
+    """Return how many pixels with ``keep`` have each class, int64 [K]; no copy to the host, unlike ``bincount``."""
+    counts_K = torch.zeros(classes, dtype=torch.int64, device=label.device)
+    return counts_K.index_add_(0, label.flatten(), keep.flatten().to(torch.int64))
