@@ -105,6 +105,9 @@ class Recipe(Config):
         version: of this format.
         data, model, method, optim, train, machine: the sections; ``method`` holds ``name`` and the method's constants.
         protocol: how it is scored.
+        baseline: train a matched supervised run beside it, and say whether the unlabelled images helped; or the folder
+            of a finished one.
+        seeds: how many seeds are trained, from ``train.seed`` on; three or more can show a gain.
     """
 
     version: Literal[1] = 1
@@ -115,6 +118,8 @@ class Recipe(Config):
     train: TrainConfig = TrainConfig()
     machine: MachineConfig = MachineConfig()
     protocol: str = "whole"
+    baseline: bool | str = True
+    seeds: int = Field(default=1, ge=1)
 
     @field_validator("protocol")
     @classmethod

@@ -56,7 +56,7 @@ def _assert_it_trained(result: dict[str, Any]) -> None:
     steps = [line for line in result["metrics.jsonl"] if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, STEPS + 1))
     assert [line["step"] for line in result["metrics.jsonl"] if "val" in line] == [4, 8, 12]
-    terms = steps[-1].keys() - {"step", "lr", "loss", "kept"}
+    terms = steps[-1].keys() - {"step", "lr", "loss", "kept", "pseudo"}
     assert terms and all(any(line[term] > 0 for line in steps) for term in terms), steps
     assert len(result[f"step-{STEPS:08d}/networks.safetensors"]) > 1000
     assert len(result[f"step-{STEPS:08d}/optimiser.safetensors"]) > 1000

@@ -41,11 +41,15 @@ def tiny_data(root: Path) -> Path:
 
 
 def training(data: Path, out: Path, *more: str) -> list[str]:
-    """Return the arguments of a short training that saves every 3 and validates every 4 of its 12 steps."""
+    """Return the arguments of a short training that saves every 3 and validates every 4 of its 12 steps.
+
+    It has no baseline, which is a second training, unless ``more`` asks for one.
+    """
+    alone = [] if {"--baseline", "--seeds"} & set(more) else ["--no-baseline"]
     return [
         "train", str(data), "--out", str(out), "--arch", "tiny", "--weights", "none", "--crop", "12", "--batch", "2",
         "--unlabelled-batch", "2", "--steps", str(STEPS), "--precision", "fp32", "--devices", "cpu", "--workers", "0",
-        "train.save_every=3", "train.eval_every=4", "train.log_every=1", *more,
+        "train.save_every=3", "train.eval_every=4", "train.log_every=1", *alone, *more,
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from fewmask.cli import data, demo, info, train, use
+from fewmask.cli import data, demo, info, report, train, use
 from fewmask.errors import FewmaskError
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
 # typer carries a click of its own in some versions; its exceptions are found from what typer exports
 _UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
-for module in (train, use, data, info, demo):
+for module in (train, use, report, data, info, demo):
     module.register(app)
 
 
@@ -33,7 +33,8 @@ def run(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         # --debug is this function's, for every command; train lists it in its help
-        result = app([word for word in arguments if word != "--debug"], standalone_mode=False)
+        words = train.spell_out([word for word in arguments if word != "--debug"])
+        result = app(words, standalone_mode=False)
         if result == 130:  # typer catches KeyboardInterrupt and says nothing
             return _fail(_INTERRUPTED, 130, arguments)
         return result if isinstance(result, int) else 0

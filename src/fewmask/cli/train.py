@@ -42,6 +42,7 @@ def train(
     split_seed: Annotated[int | None, typer.Option(help="Which images a drawn labelled set holds.")] = None,
     group_by: Annotated[str | None, typer.Option(help="REGEX, folder or FILE: a group is never divided.")] = None,
     seed: Annotated[int | None, typer.Option(help="Initialisation and streams.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Train K seeds; three or more can show a gain.")] = None,
     crop: Annotated[str | None, typer.Option(help="192 or 160x192 (height x width).")] = None,
     resize: Annotated[str | None, typer.Option(help="Network input; scores use the original mask grid.")] = None,
     batch: Annotated[int | None, typer.Option(help="Labelled images a step, over all processes.")] = None,
@@ -51,6 +52,10 @@ def train(
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16, fp16.")] = None,
     workers: Annotated[str | None, typer.Option(help="Loader processes: auto or N.")] = None,
     protocol: Annotated[str | None, typer.Option(help="How it is scored.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="[RUN]", help="Beside it a matched supervised run (default), or this one.")
+    ] = None,
+    no_baseline: Annotated[bool, typer.Option("--no-baseline", help="Without the supervised run.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Write plan.json, print it, and stop.")] = False,
     out: Annotated[Path | None, typer.Option(help="Run folder; an unfinished run there is continued.")] = None,
     new: Annotated[bool, typer.Option("--new", help="Start another run in any case.")] = False,
@@ -70,7 +75,7 @@ def train(
         "data.group_by": group_by, "train.seed": seed, "data.crop": crop, "data.resize": resize, "data.batch": batch,
         "data.unlabelled_batch": unlabelled_batch, "train.steps": steps, "machine.devices": devices,
         "machine.precision": precision, "machine.workers": None if workers == "auto" else workers,
-        "protocol": protocol,
+        "protocol": protocol, "seeds": seeds, "baseline": _baseline(baseline, no_baseline),
     }  # fmt: skip
     asked = read_recipe(recipe, keys, settings or ())
     if plan:
@@ -83,13 +88,44 @@ def train(
         _summary(run)
 
 
+ON = "on"
+"""What ``--baseline`` means that is given without a run."""
+
+
+def spell_out(arguments: list[str]) -> list[str]:
+    """Give ``--baseline`` its value where it has none; typer knows no option whose value may be left out."""
+    out = list(arguments)
+    for i, word in enumerate(out):
+        following = out[i + 1] if i + 1 < len(out) else "-"
+        if word == "--baseline" and (following.startswith("-") or "=" in following):
+            out[i] = f"--baseline={ON}"
+    return out
+
+
+def _baseline(run: str | None, off: bool) -> bool | str | None:
+    from fewmask.errors import ConfigError
+
+    if off and run is not None:
+        raise ConfigError("--baseline and --no-baseline contradict each other", where="command line", todo="give one")
+    return False if off else True if run == ON else run
+
+
 def _summary(run: Any) -> None:
     metrics = run.metrics
     say(f"run: {run.path}")
+    several = f", mean of {len(metrics['seeds'])} seeds" if "seeds" in metrics else ""
     for role in ("val", "test"):
         if metrics[role] is not None:
             best, last = metrics["best"][role]["miou"], metrics[role]["miou"]
-            say(f"{role} mIoU: {_percent(best)} (best on val, step {metrics['best']['step']}), {_percent(last)} (last)")
+            say(f"{role} mIoU{several}: {_percent(last)} (last), {_percent(best)} (best on val)")
+    if metrics["baseline"] is not None:
+        val, test = (metrics["baseline"][role] and metrics["baseline"][role]["miou"] for role in ("val", "test"))
+        say(f"supervised baseline: val {_percent(val)}" + ("" if test is None else f", test {_percent(test)}"))
+    if metrics["gain"] is not None:
+        say(metrics["gain"]["text"])
+    delivered = metrics["delivered"]
+    arm = metrics["method"] if delivered["run"] == "method" else "the supervised baseline, which scores better on val"
+    say(f"delivered: {arm}, {delivered['checkpoint']} checkpoint (step {delivered['step']})")
     say(f"next: {run.folder.next_steps}")
 
 

@@ -26,6 +26,7 @@ class WhichModel(StrEnum):
     delivered = "delivered"
     last = "last"
     best = "best"
+    baseline = "baseline"
 
 
 def register(app: typer.Typer) -> None:

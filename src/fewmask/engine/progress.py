@@ -69,7 +69,8 @@ class Reporter:
             )
 
     def _text(self, record: dict[str, Any]) -> str:
-        terms = [f"{k} {v:.3f}" for k, v in record.items() if k not in ("step", "lr", "kept", "data_wait")]
+        quiet = ("step", "lr", "kept", "pseudo", "data_wait")
+        terms = [f"{k} {v:.3f}" for k, v in record.items() if k not in quiet]
         if "kept" in record:
             terms.append(f"kept {record['kept']:.0%}")
         return "  ".join([*terms, f"data wait {record['data_wait']:.0%}"])

@@ -9,30 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from fewmask.data.index import Item
-from fewmask.data.masks import read_mask
-from fewmask.data.stream import ItemLoader, StepDataset, batches, plan_slots, to_device
-from fewmask.engine.checkpoint import Store
-from fewmask.engine.evaluate import Pictures
 from fewmask.engine.files import clean_leftovers, ensure_writable, write_json
 from fewmask.engine.launch import is_first_process, launch, leave
-from fewmask.engine.learner import Learner
 from fewmask.engine.lock import RunLock
-from fewmask.engine.log import MetricsLog, TensorBoardLog, tensorboard_available
-from fewmask.engine.progress import Reporter
-from fewmask.engine.signals import StopRequest
-from fewmask.engine.train import Progress, Surroundings, fit
 from fewmask.errors import FewmaskError
-from fewmask.methods import resolve
-from fewmask.nets import IMAGENET_MEAN, IMAGENET_STD, Builder
 from fewmask.recipe import Recipe, read_recipe
-from fewmask.run.finish import Scorer, finish
+from fewmask.run.arms import Arm, arms_of
 from fewmask.run.folder import RunFolder, choose_folder
-from fewmask.run.init import start_from
 from fewmask.run.model import Model
-from fewmask.run.prepare import Notes, Prepared, Say, begin, confirm, fill, prepare, read_data
+from fewmask.run.prepare import Notes, Prepared, Say, confirm, fill, prepare, read_data
+from fewmask.run.seeds import summarise
+from fewmask.run.training import train_arm
 
 RUNS = Path("runs")
 """Where runs go that are given no --out."""
@@ -61,8 +49,7 @@ class Run:
     @property
     def score(self) -> float | None:
         """MIoU of the delivered model on val, in percent; None without a val set."""
-        chosen = self.metrics["best"] if self.metrics["delivered"]["checkpoint"] == "best" else self.metrics
-        return chosen["val"] and chosen["val"]["miou"]
+        return self.metrics["delivered"]["val"]
 
     @property
     def model(self) -> Model:
@@ -128,6 +115,7 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes) -> Run:
     first = is_first_process()
     with ExitStack() as stack:
         prepared: Prepared | None = None
+        arms: list[Arm] = []
         if first:
             folder = RunFolder(out) if out is not None else choose_folder(asked, RUNS, new)
             folder.check_usable(new)
@@ -140,14 +128,26 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes) -> Run:
                 say.release()
                 return run
             prepared = prepare(asked, folder, say)
+            arms = arms_of(prepared, say)
         elif out is not None and RunFolder(out).finished:
             return Run(out)  # the first process will not come to meet the others either
         fabric = launch(asked.machine.devices, asked.machine.precision)
-        prepared = fabric.broadcast(prepared)
+        prepared, arms = fabric.broadcast((prepared, arms))
         assert prepared is not None  # the first process sent it
         stack.callback(leave)
-        _train(prepared, fabric, stack, say)
+        for n, arm in enumerate(arms, start=1):
+            if not fabric.broadcast(RunFolder(arm.prepared.folder).finished):
+                train_arm(arm, prepared, fabric, say, title=_title(arm, n, arms))
+        if first and prepared.recipe.seeds > 1:
+            summarise(prepared, arms)
+        fabric.barrier()
         return Run(prepared.folder)
+
+
+def _title(arm: Arm, n: int, arms: list[Arm]) -> str | None:
+    """Return what is trained now, where it is one of several."""
+    recipe = arm.prepared.recipe
+    return f"training {n} of {len(arms)}: {recipe.method_name}, seed {recipe.train.seed}" if len(arms) > 1 else None
 
 
 def plan_only(asked: Recipe, out: Path | None, say: Say = print) -> dict[str, Any]:
@@ -185,74 +185,3 @@ def _claimed(folder: RunFolder) -> Iterator[None]:
 
 def _silent(_: str) -> None:
     """Say nothing: only the first process speaks."""
-
-
-def _train(prepared: Prepared, fabric: Any, stack: ExitStack, say: Notes) -> None:
-    recipe, folder = prepared.recipe, RunFolder(prepared.folder)
-    data, machine, model = recipe.data, recipe.machine, recipe.model
-    assert data.crop and model.arch and model.encoder and machine.workers is not None  # prepare() has chosen them
-    first = fabric.global_rank == 0
-    method = resolve(recipe.method_name)(recipe.constants(), prepared.task)
-    slots = plan_slots(
-        method.streams, prepared.pools, data.batch, data.unlabelled_batch, fabric.global_rank, fabric.world_size
-    )
-    build = Builder(model.arch, model.encoder, prepared.task.classes, weights=model.weights, seed=recipe.train.seed)
-    learner = Learner(
-        fabric, method, build, recipe.optim, slots, recipe.train.steps, recipe.train.seed, prepared.layout
-    )
-    store = Store(folder.path, warn=say) if first else None
-    done = _resume(learner, store, say)
-    if done.step == 0 and model.init:
-        start_from(learner.nets, Path(model.init), say)
-    if first:
-        begin(prepared)
-
-    code, device = prepared.index.code, fabric.device
-    mean, std = torch.tensor(IMAGENET_MEAN, device=device), torch.tensor(IMAGENET_STD, device=device)
-    cache = machine.cache_mb / max(1, machine.workers)
-    dataset = StepDataset(
-        prepared.pools, method.streams, slots, ItemLoader(code, data.resize, cache), data.crop, data.augment,
-        recipe.train.seed,
-    )  # fmt: skip
-    whole = ItemLoader(code, data.resize, machine.cache_mb / 4)
-
-    def truth(item: Item) -> torch.Tensor:
-        assert item.mask is not None  # val and test items all have one
-        return torch.from_numpy(read_mask(item.mask, code))
-
-    pictures = Pictures(lambda i: whole(i.without_mask())[0], truth, mean, std, device, learner.autocast)
-    scorer = Scorer(learner, prepared, pictures)
-    log = stack.enter_context(MetricsLog(folder.log)) if first else None
-    if log is not None:
-        log.truncate(done.log_offset, say)
-    board = TensorBoardLog(folder.tensorboard, done.step) if first and tensorboard_available() else None
-    if board is not None:
-        stack.callback(board.close)
-    reporter = stack.enter_context(Reporter(recipe.train.steps, done.step, say, visible=first))
-    around = Surroundings(
-        batches=lambda start, stop: batches(dataset, start, stop, machine.workers or 0, device.type == "cuda"),
-        prepare=lambda raw: to_device(raw, device, mean, std, prepared.layout.channels_last),
-        validate=scorer.validate if prepared.index.items["val"] else None,
-        store=store, log=log,
-        tensorboard=board,
-        stop=stack.enter_context(StopRequest()), barrier=fabric.barrier,
-        agree=learner.any_rank,
-        report=reporter.record,
-    )  # fmt: skip
-    say.release()
-    done = fit(learner, around, recipe.train, done)
-    reporter.message("scoring")
-    finish(scorer, done, store, folder, say)
-
-
-def _resume(learner: Learner, store: Store | None, say: Say) -> Progress:
-    """Load the newest valid checkpoint on every rank; the first one reads it."""
-    snapshot = None
-    if store is not None:
-        store.clean()
-        snapshot = store.latest()
-    snapshot = learner.fabric.broadcast(snapshot)
-    if snapshot is not None:
-        learner.restore(snapshot)
-        say(f"continuing after step {snapshot.step}")
-    return Progress.of(snapshot)

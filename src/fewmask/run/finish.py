@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,79 +14,32 @@ from torch import Tensor
 from fewmask.data.index import Item, Role
 from fewmask.data.masks import read_image
 from fewmask.engine.checkpoint import Store
-from fewmask.engine.evaluate import Pictures, confusion_of, scores
+from fewmask.engine.evaluate import Pictures, confusion_of
 from fewmask.engine.files import write_atomic, write_json
 from fewmask.engine.flatten import load_networks, networks_to_flat
 from fewmask.engine.infer import PROTOCOLS, Forward, Protocol, image_logits, normalise, to_grid
-from fewmask.engine.learner import Learner
 from fewmask.engine.train import Progress
 from fewmask.errors import CheckpointError
 from fewmask.nets import IMAGENET_MEAN, IMAGENET_STD
 from fewmask.ops.metrics import mean_iou
 from fewmask.report.pictures import save_png, side_by_side
 from fewmask.run.folder import RunFolder
+from fewmask.run.gain import gain_over, interval_of
 from fewmask.run.prepare import Prepared, Say
+from fewmask.run.score import Evaluation, Scorer, save_evaluations
 
 
-class Scorer:
-    """Scores predictors of a learner on val and test; every rank takes its share of the images.
-
-    Args:
-        learner: with the networks.
-        prepared: data and protocol.
-        pictures: reads images and masks.
-    """
-
-    def __init__(self, learner: Learner, prepared: Prepared, pictures: Pictures) -> None:
-        self.learner, self.prepared, self.pictures = learner, prepared, pictures
-        self.reported = learner.method.predictors[0]
-        self._known: dict[tuple[Role, str], dict[str, Any]] = {}
-
-    def forward(self, predictor: str) -> Forward:
-        """Return images → logits of one predictor, all networks in evaluation mode."""
-        for net in self.learner.nets.values():
-            net.eval()
-        return lambda images: self.learner.method.predict(self.learner.nets, predictor, images)
-
-    def matrix(self, role: Role, predictor: str, each: Callable[[Item, Tensor], None] | None = None) -> Tensor:
-        """Return the confusion matrix of a role, [K, K]."""
-        fabric, index = self.learner.fabric, self.prepared.index
-        mine = index.items[role][fabric.global_rank :: fabric.world_size]
-        matrix = confusion_of(
-            self.forward(predictor), mine, self.pictures, len(index.classes),
-            PROTOCOLS[self.prepared.recipe.protocol], each,
-        )  # fmt: skip
-        return self.learner.reduce(matrix.to(fabric.device)).cpu()
-
-    def score(self, role: Role, predictor: str | None = None) -> dict[str, Any] | None:
-        """Return S of ``docs/metrics.md``, or None where the role has no images; computed once until ``forget``."""
-        if not self.prepared.index.items[role]:
-            return None
-        key = (role, predictor or self.reported)
-        if key not in self._known:
-            self._known[key] = scores(self.matrix(*key), self.prepared.index.classes)
-        return self._known[key]
-
-    def validate(self) -> dict[str, Any]:
-        """Return S of the reported predictor on val, for networks that have changed since the last call."""
-        self.forget()
-        score = self.score("val")
-        assert score is not None  # the loop asks only where there is a val set
-        return score
-
-    def forget(self) -> None:
-        """Drop remembered scores: the networks have changed."""
-        self._known.clear()
-
-
-def finish(scorer: Scorer, done: Progress, store: Store | None, folder: RunFolder, say: Say) -> dict[str, Any]:
-    """Score last and best, deliver the better one, draw pictures, and write metrics.json last.
+def finish(
+    scorer: Scorer, done: Progress, store: Store | None, folder: RunFolder, baseline: RunFolder | None, say: Say
+) -> dict[str, Any]:
+    """Score last and best, compare with the baseline, deliver the better one, and write metrics.json last.
 
     Args:
         scorer: holds the learner, with its last networks.
         done: where the run stands.
         store: on the first rank; None on the others, which only help scoring.
         folder: the run.
+        baseline: the matched supervised run, finished; None = there is none.
         say: told if the best checkpoint is lost.
 
     Returns:
@@ -95,6 +47,7 @@ def finish(scorer: Scorer, done: Progress, store: Store | None, folder: RunFolde
     """
     learner, prepared = scorer.learner, scorer.prepared
     recipe, fabric = prepared.recipe, learner.fabric
+    found: dict[Role, Evaluation | None] = {role: scorer.evaluate(role) for role in ("val", "test")}
     last = {"val": scorer.score("val"), "test": scorer.score("test")}
     others = {name: scorer.score("val", name) for name in learner.method.predictors}
     best: dict[str, Any] = {"step": recipe.train.steps, **last}
@@ -106,22 +59,51 @@ def finish(scorer: Scorer, done: Progress, store: Store | None, folder: RunFolde
             best = {"step": done.best["step"], "val": scorer.score("val"), "test": scorer.score("test")}
     # "best" was chosen on val, so it is never behind there; without a val set it is the last
     seen = recipe.train.steps * sum(s.size for s in learner.slots.values())
+    theirs = None if baseline is None else baseline.read_metrics()
+    gain = None if baseline is None else gain_over([found["val"]], [baseline], prepared.index.classes)
     metrics = {
         "method": recipe.method_name, "seed": recipe.train.seed, "steps": recipe.train.steps,
         "protocol": recipe.protocol, "labelled": len(prepared.pools.labelled),
         "unlabelled": len(prepared.pools.unlabelled), **last, "best": best, "predictors": others,
-        "baseline": None, "gain": None,
-        "delivered": {"run": "method", "checkpoint": "last" if best["step"] == recipe.train.steps else "best"},
+        "baseline": None if theirs is None else {role: theirs[role] for role in ("val", "test")},
+        "gain": gain, "delivered": _delivered(best, recipe.train.steps, theirs),
         "seconds": round(done.seconds, 1), "images_per_second": round(seen / max(done.seconds, 1e-9), 1),
         "peak_memory_mb": _peak_memory_mb(fabric.device),
+        "interval": {role: interval_of(one) for role, one in found.items()},
+        "baseline_run": None if baseline is None else baseline.path_from(folder),
     }  # fmt: skip
     worst = _draw(scorer, folder) if fabric.global_rank == 0 else []
     if fabric.global_rank == 0:
         _deliver(scorer, folder)
+        if metrics["delivered"]["run"] == "baseline":
+            assert baseline is not None  # _delivered has chosen it
+            take_delivery(baseline, folder)
+        save_evaluations(folder.evaluation, found)
         write_atomic(folder.next_steps, _next_steps(folder, prepared, worst))
         write_json(folder.metrics, metrics)
     fabric.barrier()
     return metrics
+
+
+def _delivered(best: dict[str, Any], steps: int, theirs: dict[str, Any] | None) -> dict[str, Any]:
+    """Return which model is the run's: the arm with the better score on val; of equals the method."""
+    own = {"run": "method", "checkpoint": "last" if best["step"] == steps else "best", "step": best["step"]}
+    own["val"] = best["val"] and best["val"]["miou"]
+    other = None if theirs is None else theirs["delivered"]
+    if other is None or other["val"] is None or (own["val"] is not None and own["val"] >= other["val"]):
+        return own
+    return other | {"run": "baseline"}
+
+
+def take_delivery(source: RunFolder, folder: RunFolder) -> None:
+    """Make another run's model and pictures those of a run."""
+    for ours, theirs in ((folder.model, source.model), (folder.pictures, source.pictures)):
+        fresh = folder.path / f".{ours.name}-new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        if theirs.is_dir():
+            shutil.copytree(theirs, fresh)
+            shutil.rmtree(ours, ignore_errors=True)
+            fresh.rename(ours)
 
 
 def _networks_at(store: Store | None, step: int, say: Say) -> dict[str, Tensor] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import ValidationError
@@ -33,7 +33,25 @@ class RunFolder:
         self.model = self.path / "model"
         self.pictures = self.path / "pictures"
         self.tensorboard = self.path / "tensorboard"
+        self.evaluation = self.path / "evaluation.npz"
+        self.report = self.path / "report.html"
         self.next_steps = self.path / "NEXT_STEPS.txt"
+
+    SEEDS: ClassVar[str] = "seeds"
+
+    @property
+    def baseline(self) -> RunFolder:
+        """The matched supervised run that was trained beside this one; need not exist."""
+        return RunFolder(self.path / "baseline")
+
+    def seed(self, seed: int) -> RunFolder:
+        """Return the run of one seed, in a run of several."""
+        return RunFolder(self.path / self.SEEDS / str(seed))
+
+    def path_from(self, other: RunFolder) -> str:
+        """Return this folder's path as a run notes it: relative where it lies inside that run's folder."""
+        here = self.path.resolve()
+        return here.relative_to(top).as_posix() if here.is_relative_to(top := other.path.resolve()) else str(here)
 
     @property
     def started(self) -> bool:

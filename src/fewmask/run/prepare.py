@@ -140,6 +140,7 @@ def begin(prepared: Prepared) -> None:
     """
     folder, recipe = RunFolder(prepared.folder), prepared.recipe
     if not folder.started:
+        folder.path.mkdir(parents=True, exist_ok=True)  # an arm's, inside the run's folder
         write_atomic(folder.data, yaml.safe_dump(prepared.manifest, sort_keys=False, allow_unicode=True))
         write_json(folder.environment, environment())
         # last: a folder with config.yaml is a run that can be continued

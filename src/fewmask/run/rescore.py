@@ -17,27 +17,42 @@ from fewmask.engine.checkpoint import Store
 from fewmask.engine.evaluate import Pictures, confusion_of, scores
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.engine.precision import FORMATS
-from fewmask.errors import ConfigError, DataError
+from fewmask.errors import CheckpointError, ConfigError, DataError
 from fewmask.run.folder import RunFolder
 from fewmask.run.model import Model
 
-Which = Literal["delivered", "last", "best"]
+Which = Literal["delivered", "last", "best", "baseline"]
 
 
 def model_of(folder: RunFolder, which: Which) -> tuple[Model, int | None]:
-    """Return the delivered, last or best model of a run, and its step where that is known.
+    """Return a model of a run, and its step.
+
+    Args:
+        folder: a finished run.
+        which: "delivered"; "last" or "best" of the method; "baseline": the last of the matched supervised run.
 
     Raises:
-        CheckpointError: the run is not finished, or that checkpoint is gone.
+        CheckpointError: the run is not finished, or that checkpoint is gone, or there is no baseline.
+        ConfigError: a run of several seeds has no such model of its own.
     """
     metrics = folder.read_metrics()
-    model = Model.load(folder.model)
     if which == "delivered":
-        which = metrics["delivered"]["checkpoint"]
-        return model, metrics["best"]["step"] if which == "best" else metrics["steps"]
+        return Model.load(folder.model), metrics["delivered"].get("step")
+    if "seeds" in metrics:
+        raise ConfigError(
+            f"a run of several seeds has no {which!r} model of its own", where=folder.path,
+            todo=f"name the run of one seed: {folder.seed(metrics['seeds'][0]).path}",
+        )  # fmt: skip
+    if which == "baseline":
+        if metrics.get("baseline_run") is None:
+            raise CheckpointError("the run has no baseline", where=folder.path, todo="train with --baseline")
+        folder, which = RunFolder(folder.path / metrics["baseline_run"]), "last"
+        metrics = folder.read_metrics()
     step = metrics["best"]["step"] if which == "best" else metrics["steps"]
-    prefix = model.config["predictor"] + "."
     networks = Store(folder.path).load(step).networks
+    predictor = next(iter(metrics["predictors"]))  # the reported one
+    model = Model.load(folder.model)  # of another step, perhaps of the other arm: its networks are replaced
+    prefix = f"{predictor}."
     model.net.load_state_dict({k.removeprefix(prefix): v for k, v in networks.items() if k.startswith(prefix)})
     return model, step
 

@@ -1,0 +1,142 @@
+"""One comparison: their value and gradient against ours, and what explains the difference where there is one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.parity.authors import Checkout
+from benchmarks.parity.inputs import Setting
+
+TOLERANCE = 1e-5
+
+DEPARTURES = {
+    "padding": "Their mean runs over the padded pixels too, and trains them. CPS: train_padding=true; Mean Teacher: no "
+    "switch.",
+    "one mean": "They take one mean over labelled and unlabelled pixels, half of the paper's L^l + L^u where both have "
+    "as many: half the lam.",
+    "void": "Their mean runs over void and padded pixels too, with loss 0. No switch.",
+    "first copy": "Their first copy precedes the first step, ours follows it: at step t, d^t of that step is left.",
+    "older teacher": "Their teacher moves between the labelled and the unlabelled images of a step: the labelled ones "
+    "get predictions that are one update older than ours, the unlabelled ones the same. And first copy.",
+    "label mode": "They label the image itself in train mode, inside the training pass, and its partner in evaluation "
+    "mode; we label both in evaluation mode. No switch.",
+    "1/W": "The all-reduce of their loss has no derivative, but the loss is divided by W, and the gradients are "
+    "averaged over W again. Learning rate / W and weight decay * W give the same steps.",
+    "0/0": "Their mean over no pixel is nan; ours is 0 with gradient 0.",
+}
+"""What a difference is called, and why it is there: the only reasons by which a comparison may differ."""
+
+
+@dataclass
+class Row:
+    """Figures of a comparison.
+
+    The tolerance holds for differences relative to the larger value, and relative to the largest entry of a gradient:
+    entries of a gradient are about 1/pixels, of which 1e-5 would be percents.
+    """
+
+    repository: str
+    term: str
+    case: str
+    ours: str
+    inputs: dict[str, Any]
+    theirs_value: float
+    ours_value: float
+    value_difference: float
+    value_relative: float
+    gradient_largest: float | None = None
+    gradient_difference: float | None = None
+    gradient_relative: float | None = None
+    departure: str = ""
+    explained_value: float | None = None
+    explained_gradient: float | None = None
+    verdict: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        assert not self.departure or self.departure in DEPARTURES, self.departure
+        figures = (self.value_relative, self.gradient_relative)
+        equal = all(f is None or f <= TOLERANCE for f in figures)  # False for nan
+        if not self.departure:
+            self.verdict = "equal" if equal else "UNEXPLAINED"
+        elif math.isnan(self.theirs_value):  # 0/0: nothing to compare with
+            self.verdict = "departure" if self.ours_value == self.gradient_largest == 0 else "UNEXPLAINED"
+        else:
+            parts = (self.explained_value, self.explained_gradient)
+            explained = self.explained_value is not None and all(p is None or p <= TOLERANCE for p in parts)
+            self.verdict = "departure" if explained and not equal else "UNEXPLAINED"
+
+
+def _distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[float, float, float]:
+    """Return the largest absolute difference, the same relative to the largest entry, and the largest entry."""
+    a, b = [x.detach().double() for x in a], [x.detach().double() for x in b]
+    largest = max(float(x.abs().max()) for x in (*a, *b))
+    difference = max(float((x - y).abs().max()) for x, y in zip(a, b, strict=True))
+    return difference, difference / largest if largest else difference, largest
+
+
+def _gradient(value: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
+    grads = torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for g, x in zip(grads, leaves, strict=True)]
+
+
+def compare(
+    checkout: Checkout,
+    term: str,
+    case: str,
+    setting: Setting | None,
+    theirs: Tensor,
+    ours: Tensor,
+    leaves: Iterable[Tensor] = (),
+    switch: str = "",
+    departure: str = "",
+    explained: Tensor | None = None,
+    **inputs: Any,
+) -> Row:
+    """Compare two tensors, and their gradients with respect to the leaves.
+
+    Args:
+        checkout: whose code.
+        term: name of the loss term, or of the law.
+        case: what is special about the inputs.
+        setting: of the inputs.
+        theirs: their result; a scalar where there are leaves.
+        ours: ours.
+        leaves: logits.
+        switch: our settings.
+        departure: the key of DEPARTURES by which the two must differ; empty where they must not.
+        explained: our result, corrected for the departure alone: must agree with theirs.
+        inputs: further facts about them.
+    """
+    leaves = list(leaves)
+    difference, relative, _ = _distance([theirs], [ours])
+    figures: dict[str, Any] = {"value_difference": difference, "value_relative": relative}
+    if leaves and theirs.isnan().any():
+        figures["gradient_largest"] = _distance(*[_gradient(ours, leaves)] * 2)[2]
+    elif leaves:
+        g_theirs, g_ours = _gradient(theirs, leaves), _gradient(ours, leaves)
+        difference, relative, largest = _distance(g_theirs, g_ours)
+        figures |= {"gradient_difference": difference, "gradient_relative": relative, "gradient_largest": largest}
+    if explained is not None:
+        figures["explained_value"] = _distance([theirs], [explained])[1]
+        if leaves:
+            figures["explained_gradient"] = _distance(_gradient(theirs, leaves), _gradient(explained, leaves))[1]
+    if setting is not None:
+        inputs |= {
+            "seed": setting.seed,
+            "logits": [setting.batch, setting.classes, setting.height, setting.width],
+            "dtype": str(setting.dtype).removeprefix("torch."),
+            "padding": setting.padding,
+            "void": setting.void,
+            "scale": setting.scale,
+        }
+    return Row(
+        checkout.name, term, case, switch, inputs,
+        *(float(x.detach() if x.dim() == 0 else x.detach().double().abs().max()) for x in (theirs, ours)),
+        departure=departure, **figures,
+    )  # fmt: skip

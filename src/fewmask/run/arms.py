@@ -1,0 +1,157 @@
+"""The trainings of one command: the method and its matched supervised baseline, once for each seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fewmask.data.index import Pools
+from fewmask.errors import CheckpointError, ConfigError
+from fewmask.recipe import Recipe, leaves
+from fewmask.run.folder import RunFolder
+from fewmask.run.prepare import Prepared, Say, environment
+
+SUPERVISED = "supervised"
+
+_FREE = ("machine.", "train.save_every", "train.log_every", "data.dir", "data.labelled", "data.unlabelled",
+         "data.unlabelled_batch", "data.split_seed", "data.group_by", "baseline", "seeds")  # fmt: skip
+"""Keys that a matched baseline may differ in: places, spellings of the same images, and what it does not use."""
+
+_SAME_DATA = ("classes", "labelled_names", "labelled_pixels", "val", "test", "data_hash")
+_SAME_MACHINE = ("precision", "channels_last")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One training.
+
+    Attributes:
+        prepared: what it needs.
+        baseline: folder of the matched supervised run that it is compared with, finished before it; None = none.
+    """
+
+    prepared: Prepared
+    baseline: Path | None = None
+
+
+def arms_of(prepared: Prepared, say: Say) -> list[Arm]:
+    """Return the trainings of a command in their order; finished ones too.
+
+    Args:
+        prepared: the command's run, its first seed.
+        say: told which baseline is reused, and why there is none.
+
+    Raises:
+        ConfigError: the run named as baseline does not match.
+        CheckpointError: it is not finished.
+    """
+    recipe, out = prepared.recipe, []
+    compared = _comparable(prepared, say)
+    for seed in range(recipe.train.seed, recipe.train.seed + recipe.seeds):
+        mine = prepared if recipe.seeds == 1 else _for_seed(prepared, seed)
+        out.append(Arm(mine, _baseline(mine, out, say) if compared else None))
+    own = [arm.prepared for arm in out if arm.prepared.recipe.method_name == SUPERVISED]
+    if compared and own:
+        times = f"{len(own)} × " if len(own) > 1 else ""
+        say(f"baseline: {times}supervised, {own[0].recipe.train.steps} steps (--no-baseline leaves it out)")
+    return out
+
+
+def _for_seed(prepared: Prepared, seed: int) -> Prepared:
+    recipe = prepared.recipe.replace("train", seed=seed).model_copy(update={"seeds": 1})
+    return replace(prepared, recipe=recipe, folder=RunFolder(prepared.folder).seed(seed).path)
+
+
+def _comparable(prepared: Prepared, say: Say) -> bool:
+    """Return whether a baseline is wanted and would differ from the run."""
+    recipe = prepared.recipe
+    if recipe.baseline is False or recipe.method_name == SUPERVISED:
+        return False
+    if not prepared.index.items["val"]:
+        say("no baseline: without validation images the two could not be compared")
+        return False
+    return True
+
+
+def _baseline(prepared: Prepared, arms: list[Arm], say: Say) -> Path:
+    """Return the folder of the matched baseline; where it has to be trained, add it to the arms."""
+    wanted = matched(prepared)
+    named = prepared.recipe.baseline
+    if isinstance(named, str):
+        folder = RunFolder(named)
+        folder.read_metrics()
+        wrong = mismatch(wanted, folder)
+        if wrong:
+            raise ConfigError(
+                f"the baseline does not match: {'; '.join(wrong[:4])}", where=named,
+                todo="leave --baseline out: a matching one is found or trained",
+            )  # fmt: skip
+        return folder.path
+    own = RunFolder(wanted.folder)
+    if own.started:  # this run's own, finished or interrupted
+        arms.append(Arm(wanted))
+        return own.path
+    for folder in _finished_near(prepared.folder):
+        if not mismatch(wanted, folder):
+            say(f"baseline: {folder.path}, trained before on the same data with the same budget and seed")
+            return folder.path
+    arms.append(Arm(wanted))
+    return own.path
+
+
+def matched(prepared: Prepared) -> Prepared:
+    """Return the matched supervised training: same labels, network, budget, seed, precision and supervised loss."""
+    recipe = prepared.recipe
+    sup = recipe.constants().model_dump(mode="json").get("sup")
+    method = {"name": SUPERVISED} | ({} if sup is None else {"sup": sup})
+    data = recipe.data.model_copy(update={"unlabelled": "none"})
+    pools = Pools(prepared.pools.labelled, ())
+    manifest = prepared.manifest | {"unlabelled": 0, "split_hash": pools.hash()}
+    return replace(
+        prepared, recipe=recipe.model_copy(update={"method": method, "data": data, "baseline": False, "seeds": 1}),
+        folder=RunFolder(prepared.folder).baseline.path, pools=pools, manifest=manifest,
+    )  # fmt: skip
+
+
+def mismatch(wanted: Prepared, folder: RunFolder) -> list[str]:
+    """Return in words how a finished run differs from the matched baseline; empty = it can serve as it."""
+    try:
+        stored, manifest, metrics = folder.stored(), folder.manifest(), folder.read_metrics()
+        versions = json.loads(folder.environment.read_text(encoding="utf-8"))
+    except (CheckpointError, OSError, ValueError):
+        return ["it cannot be read"]
+    if metrics.get("method") != SUPERVISED:
+        return [f"its method is {metrics.get('method')!r}, not {SUPERVISED!r}"]
+    if not folder.evaluation.is_file():
+        return ["it was made by an older fewmask: scores of single images are missing"]
+    out = [
+        f"{key} is {theirs!r}, not {ours!r}" for key, ours, theirs in _pairs(wanted.recipe, stored) if ours != theirs
+    ]
+    out += [f"{key} differ" for key in _SAME_DATA if manifest.get(key) != wanted.manifest.get(key)]
+    now = environment()
+    out += [f"{key} differ" for key in ("packages", "fewmask") if versions.get(key) != now[key]]
+    return out
+
+
+def _pairs(recipe: Recipe, stored: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (key, ours, theirs) of every key that must agree."""
+    ours, theirs = dict(leaves(recipe.complete())), dict(leaves(stored))
+    for key in sorted(ours.keys() | theirs.keys()):
+        if key.removeprefix("machine.") in _SAME_MACHINE or not key.startswith(_FREE):
+            yield key, ours.get(key), theirs.get(key)
+
+
+def _finished_near(folder: Path) -> Iterator[RunFolder]:
+    """Yield finished runs that lie beside a run, and the baselines inside them, newest first."""
+    base = folder.parents[1] if folder.parent.name == RunFolder.SEEDS else folder.parent
+    if not base.is_dir():
+        return
+    found = [
+        p.parent for pattern in ("*", "*/baseline", "*/seeds/*/baseline") for p in base.glob(f"{pattern}/metrics.json")
+    ]
+    for path in sorted(found, key=lambda p: (p / "metrics.json").stat().st_mtime, reverse=True):
+        if path != folder:
+            yield RunFolder(path)

@@ -1,0 +1,83 @@
+"""Did the unlabelled images help? The gain of a run over its matched supervised baseline, and one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fewmask.errors import CheckpointError
+from fewmask.ops.interval import SEEDS, Gain, Interval, paired_gain, score_interval, unit
+from fewmask.run.folder import RunFolder
+from fewmask.run.score import Evaluation, load_evaluation
+
+
+def gain_over(
+    ours: Sequence[Evaluation | None], theirs: Sequence[RunFolder], classes: Sequence[str]
+) -> dict[str, Any] | None:
+    """Return ``gain`` of metrics.json, on val; None where it cannot be measured.
+
+    Args:
+        ours: the method's results on val, one a seed.
+        theirs: the baselines' folders, same seeds.
+        classes: names.
+
+    Raises:
+        CheckpointError: a baseline's scores are missing, or of other images.
+    """
+    mine = [e for e in ours if e is not None]
+    if not mine or len(mine) < len(ours):
+        return None
+    others: list[Evaluation] = []
+    for folder in theirs:
+        other = load_evaluation(folder.evaluation, "val")
+        if other is None or other.names != mine[0].names:
+            raise CheckpointError(
+                "the baseline was scored on other images", where=folder.path, todo="train again with --baseline"
+            )
+        others.append(other)
+    gain = paired_gain(np.stack([e.counts for e in mine]), np.stack([e.counts for e in others]), mine[0].groups)
+    if gain is None:
+        return None
+    return {
+        **_rounded(gain.miou, "miou"), "verdict": gain.verdict, "covers": list(gain.covers),
+        "iou": {
+            name: None if part is None else _rounded(part, "gain")
+            for name, part in zip(classes, gain.classes, strict=True)
+        },
+        "text": sentence(gain, len(mine)),
+    }  # fmt: skip
+
+
+def _rounded(interval: Interval, name: str) -> dict[str, float]:
+    return {name: round(interval.value, 4), "low": round(interval.low, 4), "high": round(interval.high, 4)}
+
+
+def sentence(gain: Gain, seeds: int) -> str:
+    """Return the verdict as one sentence for people."""
+    points = gain.miou
+    between = f"95 % interval {points.low:+.1f} to {points.high:+.1f} over {' and '.join(gain.covers)}"
+    if gain.verdict != "not shown":
+        return f"The unlabelled images {gain.verdict}: {points.value:+.1f} mIoU over supervised training ({between})."
+    ahead = "ahead" if points.value >= 0 else "behind"
+    if seeds < SEEDS:
+        count = "one seed" if seeds == 1 else f"{seeds} seeds"
+        return (
+            f"Not shown whether the unlabelled images help: {ahead} by {abs(points.value):.1f} mIoU on this validation "
+            f"set, {count} ({between}); --seeds {SEEDS} can show it."
+        )
+    return (
+        f"Not shown whether the unlabelled images help: {ahead} by {abs(points.value):.1f} mIoU, and the interval "
+        f"includes 0 ({between})."
+    )
+
+
+def interval_of(found: Evaluation | None) -> dict[str, Any] | None:
+    """Return {"low", "high", "covers"} of a score, 95 % over the scored images (or groups); None with fewer than 2."""
+    if found is None:
+        return None
+    interval = score_interval(found.counts, found.groups)
+    if interval is None:
+        return None
+    return {"low": round(interval.low, 4), "high": round(interval.high, 4), "covers": [unit(found.groups)]}

@@ -1,0 +1,187 @@
+"""Run folders as the report sees them, and the HTML files made of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fewmask.engine.files import write_atomic, write_errors
+from fewmask.engine.infer import PROTOCOLS
+from fewmask.errors import CheckpointError, ConfigError
+from fewmask.methods import METHODS, resolve
+from fewmask.report.compare import SUPERVISED, Comparison, compare
+from fewmask.report.html import compare_page, report_page
+from fewmask.report.record import Record, class_names, read_counts, read_log, read_pictures, summed
+from fewmask.run.folder import RunFolder
+
+_MARK = b'<meta name="generator" content="fewmask'
+_HEAD = 2000  # bytes within which a page of ours names its generator
+
+
+def write_report(path: Path, out: Path | None = None) -> Path:
+    """Write the report of a finished run and return the file.
+
+    Args:
+        path: a run folder.
+        out: the file; None = report.html in the folder.
+
+    Raises:
+        CheckpointError: no finished run is there.
+        ConfigError: the file exists and is no page of fewmask.
+        WriteError: the disk refused.
+    """
+    record = read_record(path)
+    target = path / "report.html" if out is None else out
+    _check_target(target)
+    return _write(target, report_page(record))
+
+
+def compare_runs(paths: Sequence[Path]) -> Comparison:
+    """Return finished runs in comparable groups.
+
+    Args:
+        paths: run folders; a run of several seeds stands for its seeds; one that is given twice counts once.
+
+    Raises:
+        CheckpointError: no finished run is in one of them.
+    """
+    return compare(read_record(path) for path in {p.resolve(): p for p in reversed(paths)}.values())
+
+
+def write_comparison(comparison: Comparison, out: Path) -> Path:
+    """Write a comparison as one HTML file and return it.
+
+    Raises:
+        ConfigError: the file exists and is no page of fewmask.
+        WriteError: the disk refused.
+    """
+    _check_target(out)
+    return _write(out, compare_page(comparison))
+
+
+def _check_target(target: Path) -> None:
+    if target.is_dir():
+        raise ConfigError("the output is a folder", where=target, todo="give a file as -o, such as report.html")
+    if target.exists():
+        with write_errors(target), target.open("rb") as file:
+            ours = _MARK in file.read(_HEAD)
+        if not ours:
+            raise ConfigError(
+                "the file exists and is no page of fewmask; nothing is written over", where=target,
+                todo="give another -o",
+            )  # fmt: skip
+
+
+def _write(target: Path, page: bytes) -> Path:
+    with write_errors(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(target, page)
+    return target
+
+
+def read_record(path: Path, label: str = "", depth: int = 2) -> Record:
+    """Return a finished run as the report sees it.
+
+    Args:
+        path: a run folder.
+        label: what to call it beside others; the path where it is empty.
+        depth: how far its baseline, and the runs of its seeds and their baselines, are followed.
+
+    Raises:
+        CheckpointError: no finished run is there, or its metrics.json is damaged.
+    """
+    folder, label, notes = RunFolder(path), label or str(path), list[str]()
+    metrics = folder.read_metrics()
+    if not isinstance(metrics, dict):
+        raise CheckpointError(
+            "metrics.json of the run is no object", where=folder.metrics,
+            todo="remove the file and repeat the run's train command: it scores again",
+        )  # fmt: skip
+    seeds = _seeds(folder, metrics, label, depth, notes)
+    first = seeds[0] if seeds else Record({})  # a folder of several seeds leaves some files to their runs
+    manifest = _mapping(folder.data, first.manifest, notes)
+    log, problem = read_log(folder.log)
+    notes += [problem] if problem and not seeds else []
+    counts, problem = read_counts(folder.evaluation, len(class_names(manifest, metrics)))
+    notes += [problem] if problem else []
+    title, paper = _method(metrics)
+    return Record(
+        metrics, _mapping(folder.config, first.recipe, notes), manifest,
+        _mapping(folder.environment, first.environment, notes), log, counts or summed([s.counts for s in seeds]),
+        read_pictures(folder.pictures), _text(folder.next_steps), title, paper, _protocol(metrics), label, seeds,
+        _baseline(folder, metrics, seeds, depth, notes), notes,
+    )  # fmt: skip
+
+
+def _seeds(folder: RunFolder, metrics: dict[str, Any], label: str, depth: int, notes: list[str]) -> list[Record]:
+    """Return the runs of all seeds, or none: a part of them would give another mean than the one that is told."""
+    several = metrics.get("seeds")
+    if not isinstance(several, list) or len(several) < 2 or not depth:
+        return []
+    try:
+        return [read_record(folder.seed(n).path, f"{label}/seeds/{n}", depth - 1) for n in several]
+    except CheckpointError as error:
+        notes.append(f"the runs of the seeds are not complete ({error.what}: {Path(error.where).name})")
+        return []
+
+
+def _baseline(
+    folder: RunFolder, metrics: dict[str, Any], seeds: Sequence[Record], depth: int, notes: list[str]
+) -> Record | None:
+    """Return the matched supervised run; of several seeds all of theirs, if there are as many."""
+    named = metrics.get("baseline_run")
+    if seeds and not named:
+        each = [s.baseline for s in seeds if s.baseline is not None]
+        return Record({"method": SUPERVISED}, seeds=each) if len(each) == len(seeds) else None
+    if not isinstance(named, str) or not named or not depth:
+        return None
+    try:
+        return read_record(folder.path / named, "baseline", depth - 1)
+    except CheckpointError as error:
+        notes.append(f"the baseline's run cannot be read, so its curve is not shown ({error.what})")
+        return None
+
+
+def _mapping(file: Path, instead: Mapping[str, Any], notes: list[str]) -> Mapping[str, Any]:
+    """Return a YAML or JSON file as a mapping; ``instead``, and a note if that is empty, where it is not there."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        tree = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+    except FileNotFoundError:
+        notes += [] if instead else [f"{file.name} is not there"]
+        return instead
+    except (OSError, ValueError, yaml.YAMLError):
+        tree = None
+    if isinstance(tree, dict):
+        return tree
+    notes.append(f"{file.name} cannot be read")
+    return {}
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _method(metrics: dict[str, Any]) -> tuple[str, str]:
+    """Return title and paper of a method of ours; code of others is not imported for a report."""
+    name = metrics.get("method")
+    if name not in METHODS:
+        return "", ""
+    method = resolve(name)
+    return method.title, method.paper
+
+
+def _protocol(metrics: dict[str, Any]) -> str:
+    protocol = PROTOCOLS.get(str(metrics.get("protocol")))
+    if protocol is None:
+        return ""
+    if protocol.window is None:
+        return "the whole image in one forward pass" + (", averaged with its mirror image" if protocol.flip else "")
+    return f"a sliding window of {protocol.window} pixels, stride {protocol.stride}, border {protocol.border}"

@@ -1,0 +1,244 @@
+"""The pages in a real browser: nothing is loaded, nothing is complained about, nothing scrolls sideways.
+
+The browser is driven over its debugging pipe (file descriptors 3 and 4), which needs no package and no port.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from fewmask.run.report import compare_runs, write_comparison, write_report
+from fixtures_run import write_compared, write_run
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+ATTACKS = [
+    "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}", "a'b\"c&amp;", "\u202eevil",
+    "x" * 120, "</style><style>body{display:none}", "</title>", "javascript:alert(1)",
+]  # fmt: skip
+
+# The contrast of every piece of text with what lies below it, by WCAG; text over pictures is not looked at.
+CONTRAST = """
+(() => {
+  const parse = c => {
+    const [r, g, b, a] = (c.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
+    return [r, g, b, a === undefined ? 1 : a];
+  };
+  const over = (top, low) => top.slice(0, 3).map((v, i) => v * top[3] + low[i] * (1 - top[3])).concat(1);
+  const light = c => {
+    const [r, g, b] = c.map(v => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = e => {
+    const layers = [];
+    for (; e; e = e.parentElement) layers.push(parse(getComputedStyle(e).backgroundColor));
+    return layers.reverse().reduce((low, top) => over(top, low), [255, 255, 255, 1]);
+  };
+  const bad = [];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  let seen = 0;
+  while (walk.nextNode()) {
+    const e = walk.currentNode.parentElement;
+    if (!walk.currentNode.data.trim() || !e.checkVisibility() || e.closest('svg')) continue;
+    const low = ground(e), top = over(parse(getComputedStyle(e).color), low);
+    const [a, b] = [light(top), light(low)].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    seen += 1;
+    if (ratio < 4.5) bad.push(`${ratio.toFixed(2)} ${e.tagName}.${e.className}: ${walk.currentNode.data.trim().slice(0, 40)}`);
+  }
+  return {seen, bad};
+})()
+"""
+
+# What sticks out of the page, left out what scrolls inside a container of its own.
+SIDEWAYS = """
+(() => {
+  const wide = document.documentElement.scrollWidth, view = document.documentElement.clientWidth;
+  const out = [...document.body.querySelectorAll('*')].filter(e => {
+    const box = e.getBoundingClientRect();
+    return box.width > 0 && box.right > view + 1 && !e.closest('.scroll, pre');
+  }).map(e => `${e.tagName}.${e.className}`);
+  return {wide, view, out: out.slice(0, 8)};
+})()
+"""
+
+
+class Browser:
+    """A headless browser with one tab."""
+
+    def __init__(self, executable: str, profile: Path) -> None:
+        to_browser, from_us = os.pipe()
+        from_browser, to_us = os.pipe()
+        inputs = [to_browser, to_us]
+
+        def descriptors() -> None:  # the browser reads 3 and writes 4; both may be in the way of the pipes
+            copies = [os.dup(os.dup(os.dup(fd))) for fd in inputs]
+            os.dup2(copies[0], 3)
+            os.dup2(copies[1], 4)
+
+        command = [
+            executable, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+            f"--user-data-dir={profile}", "about:blank",
+        ]  # fmt: skip
+        with (profile.parent / "browser.log").open("w") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, close_fds=False, preexec_fn=descriptors
+            )
+        os.close(to_browser)
+        os.close(to_us)
+        self._out, self._in = from_us, from_browser
+        self._rest, self._number, self.events = b"", 0, []
+        target = next(t for t in self.ask("Target.getTargets")["targetInfos"] if t["type"] == "page")
+        self.session = self.ask("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.tab(f"{domain}.enable")
+
+    def ask(self, method: str, session: str | None = None, **params):
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": params} | ({"sessionId": session} if session else {})
+        os.write(self._out, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._read()
+            if answer.get("id") == self._number:
+                assert "error" not in answer, answer
+                return answer["result"]
+            self.events.append(answer)
+
+    def tab(self, method: str, **params):
+        return self.ask(method, self.session, **params)
+
+    def _read(self):
+        while b"\0" not in self._rest:
+            part = os.read(self._in, 1 << 20)
+            assert part, "the browser has ended"
+            self._rest += part
+        message, _, self._rest = self._rest.partition(b"\0")
+        return json.loads(message)
+
+    def open(self, page: Path, width: int, dark: bool = False, height: int = 900) -> None:
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.tab("Emulation.setEmulatedMedia", features=[scheme])
+        self.tab(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        self.events.clear()
+        self.tab("Page.navigate", url=page.absolute().as_uri())
+        end = time.monotonic() + 30
+        while self.evaluate("document.readyState + location.protocol") != "completefile:":
+            assert time.monotonic() < end, "the page does not load"
+            time.sleep(0.02)
+        self.evaluate("Promise.all([...document.images].map(i => i.decode()))")
+
+    def evaluate(self, expression: str):
+        found = self.tab("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def complaints(self) -> list[str]:
+        """Return what the page wrote to the console, raised, or was blocked from."""
+        kinds = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Page.javascriptDialogOpening")
+        return [json.dumps(e["params"])[:400] for e in self.events if e.get("method") in kinds]
+
+    def requests(self) -> list[str]:
+        """Return the addresses that were asked for, without what the page holds itself."""
+        asked = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
+        return [url for url in asked if not url.startswith("data:")]
+
+    def shot(self, target: Path) -> None:
+        taken = self.tab("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        target.write_bytes(base64.b64decode(taken["data"]))
+
+    def close(self) -> None:
+        try:
+            self.ask("Browser.close")
+            self.process.wait(10)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            os.close(self._out)
+            os.close(self._in)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    executable = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if executable is None:
+        pytest.skip(f"NO BROWSER: none of {', '.join(BROWSERS)} is on PATH, so the pages were not opened")
+    made = Browser(executable, tmp_path_factory.mktemp("browser") / "profile")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Pages of 2, 9 hostile and 150 classes, of an old run, and a comparison."""
+    base = tmp_path_factory.mktemp("pages")
+    write_compared(base / "two", ["background", "vessel"], verdict="not shown")
+    write_compared(base / "hostile", ATTACKS, vanished=[3], absent=[5], verdict="hurt")
+    write_compared(base / "many", [f"class number {n}" for n in range(150)], vanished=[7, 80], absent=[11])
+    write_run(base / "old", ["a", "b", "c"], new=False)
+    names = ["two", "hostile", "many", "old"]
+    found = {name: write_report(base / name) for name in names}
+    comparison = compare_runs([base / "hostile", base / "hostile/baseline", base / "two", base / "many"])
+    return found | {"compare": write_comparison(comparison, base / "compare.html")}
+
+
+PAGES = ("two", "hostile", "many", "old", "compare")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_loads_nothing_and_complains_about_nothing(browser, pages, name, dark):
+    browser.open(pages[name], 1400, dark)
+    assert browser.complaints() == []
+    assert browser.requests() == [pages[name].absolute().as_uri()]
+    assert browser.evaluate("document.scripts.length") == 0
+    assert browser.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
+    found = browser.evaluate(CONTRAST)
+    assert found["seen"] > 50 and found["bad"] == []
+
+
+@pytest.mark.parametrize("width", [380, 700, 1400])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_does_not_scroll_sideways(browser, pages, name, width):
+    browser.open(pages[name], width)
+    found = browser.evaluate(SIDEWAYS)
+    assert found["view"] == width and found["wide"] == width and found["out"] == [], found
+    inner = "Math.max(...[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth))"
+    if width == 380:  # or the test would not see a container that lets its table out
+        assert browser.evaluate(inner) > 0
+
+
+def test_hostile_names_stay_text(browser, pages):
+    browser.open(pages["hostile"], 1400)
+    text = browser.evaluate("document.body.textContent")
+    for name in ATTACKS:
+        assert name in text
+    assert "7 * 7" in text and "49" not in browser.evaluate("document.querySelector('.classes').tHead.textContent")
+    assert browser.evaluate("document.querySelectorAll('script, [onerror], a[href^=\"javascript\"]').length") == 0
+    assert browser.evaluate("document.querySelectorAll('style').length") == 1
+
+
+def test_the_browser_test_sees_faults(browser, tmp_path):
+    """A page with every fault that is looked for is caught."""
+    page = tmp_path / "faulty.html"
+    page.write_text(
+        "<!doctype html><title>x</title><body style='margin:0'><img src='http://127.0.0.1:9/x.png' alt=''>"
+        "<p style='width:900px;color:#999;background:#fff'>grey</p><script>console.error('no')</script>"
+    )
+    browser.open_faulty = None
+    with pytest.raises(AssertionError):  # the picture cannot be decoded
+        browser.open(page, 380)
+    assert browser.complaints() and any("127.0.0.1" in url for url in browser.requests())
+    found = browser.evaluate(SIDEWAYS)
+    assert found["wide"] > 380 and found["out"]
+    assert browser.evaluate(CONTRAST)["bad"]
