@@ -42,7 +42,7 @@ class Experiment:
 
     def recipe(self, folder: str) -> dict[str, Any]:
         """Return the complete recipe, on a data folder."""
-        return read_recipe(None, self.keys | {"data.dir": folder}).complete()
+        return read_recipe(None, self.keys | {"data.dir": folder, "baseline": False}).complete()
 
     @property
     def method(self) -> str:
@@ -51,6 +51,7 @@ class Experiment:
     def config_key(self) -> str:
         """Hash of what is run, without the code that runs it; places on this machine do not count."""
         recipe = self.recipe(self.data)
+        del recipe["baseline"], recipe["seeds"]  # a study spells its arms out
         for name in ("devices", "workers", "cache_mb"):
             del recipe["machine"][name]
         for name in ("log_every", "save_every"):
