@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from benchmarks.experiments.source import source_hash
+from fewmask.data.scenes import write_scenes
 from fewmask.recipe import read_recipe
 
 HERE = Path(__file__).parent
@@ -86,9 +87,12 @@ def _expand(name: str, tree: dict[str, Any]) -> Iterator[Experiment]:
 
 
 def data_folder(name: str, scratch: Path) -> Path:
-    """Return a folder that shows a data set of ``SHARED`` with the roles of ``data/NAME.yaml``: links, no copies."""
+    """Return the folder of ``data/NAME.yaml``: links into a data set of ``SHARED`` with other roles, or scenes."""
     spec = yaml.safe_load((HERE / "data" / f"{name}.yaml").read_text(encoding="utf-8"))
-    source, folder = SHARED / spec["source"], scratch / "data" / name
+    folder = scratch / "data" / name
+    if "scenes" in spec:
+        return write_scenes(folder, **spec["scenes"])
+    source = SHARED / spec["source"]
     if not source.is_dir():
         raise SystemExit(f"no data set at {source}: set FEWMASK_SHARED")
     folder.mkdir(parents=True, exist_ok=True)
