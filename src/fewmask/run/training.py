@@ -15,6 +15,7 @@ from fewmask.engine.checkpoint import Store
 from fewmask.engine.evaluate import Pictures
 from fewmask.engine.learner import Learner
 from fewmask.engine.log import MetricsLog, TensorBoardLog, tensorboard_available
+from fewmask.engine.monitor import Monitor
 from fewmask.engine.progress import Reporter
 from fewmask.engine.signals import StopRequest
 from fewmask.engine.train import Progress, Surroundings, fit
@@ -89,6 +90,12 @@ def _train(arm: Arm, whole_run: Prepared, fabric: Any, stack: ExitStack, say: No
     if board is not None:
         stack.callback(board.close)
     reporter = stack.enter_context(Reporter(recipe.train.steps, done.step, say, visible=first))
+    monitor = Monitor(prepared.index.classes, prepared.task.frequency, reporter.message)
+
+    def report(record: dict[str, Any]) -> None:
+        reporter.record(record)
+        monitor.record(record)
+
     around = Surroundings(
         batches=lambda start, stop: batches(dataset, start, stop, machine.workers or 0, device.type == "cuda"),
         prepare=lambda raw: to_device(raw, device, mean, std, prepared.layout.channels_last),
@@ -97,7 +104,7 @@ def _train(arm: Arm, whole_run: Prepared, fabric: Any, stack: ExitStack, say: No
         tensorboard=board,
         stop=stack.enter_context(StopRequest()), barrier=fabric.barrier,
         agree=learner.any_rank,
-        report=reporter.record,
+        report=report,
     )  # fmt: skip
     if title:
         say(title)

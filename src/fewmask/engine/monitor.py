@@ -1,0 +1,63 @@
+"""Watches pseudo-labels while a run trains, and says early when they collapse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+_MEMORY = 0.9  # of the moving averages, a logged record: a batch holds few images, and rare classes come and go
+_PATIENCE = 20  # records before anything is said
+_VANISHED = 0.1  # of a class's share among the labelled pixels
+_TAKEN_OVER = 0.25  # more of all pixels than among the labelled ones
+_STARVED = 0.01  # share of kept pixels
+
+
+class Monitor:
+    """Compares the classes of the pseudo-labels with those of the labelled pixels; each finding is said once.
+
+    Args:
+        names: of the classes.
+        prior: share of each class among the labelled pixels; None = unknown, only the kept share is watched.
+        say: receives a sentence for each finding.
+    """
+
+    def __init__(self, names: Sequence[str], prior: Sequence[float] | None, say: Callable[[str], None]) -> None:
+        self._names, self._prior, self._say = names, prior, say
+        self._records = 0
+        self._pseudo: list[float] | None = None
+        self._kept: float | None = None
+        self._said: set[str] = set()
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Take one record of the log."""
+        if "kept" not in record:
+            return
+        self._records += 1
+        self._kept = _average(self._kept, record["kept"])
+        shares = record.get("pseudo")
+        if shares is not None and sum(shares) > 0:
+            before = self._pseudo or [None] * len(shares)
+            self._pseudo = [_average(b, s) for b, s in zip(before, shares, strict=True)]
+        if self._records >= _PATIENCE:
+            self._check(record["step"])
+
+    def _check(self, step: int) -> None:
+        if self._kept is not None and self._kept < _STARVED:
+            self._warn("", step, f"{self._kept:.1%} of the unlabelled pixels train: lower the threshold")
+        if self._prior is None or self._pseudo is None:
+            return
+        for name, prior, share in zip(self._names, self._prior, self._pseudo, strict=True):
+            shares = f"{share:.2%} of the pseudo-labels, {prior:.2%} of the labelled pixels"
+            if share < _VANISHED * prior:
+                self._warn(name, step, f"class {name!r} vanishes from the pseudo-labels ({shares})")
+            elif share > prior + _TAKEN_OVER:
+                self._warn(name, step, f"class {name!r} takes over the pseudo-labels ({shares})")
+
+    def _warn(self, key: str, step: int, text: str) -> None:
+        if key not in self._said:
+            self._said.add(key)
+            self._say(f"WARNING: step {step}: {text}")
+
+
+def _average(before: float | None, now: float) -> float:
+    return now if before is None else _MEMORY * before + (1 - _MEMORY) * now
