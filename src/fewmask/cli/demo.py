@@ -27,32 +27,35 @@ def demo(
 ) -> None:
     """Example: fewmask demo
 
-    Makes a folder of small scenes, few of them with masks, and trains on it without and with the others: minutes on
-    two cores, no download. The same command again continues, or shows the table at once.
+    Makes a folder of small scenes, few of them with masks, trains on it without and with the others, and shows what
+    that brought: minutes on two cores, no download. The same command again continues, or shows the table at once.
     """
-    from fewmask.demo import METHODS, STEPS, demonstrate
+    from fewmask.demo import LABELLED, STEPS, UNLABELLED, demonstrate
 
-    runs = demonstrate(out, steps=STEPS if steps is None else steps, seed=seed, settings=settings or (), say=say)
-    _table(runs, METHODS)
-    for run in runs.values():
-        print(f"pictures (image | truth | prediction): {run.folder.pictures}")
-    last = list(runs.values())[-1].path
+    run = demonstrate(out, steps=STEPS if steps is None else steps, seed=seed, settings=settings or (), say=say)
+    metrics = run.metrics
+    few = f"{LABELLED} masks"
+    rows = [] if metrics["baseline"] is None else [("supervised", few, metrics["baseline"])]
+    rows.append((metrics["method"], f"{few}, {UNLABELLED} images without", metrics))
+    _table(rows)
+    if metrics["gain"] is not None:
+        print(metrics["gain"]["text"])
+    print(f"pictures (image | truth | prediction): {run.folder.pictures}")
     print("next:")
     for words in (
-        ["predict", last, out / "data" / "images" / "test", "-o", out / "masks"],
-        ["evaluate", last, "--split", "test"],
+        ["predict", run.path, out / "data" / "images" / "test", "-o", out / "masks"],
+        ["evaluate", run.path, "--split", "test"],
     ):
         print("  fewmask " + shlex.join(map(str, words)))
     print("  fewmask check YOUR_FOLDER; fewmask train YOUR_FOLDER")
 
 
-def _table(runs: dict[str, Any], sources: dict[str, str]) -> None:
+def _table(rows: list[tuple[str, str, dict[str, Any]]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table("method", "learned from", "val", "test", title="mIoU in percent after the last step")
-    for name, run in runs.items():
-        m = run.metrics
-        scores = ("not measured" if m[role]["miou"] is None else f"{m[role]['miou']:.2f}" for role in ("val", "test"))
-        table.add_row(name, sources[name], *scores)
+    for name, source, scores in rows:
+        found = ("not measured" if scores[r]["miou"] is None else f"{scores[r]['miou']:.2f}" for r in ("val", "test"))
+        table.add_row(name, source, *found)
     Console().print(table)
