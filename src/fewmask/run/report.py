@@ -49,7 +49,10 @@ def compare_runs(paths: Sequence[Path]) -> Comparison:
     Raises:
         CheckpointError: no finished run is in one of them.
     """
-    return compare(read_record(path) for path in {p.resolve(): p for p in reversed(paths)}.values())
+    once: dict[Path, Path] = {}
+    for path in paths:
+        once.setdefault(path.resolve(), path)
+    return compare(read_record(path) for path in once.values())
 
 
 def write_comparison(comparison: Comparison, out: Path) -> Path:
@@ -123,7 +126,7 @@ def _seeds(folder: RunFolder, metrics: dict[str, Any], label: str, depth: int, n
     if not isinstance(several, list) or len(several) < 2 or not depth:
         return []
     try:
-        return [read_record(folder.seed(n).path, f"{label}/seeds/{n}", depth - 1) for n in several]
+        return [read_record(folder.seed(int(n)).path, f"{label}/seeds/{n}", depth - 1) for n in several]
     except CheckpointError as error:
         notes.append(f"the runs of the seeds are not complete ({error.what}: {Path(error.where).name})")
         return []

@@ -1,0 +1,109 @@
+"""``fewmask report`` and ``fewmask compare``: what one shows to others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fewmask.cli.train import say
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("report", no_args_is_help=True)(report)
+    app.command("compare", no_args_is_help=True)(compare)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Default: report.html in the run folder.")
+    ] = None,
+) -> None:
+    """Example: fewmask report runs/photos-fixmatch-001
+
+    Writes one HTML file that opens anywhere, without a network: verdict, scores, curves, classes, pictures.
+    """
+    from fewmask.run.report import write_report
+
+    print(write_report(run, out))
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished runs.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one object on stdout.")] = False,
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="Also write an HTML file.")] = None,
+) -> None:
+    """Example: fewmask compare runs/photos-* -o comparison.html
+
+    Averages the seeds of a configuration. Runs on other data, other masks or another protocol stand in tables of
+    their own.
+    """
+    from fewmask.engine.files import json_text
+    from fewmask.report.compare import as_json as for_machines
+    from fewmask.run.report import compare_runs, write_comparison
+
+    comparison = compare_runs(runs)
+    written = write_comparison(comparison, out) if out is not None else None
+    if as_json:
+        print(json_text(for_machines(comparison), indent=2))
+    else:
+        _print(comparison)
+    if written is not None:
+        say(f"written: {written}")
+
+
+def _print(comparison: Any) -> None:
+    from rich.console import Console
+
+    from fewmask.report.text import clean
+
+    console = Console(highlight=False)
+    for group in comparison.groups:
+        console.print(_scores(group))
+        if (classes := _classes(group)) is not None:
+            console.print(classes)
+    for note in comparison.notes:
+        say(clean(note))
+
+
+def _scores(group: Any) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    from fewmask.report.compare import gain, score
+    from fewmask.report.html import mean_sd, title
+    from fewmask.report.text import clean
+
+    heads = ("configuration", "seeds", "val last", "val best", "test last", "test best", "gain on val")
+    table = Table(*heads, title=Text(f"{clean(title(group))}: mIoU in percent, mean ± sd"), title_justify="left")
+    for row in group.rows:
+        gained = gain(row, group)
+        cells = [mean_sd(score(row, role, which)) for role in ("val", "test") for which in ("last", "best")]
+        moved = mean_sd(gained["val"], sign=True) if gained else ""
+        seeds = ", ".join(map(str, row.seeds))
+        table.add_row(*(Text(clean(cell)) for cell in (row.name, seeds, *cells, moved)))
+    return table
+
+
+def _classes(group: Any, most: int = 40) -> Any:
+    """Return the IoU of each class on val, else test; None where a terminal would not hold them."""
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    from fewmask.report.compare import class_scores
+    from fewmask.report.text import clean, number
+
+    role = "val" if any(r.metrics.get("val") for row in group.rows for r in row.records) else "test"
+    columns = [class_scores(row, role) for row in group.rows]
+    names = group.first.classes
+    if len(names) > most:
+        say(f"{len(names)} classes: -o FILE and --json hold their IoU")
+        return None
+    heads = (Column(Text(clean(row.name))) for row in group.rows)
+    table = Table("class", *heads, title=f"IoU on {role}, last checkpoint", title_justify="left")
+    for name in names:
+        table.add_row(Text(clean(name)), *(number(column[name]["mean"]) for column in columns))
+    return table

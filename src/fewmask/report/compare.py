@@ -1,0 +1,263 @@
+"""Runs side by side: only what is comparable stands in one table, and seeds of one configuration are averaged."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fewmask.report.record import Record, get, is_number
+
+_SCORES = {"last": (), "best": ("best",)}
+_ROLES = ("val", "test")
+SUPERVISED = "supervised"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration, run with one or more seeds.
+
+    Attributes:
+        name: the method, and what distinguishes it from other rows of that method.
+        records: one a seed, ordered by seed.
+    """
+
+    name: str
+    records: Sequence[Record]
+
+    @property
+    def seeds(self) -> list[Any]:
+        """Seeds, in the order of ``records``; an averaged run whose seeds are gone stands for all of its own."""
+        return [seed for r in self.records for seed in _seeds(r)]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that may be compared: the same data, labelled images and protocol.
+
+    Attributes:
+        rows: configurations.
+        key: data hash, protocol, names of the labelled images, classes.
+    """
+
+    rows: Sequence[Row]
+    key: tuple[Any, ...]
+
+    @property
+    def first(self) -> Record:
+        """Any of its records: they share the data."""
+        return self.rows[0].records[0]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All groups, and what has to be said about them."""
+
+    groups: Sequence[Group]
+    notes: Sequence[str]
+
+
+def compare(records: Iterable[Record]) -> Comparison:
+    """Return runs in comparable groups, seeds of a configuration in one row.
+
+    Args:
+        records: runs with labels; one of several seeds stands for its seeds.
+    """
+    single: list[Record] = [part for record in records for part in (record.seeds or (record,))]
+    notes: list[str] = []
+    groups: dict[tuple[Any, ...], dict[str, list[list[Record]]]] = {}
+    for record in single:
+        key = _group_key(record)
+        if key[0] is None:
+            notes.append(f"{record.label}: its data are not recorded, so it stands alone")
+            key = (record.label, *key)
+        _place(groups.setdefault(key, {}).setdefault(identity(record), []), record, notes)
+    if len(groups) > 1:
+        notes.append(
+            f"{len(groups)} groups: data, labelled images or protocol differ, so scores of different groups do not "
+            "compare"
+        )
+    made = []
+    for key, configurations in groups.items():
+        parts = [sorted(part, key=_by_seed) for parts in configurations.values() for part in parts]
+        made.append(Group([Row(n, p) for n, p in zip(_names(parts), parts, strict=True)], key))
+        beside = [r for part in parts for r in part if r.metrics.get("baseline_run")]
+        if beside and all(r.metrics.get("method") != SUPERVISED for part in parts for r in part):
+            notes.append(f"no gain without a supervised run: add the baseline of {beside[0].label} to the runs")
+    return Comparison(made, list(dict.fromkeys(notes)))
+
+
+def _place(parts: list[list[Record]], record: Record, notes: list[str]) -> None:
+    """Add a record to a row of its configuration; a seed that is there already opens another: it is no new draw."""
+    for part in parts:
+        taken = {seed for r in part for seed in _seeds(r)}
+        averaged = len(_seeds(record)) > 1 or any(len(_seeds(r)) > 1 for r in part)
+        if not averaged and taken.isdisjoint(_seeds(record)):
+            part.append(record)
+            return
+    if parts:
+        notes.append(f"{record.label} repeats a seed of the same configuration, so it has a row of its own")
+    parts.append([record])
+
+
+def _group_key(record: Record) -> tuple[Any, ...]:
+    names = record.manifest.get("labelled_names")
+    labelled = tuple(sorted(map(str, names))) if isinstance(names, list) else record.metrics.get("labelled")
+    return record.manifest.get("data_hash"), str(record.metrics.get("protocol")), labelled, tuple(record.classes)
+
+
+def identity(record: Record) -> str:
+    """Return what makes two runs the same configuration but for the seed, as text.
+
+    Where the data lie and how the labelled images were named does not matter inside a group: hashes say what was used.
+    """
+    return json.dumps(dict(_settings(record)), sort_keys=True, default=str)
+
+
+def _settings(record: Record) -> list[tuple[str, Any]]:
+    free = {
+        "train.seed", "machine.devices", "machine.workers", "machine.cache_mb", "machine.channels_last", "data.dir",
+        "data.labelled", "data.unlabelled", "data.split_seed", "data.group_by", "train.save_every", "train.log_every",
+        "seeds", "baseline",
+    }  # fmt: skip
+    tree = record.recipe or {"method": {"name": record.metrics.get("method")}, "steps": record.metrics.get("steps")}
+    leaves = [(key, value) for key, value in _leaves(tree) if key not in free]
+    return [*leaves, ("split", record.manifest.get("split_hash"))]
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _seeds(record: Record) -> list[Any]:
+    several = record.metrics.get("seeds")
+    return several if isinstance(several, list) and len(several) > 1 else [record.metrics.get("seed")]
+
+
+def _by_seed(record: Record) -> tuple[int, str]:
+    seed = record.metrics.get("seed")
+    return (seed, "") if isinstance(seed, int) else (0, str(seed))
+
+
+def _names(parts: Sequence[Sequence[Record]], limit: int = 3) -> list[str]:
+    """Return the method of each row; rows of one method add the settings in which they differ."""
+    names = []
+    for part in parts:
+        own = dict(_settings(part[0]))
+        rivals = [dict(_settings(p[0])) for p in parts if p is not part and p[0].method == part[0].method]
+        keys = sorted({k for other in rivals for k in own.keys() | other.keys() if own.get(k) != other.get(k)})
+        told = [f"{key}={own.get(key)}" for key in keys[:limit]] + ([f"{len(keys) - limit} more"] * (len(keys) > limit))
+        if rivals and not keys:
+            told = [part[0].label]
+        names.append(", ".join([part[0].method, *told]))
+    return [f"{n} ({parts[i][0].label})" if names.count(n) > 1 else n for i, n in enumerate(names)]
+
+
+def stat(values: Iterable[Any]) -> dict[str, Any]:
+    """Return {"mean", "sd", "n", "values"}; what was not measured does not count, one value has no deviation."""
+    known = [float(v) for v in values if is_number(v)]
+    return {
+        "mean": statistics.fmean(known) if known else None, "sd": statistics.stdev(known) if len(known) > 1 else None,
+        "n": len(known), "values": known,
+    }  # fmt: skip
+
+
+def score(row: Row, role: str, which: str) -> dict[str, Any]:
+    """Return the mIoU of a row over its seeds, as ``stat`` does."""
+    found = stat(get(r.metrics, *_SCORES[which], role, "miou") for r in row.records)
+    only = row.records[0].metrics
+    if len(row.records) == 1 and len(_seeds(row.records[0])) > 1:  # averaged when it was run; its seeds are not here
+        n = len(_seeds(row.records[0])) if found["n"] else 0
+        spread = get(only, "spread", role) if which == "last" else None
+        found |= {"n": n, "sd": spread if is_number(spread) else None}
+    return found
+
+
+def class_scores(row: Row, role: str) -> dict[str, dict[str, Any]]:
+    """Return class → {"mean", "sd", "n"} of the last checkpoint."""
+    out = {}
+    for name in row.records[0].classes:
+        found = stat(get(r.metrics, role, "iou", name) for r in row.records)
+        out[name] = {key: found[key] for key in ("mean", "sd", "n")}
+    return out
+
+
+def gain(row: Row, group: Group) -> dict[str, Any] | None:
+    """Return the gain of the last checkpoint to the matched supervised row over the seeds that both have.
+
+    Matched: the same network, weights and steps; of several the one that differs in the fewest settings.
+
+    Returns:
+        {"to", "seeds", "val": stat, "test": stat}, or None where there is no such row or the row is one itself.
+    """
+    if row.records[0].metrics.get("method") == SUPERVISED:
+        return None
+    rivals = [r for r in group.rows if r.records[0].metrics.get("method") == SUPERVISED and _matches(row, r)]
+    if not rivals:
+        return None
+    rival = min(rivals, key=lambda r: _distance(row, r))
+    pairs = _pairs(row, rival)
+    differences = {
+        role: stat(
+            ours - theirs for a, b in pairs
+            if is_number(ours := get(a.metrics, role, "miou")) and is_number(theirs := get(b.metrics, role, "miou"))
+        )
+        for role in _ROLES
+    }  # fmt: skip
+    return {"to": rival.name, "seeds": [seed for a, _ in pairs for seed in _seeds(a)], **differences}
+
+
+def _pairs(row: Row, rival: Row) -> list[tuple[Record, Record]]:
+    theirs = {tuple(_seeds(r)): r for r in rival.records}
+    return [(r, theirs[tuple(_seeds(r))]) for r in row.records if tuple(_seeds(r)) in theirs]
+
+
+def _matches(row: Row, rival: Row) -> bool:
+    ours, theirs = row.records[0], rival.records[0]
+    same = get(ours.recipe, "model") == get(theirs.recipe, "model")
+    return same and ours.metrics.get("steps") == theirs.metrics.get("steps") and bool(_pairs(row, rival))
+
+
+def _distance(row: Row, rival: Row) -> int:
+    ours, theirs = dict(_settings(row.records[0])), dict(_settings(rival.records[0]))
+    return sum(
+        ours.get(k) != theirs.get(k)
+        for k in ours.keys() | theirs.keys()
+        if not k.startswith("method.") and k != "split"
+    )
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """Return the comparison for machines; see ``docs/report.md``."""
+    return {"groups": [_group_json(g) for g in comparison.groups], "notes": list(comparison.notes)}
+
+
+def _group_json(group: Group) -> dict[str, Any]:
+    first = group.first
+    return {
+        "data": first.data, "data_hash": first.manifest.get("data_hash"),
+        "protocol": first.metrics.get("protocol"), "labelled": first.metrics.get("labelled"),
+        "classes": first.classes, "rows": [_row_json(row, group) for row in group.rows],
+    }  # fmt: skip
+
+
+def _row_json(row: Row, group: Group) -> dict[str, Any]:
+    first = row.records[0].metrics
+    roles = [role for role in _ROLES if any(get(r.metrics, role) for r in row.records)]
+    return {
+        "name": row.name, "method": first.get("method"), "runs": [r.label for r in row.records], "seeds": row.seeds,
+        "steps": first.get("steps"), "unlabelled": first.get("unlabelled"),
+        **{
+            role: {
+                "last": score(row, role, "last"), "best": score(row, role, "best"), "iou": class_scores(row, role),
+            } if role in roles else None
+            for role in _ROLES
+        },
+        "gain": gain(row, group),
+    }  # fmt: skip

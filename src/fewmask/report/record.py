@@ -1,0 +1,200 @@
+"""A finished run as the report sees it: what its files say, and what they do not.
+
+Old runs, and runs of other programs, lack some of the files; none of the readers here fails. What a file lacks is
+left out of the report, and what could not be read is said in it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_PICTURE = re.compile(r"(best|median|worst)-(\d+)-(\d+|nan)-(.*)\.png", re.DOTALL)
+
+KINDS = ("best", "median", "worst")
+"""Which validation images a run draws."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The exact counts behind a score, of one role.
+
+    Attributes:
+        matrix_KK: int64, rows truth, columns prediction.
+        names: of the N images.
+        groups: which group each image belongs to.
+        counts_N3K: int64; hits, pixels of the truth, pixels of the prediction, of each image and class.
+        seeds: how many runs are summed in it.
+    """
+
+    matrix_KK: np.ndarray
+    names: Sequence[str]
+    groups: Sequence[str]
+    counts_N3K: np.ndarray
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file of a run: image, truth and prediction side by side."""
+
+    file: Path
+    kind: str
+    number: int
+    score: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run.
+
+    Attributes:
+        metrics: of ``metrics.json``; the only file that must be there.
+        recipe: ``config.yaml``, or empty.
+        manifest: ``data.yaml``, or empty.
+        environment: ``environment.json``, or empty.
+        log: the lines of ``metrics.jsonl``.
+        counts: of each role that ``evaluation.npz`` holds.
+        pictures: files below ``pictures/``.
+        next_steps: ``NEXT_STEPS.txt``, or empty.
+        title: what people call the method.
+        paper: its reference, or empty.
+        protocol: how an image becomes a prediction, in words, or empty.
+        label: what the run is called beside others.
+        seeds: where several seeds were run, one record each.
+        baseline: the matched supervised run, where it was found.
+        notes: what could not be read.
+    """
+
+    metrics: Mapping[str, Any]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    log: Sequence[Mapping[str, Any]] = ()
+    counts: Mapping[str, Counts] = field(default_factory=dict)
+    pictures: Sequence[Picture] = ()
+    next_steps: str = ""
+    title: str = ""
+    paper: str = ""
+    protocol: str = ""
+    label: str = ""
+    seeds: Sequence[Record] = ()
+    baseline: Record | None = None
+    notes: Sequence[str] = ()
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of their ids."""
+        return class_names(self.manifest, self.metrics)
+
+    @property
+    def logs(self) -> list[Sequence[Mapping[str, Any]]]:
+        """The log of each seed."""
+        return [log for log in ([r.log for r in self.seeds] or [self.log]) if log]
+
+    @property
+    def method(self) -> str:
+        """What people call the method."""
+        return self.title or str(self.metrics.get("method", "unnamed method"))
+
+    @property
+    def data(self) -> str:
+        """Name of the data folder."""
+        root = str(get(self.recipe, "data", "dir") or self.manifest.get("root") or "")
+        return Path(root).name or root or "unnamed data"
+
+
+def get(tree: Any, *path: str) -> Any:
+    """Return what stands at a path of keys, or None where any of them is missing."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def class_names(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+    """Return the class names of a run's data.yaml, else those that its scores name."""
+    named = manifest.get("classes")
+    if isinstance(named, list):
+        return [str(name) for name in named]
+    return [str(name) for role in ("val", "test") for name in get(metrics, role, "iou") or ()][: _scored(metrics)]
+
+
+def _scored(metrics: Mapping[str, Any]) -> int:
+    return len(get(metrics, "val", "iou") or get(metrics, "test", "iou") or ())
+
+
+def read_log(file: Path) -> tuple[list[dict[str, Any]], str]:
+    """Return the lines of a metrics.jsonl that are objects with a step, and a note on others.
+
+    A torn last line is what a killed process leaves, and needs no note.
+    """
+    try:
+        lines = file.read_bytes().split(b"\n")
+    except OSError:
+        return [], f"{file.name} is not there: no curves"
+    records, bad = [], 0
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict) or not is_number(record.get("step")):
+                raise ValueError
+            records.append(record)
+        except ValueError:
+            bad += number < len(lines)
+    return records, f"{bad} lines of {file.name} cannot be read and are left out" if bad else ""
+
+
+def read_counts(file: Path, classes: int) -> tuple[dict[str, Counts], str]:
+    """Return the counts of each role in an evaluation.npz, and a note where it is damaged."""
+    found: dict[str, Counts] = {}
+    if not file.exists():
+        return found, ""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            for role in ("val", "test"):
+                if f"{role}_matrix" not in arrays:
+                    continue
+                parts = [arrays[f"{role}_{part}"] for part in ("matrix", "names", "groups", "counts")]
+                matrix, names, groups, counts = parts
+                expected = ((classes, classes), (len(names),), (len(names),), (len(names), 3, classes))
+                if tuple(part.shape for part in parts) != expected:
+                    return {}, f"{file.name} does not fit the run's {classes} classes and is left out"
+                found[role] = Counts(matrix, names.astype(str).tolist(), groups.astype(str).tolist(), counts)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError):
+        return {}, f"{file.name} cannot be read: no confusions, no support of the classes"
+    return found, ""
+
+
+def summed(each: Sequence[Mapping[str, Counts]]) -> dict[str, Counts]:
+    """Return the counts of several seeds added up, for the roles in which all of them have the same images."""
+    out: dict[str, Counts] = {}
+    for role in each[0] if each else ():
+        found = [counts[role] for counts in each if role in counts]
+        first = found[0]
+        if len(found) == len(each) and all(list(c.names) == list(first.names) for c in found):
+            matrix, counts = sum(c.matrix_KK for c in found), sum(c.counts_N3K for c in found)
+            out[role] = Counts(np.asarray(matrix), first.names, first.groups, np.asarray(counts), len(found))
+    return out
+
+
+def read_pictures(folder: Path) -> list[Picture]:
+    """Return the pictures of a run, best first, by the names that the run gave them."""
+    found = []
+    for file in sorted(folder.glob("*.png")) if folder.is_dir() else ():
+        if named := _PICTURE.fullmatch(file.name):
+            found.append(Picture(file, named[1], int(named[2]), named[3], named[4]))
+    return sorted(found, key=lambda p: (KINDS.index(p.kind), p.number, p.name))
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value of a JSON file is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
