@@ -40,6 +40,7 @@ def demo(
     _table(rows)
     if metrics["gain"] is not None:
         print(metrics["gain"]["text"])
+    print(f"report, opens in any browser: {run.folder.report}")
     print(f"pictures (image | truth | prediction): {run.folder.pictures}")
     print("next:")
     for words in (

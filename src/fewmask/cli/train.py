@@ -126,6 +126,7 @@ def _summary(run: Any) -> None:
     delivered = metrics["delivered"]
     arm = metrics["method"] if delivered["run"] == "method" else "the supervised baseline, which scores better on val"
     say(f"delivered: {arm}, {delivered['checkpoint']} checkpoint (step {delivered['step']})")
+    say(f"report: {run.folder.report}")
     say(f"next: {run.folder.next_steps}")
 
 

@@ -13,12 +13,13 @@ import numpy as np
 from fewmask.engine.files import clean_leftovers, ensure_writable, write_json
 from fewmask.engine.launch import is_first_process, launch, leave
 from fewmask.engine.lock import RunLock
-from fewmask.errors import FewmaskError
+from fewmask.errors import FewmaskError, Interrupted
 from fewmask.recipe import Recipe, read_recipe
 from fewmask.run.arms import Arm, arms_of
 from fewmask.run.folder import RunFolder, choose_folder
 from fewmask.run.model import Model
 from fewmask.run.prepare import Notes, Prepared, Say, confirm, fill, prepare, read_data
+from fewmask.run.report import write_report
 from fewmask.run.seeds import summarise
 from fewmask.run.training import train_arm
 
@@ -124,6 +125,8 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes) -> Run:
             if folder.started and folder.finished:
                 confirm(asked, folder, say)
                 run = Run(folder.path)
+                if not folder.report.exists():  # killed after metrics.json, or removed
+                    write_report(folder.path)
                 say(f"{folder.path} is already finished")
                 say.release()
                 return run
@@ -137,9 +140,17 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes) -> Run:
         stack.callback(leave)
         for n, arm in enumerate(arms, start=1):
             if not fabric.broadcast(RunFolder(arm.prepared.folder).finished):
-                train_arm(arm, prepared, fabric, say, title=_title(arm, n, arms))
-        if first and prepared.recipe.seeds > 1:
-            summarise(prepared, arms)
+                who = train_arm(arm, prepared, fabric, say, title=_title(arm, n, arms))
+                if who and n < len(arms):
+                    raise Interrupted(
+                        f"stopped by {who} after training {n} of {len(arms)}", where="the state is saved",
+                        todo="run the same command again to continue",
+                    )  # fmt: skip
+        say.release()  # where every training was finished before
+        if first:
+            if prepared.recipe.seeds > 1:
+                summarise(prepared, arms)
+            write_report(prepared.folder)
         fabric.barrier()
         return Run(prepared.folder)
 
