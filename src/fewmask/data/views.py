@@ -19,6 +19,9 @@ from fewmask.config import Config
 from fewmask.ops.rng import Draws
 
 
+_BLUR_CROP = 321  # smallest crop side of the published code, pixels
+
+
 class Augment(Config):
     """Augmentation constants; the defaults are UniMatch's (CVPR 2023), which most code bases share.
 
@@ -30,7 +33,8 @@ class Augment(Config):
         brightness, contrast, saturation: factor U(max(0, 1-v), 1+v).
         hue: shift U(-v, v) of the colour circle.
         grey: probability of dropping colour.
-        blur: probability of Gaussian blur, sigma U(0.1, 2) pixels.
+        blur: probability of Gaussian blur, sigma U(0.1, 2) pixels; on crops smaller than UniMatch's, whose sides are
+            321 pixels or more, as many times less: the same sigma would wipe out what tells small things apart.
     """
 
     scale: tuple[float, ...] = (0.5, 2.0)
@@ -139,7 +143,7 @@ def photometry(image_CHW: Tensor, draws: Draws, cfg: Augment) -> Tensor:
     if draws.chance(cfg.grey):
         image = F.rgb_to_grayscale(image, num_output_channels=3)
     if draws.chance(cfg.blur):
-        sigma = draws.uniform(0.1, 2.0)
+        sigma = draws.uniform(0.1, 2.0) * min(1.0, min(image.shape[-2:]) / _BLUR_CROP)
         reach = max(1, round(3 * sigma))
         # reflection needs more pixels than it mirrors
         reach = min(reach, image.shape[-1] - 1, image.shape[-2] - 1)
