@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -118,6 +120,71 @@ def test_moving_average_labels() -> None:
     assert teacher.gradient(out["unsup"]) == [[0.0] * 3] * 9
 
 
+# --- one threshold a class ---------------------------------------------------------------------------------------
+
+# of the weak codes 2-5 the labels are 0, 1, 2, 0 with confidence .97, .96, .9, .4
+
+
+def unlabelled_row(weak: list[int], strong: list[int], valid: list[int] | None = None) -> Batch:
+    """Return one labelled and one unlabelled image of a single row."""
+    row = items([[weak]], [[strong]], kinds=("weak", "strong"), valid=None if valid is None else [[valid]])
+    return {"l": items([[[0] * len(weak)]], mask=[[[0] * len(weak)]]), "u": row}
+
+
+@pytest.mark.parametrize(
+    ("share", "kept"),
+    [(1.0, (0, 1, 2, 3, 4, 5)), (0.8, (0, 1, 2, 3, 4, 5)), (0.75, (0, 1, 2, 4, 5)), (0.5, (0, 1, 4, 5)),
+     (0.25, (0, 4, 5)), (0.01, (0, 4, 5))],
+)  # fmt: skip
+def test_class_share(share: float, kept: tuple[int, ...]) -> None:
+    """Class 0 is predicted four times, at .97 .4 .4 .4, classes 1 and 2 once: ceil(share·4), 1 and 1 pixels are kept.
+
+    Of the three equals the first stay. Six pixels are counted, whatever is kept; τ has no say, though .4 < .95 < .96.
+    """
+    strong = [6, 7, 8, 6, 7, 8]
+    m, student = method(cutmix=0.0, threshold="class_share", share=share), Table(S)
+    out, memo = run(m, unlabelled_row([2, 5, 5, 5, 3, 4], strong), student=student)
+    labels = [0, 0, 0, 0, 1, 2]
+    assert out["unsup"].item() == pytest.approx(sum(ce(S[strong[i]], labels[i]) for i in kept) / 6)
+    assert memo["kept"].item() == pytest.approx(len(kept) / 6)
+    assert memo["pseudo"].tolist() == [len(kept) - 2, 1, 1]
+    expected = total_slope(9, [(1 / 6, strong[i], slope(S[strong[i]], labels[i])) for i in kept])
+    assert student.gradient(out["unsup"]) == [pytest.approx(row, abs=1e-9) for row in expected]
+
+
+def test_class_share_counts_valid_pixels_only() -> None:
+    """The .97 is padding: of the three left, at .4 each, ceil(.5·3) = 2 are kept, and five pixels are counted."""
+    batch = unlabelled_row([2, 5, 5, 5, 3, 4], [6, 7, 8, 6, 7, 8], [0, 1, 1, 1, 1, 1])
+    out, memo = run(method(cutmix=0.0, threshold="class_share", share=0.5), batch)
+    assert out["unsup"].item() == pytest.approx((ce(S[7], 0) + ce(S[8], 0) + ce(S[7], 1) + ce(S[8], 2)) / 5)
+    assert memo["kept"].item() == pytest.approx(4 / 5) and memo["pseudo"].tolist() == [2, 1, 1]
+
+
+def test_class_share_of_the_moving_average() -> None:
+    """The teacher's labels are 2, 0, 1, 0 with .98, .5, .97, .99: of class 0 the .99 is kept."""
+    nets = {"student": Table(S), "teacher": Table(T)}
+    out, _ = run(method(cutmix=0.0, teacher="ema", threshold="class_share", share=0.5), small(), **nets)
+    assert out["unsup"].item() == pytest.approx((ce(S[6], 2) + ce(S[8], 1) + ce(S[6], 0)) / 4)
+
+
+# --- the ramp of λ -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("t", "ramp", "factor"),
+    [(0, 0.0, 1.0), (0, 0.5, math.exp(-5)), (10, 0.5, math.exp(-3.2)), (25, 0.5, math.exp(-1.25)),
+     (49, 0.5, math.exp(-0.002)), (50, 0.5, 1.0), (99, 0.5, 1.0), (50, 1.0, math.exp(-1.25))],
+)  # fmt: skip
+def test_ramp(t: int, ramp: float, factor: float) -> None:
+    """λ·exp(-5(1 - t/T)²) with T = ramp·100: at t = 10 of T = 50, (1 - 0.2)² = 0.64. L_s has no ramp."""
+    memo: dict[str, torch.Tensor] = {}
+    m = method(cutmix=0.0, lam=3.0, average=True, ramp=ramp)
+    out = m.losses({"student": Table(S)}, small(), step(t, 100, l=1, u=1), memo)
+    assert out["unsup"].item() == pytest.approx(3 * factor * (ce(S[6], 0) + ce(S[7], 1)) / 4 / 2)
+    assert out["sup"].item() == pytest.approx(SUP / 2)
+    assert memo["pseudo"].tolist() == [1, 1, 0]
+
+
 # --- CutMix on four 24x24 images ----------------------------------------------------------------------------------
 
 SIDE, IMAGES = 24, 4
@@ -174,6 +241,36 @@ def test_cutmix(teacher: str) -> None:
     strong = torch.tensor(u.views[1][:, 0].long().tolist())
     expected = torch.where(box, strong[[1, 0, 3, 2]], strong)
     assert nets["student"].seen[-1][0][1:] == expected.tolist()
+
+
+def test_cutmix_of_one_threshold_a_class() -> None:
+    """The pixels are chosen in the whole images, and mixed then; the pseudo-labels are counted after that."""
+    u, share = large(), 0.3
+    now = step(3, 100, l=1, u=IMAGES)
+    box = mix.unimatch_mask(now.draws("u"), SIDE, SIDE, 1.0)
+    weak, strong = (view[:, 0].long().tolist() for view in u.views)
+    places = [(i, y, x) for i in range(IMAGES) for y in range(SIDE) for x in range(SIDE) if u.valid[i, y, x]]
+    chosen: set[tuple[int, int, int]] = set()
+    for k in range(3):
+        mine = [p for p in places if top(S[weak[p[0]][p[1]][p[2]]]) == k]
+        mine.sort(key=lambda p: -max(S[weak[p[0]][p[1]][p[2]]]))  # stable: of equals the first
+        chosen |= set(mine[: math.ceil(share * len(mine))])
+    total, valid, pseudo = 0.0, 0, [0, 0, 0]
+    for i in range(IMAGES):
+        for y in range(SIDE):
+            for x in range(SIDE):
+                j = {0: 1, 1: 0, 2: 3, 3: 2}[i] if box[i, y, x] else i
+                valid += bool(u.valid[j, y, x])
+                if (j, y, x) in chosen:
+                    label = top(S[weak[j][y][x]])
+                    total += ce(S[strong[j][y][x]], label)
+                    pseudo[label] += 1
+    wide, mask = [[0] * SIDE] * SIDE, [[0] * SIDE] * SIDE
+    memo: dict[str, torch.Tensor] = {}
+    m = method(cutmix=1.0, threshold="class_share", share=share)
+    out = m.losses({"student": Table(S)}, {"l": items([wide], mask=[mask]), "u": u}, now, memo)
+    assert out["unsup"].item() == pytest.approx(total / valid)
+    assert memo["kept"].item() == pytest.approx(sum(pseudo) / valid) and memo["pseudo"].tolist() == pseudo
 
 
 def test_cutmix_mixes_its_share_of_images() -> None:

@@ -61,6 +61,8 @@ def _print(comparison: Any) -> None:
     from fewmask.report.text import clean
 
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 1000  # what goes into a file or another program is not folded
     for group in comparison.groups:
         console.print(_scores(group))
         if (classes := _classes(group)) is not None:
@@ -70,15 +72,18 @@ def _print(comparison: Any) -> None:
 
 
 def _scores(group: Any) -> Any:
-    from rich.table import Table
+    from rich import box
+    from rich.table import Column, Table
     from rich.text import Text
 
     from fewmask.report.compare import gain, score
     from fewmask.report.html import mean_sd, title
     from fewmask.report.text import clean
 
-    heads = ("configuration", "seeds", "val last", "val best", "test last", "test best", "gain on val")
-    table = Table(*heads, title=Text(f"{clean(title(group))}: mIoU in percent, mean ± sd"), title_justify="left")
+    scores = ("seeds", "val last", "val best", "test last", "test best", "gain on val")
+    heads = (Column("mIoU, %", overflow="fold", min_width=10), *(Column(head, justify="right") for head in scores))
+    data = f"data {group.first.manifest.get('data_hash') or 'not recorded'}"
+    table = Table(*heads, title=Text(clean(f"{title(group)}, {data}")), title_justify="left", box=box.SIMPLE)
     for row in group.rows:
         gained = gain(row, group)
         cells = [mean_sd(score(row, role, which)) for role in ("val", "test") for which in ("last", "best")]
@@ -90,6 +95,7 @@ def _scores(group: Any) -> Any:
 
 def _classes(group: Any, most: int = 40) -> Any:
     """Return the IoU of each class on val, else test; None where a terminal would not hold them."""
+    from rich import box
     from rich.table import Column, Table
     from rich.text import Text
 
@@ -102,8 +108,8 @@ def _classes(group: Any, most: int = 40) -> Any:
     if len(names) > most:
         say(f"{len(names)} classes: -o FILE and --json hold their IoU")
         return None
-    heads = (Column(Text(clean(row.name))) for row in group.rows)
-    table = Table("class", *heads, title=f"IoU on {role}, last checkpoint", title_justify="left")
+    heads = (Column(Text(clean(row.name)), justify="right") for row in group.rows)
+    table = Table(Column(f"IoU on {role}, last", overflow="fold"), *heads, box=box.SIMPLE)
     for name in names:
         table.add_row(Text(clean(name)), *(number(column[name]["mean"]) for column in columns))
     return table

@@ -160,7 +160,7 @@ def fit(learner: Learner, around: Surroundings, cfg: TrainConfig, done: Progress
 
 def _shares(counts_K: Tensor) -> list[float]:
     """Return a histogram as shares of its sum; zeros where it is empty."""
-    return (counts_K.double() / counts_K.sum().clamp(min=1)).mul(1e4).round().div(1e4).tolist()
+    return (counts_K.double() / counts_K.sum().clamp(min=1)).mul(1e6).round().div(1e6).tolist()
 
 
 def _write(around: Surroundings, record: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ With CutMix: label maps of two unlabelled images, mixed by three toggling boxes,
 Implementation details and departures
 1. λ = 1.5 is the paper's VOC constant, 6 the one for Cityscapes; the authors' code uses 1 and 5 with CutMix.
 2. L_cps^l + L_cps^u is the sum of two means. The authors' code takes one mean over labelled and unlabelled pixels,
-   which is half of it: set lam to half for that reading.
+   which is half of it: set lam to half for that reading, exact with train_padding or without padding.
 3. With CutMix the pseudo supervision uses unlabelled images only (the code; the paper does not say). ``on`` chooses
    the images without CutMix: Table 4's L^l, L^u, both.
 4. Padded pixels do not train; ``train_padding`` counts them, as the authors' code does.

@@ -22,9 +22,14 @@ Implementation details and departures
 3. Labels are made in evaluation mode without gradient. UniMatch's code labels image u in train mode inside the
    training pass and its partner in evaluation mode: here both are labelled alike.
 4. Labelled and strong views go through the network in one pass, as FixMatch and UniMatch V2 do; BatchNorm sees both.
+   UniMatch's code passes labelled and weak views together in train mode, then the strong ones alone.
 5. λ = 1 and no halving; ``average`` gives UniMatch's L = (L_s + L_u)/2. τ = 0.95 is the VOC constant, 0 the one for
    Cityscapes.
 6. Without a teacher network the EMA form's detail "teacher" does not exist: one network, one predictor.
+7. ``threshold = class_share`` replaces 1[max q ≥ τ] by: among the ceil(share·n) most confident of the n valid pixels of
+   the weak views that are predicted as this class. Ours, after class-balanced self-training (Zou et al., ECCV 2018),
+   whose thresholds are of the whole set; here of a process's batch, before CutMix.
+8. ``ramp`` multiplies λ by exp(-5(1 - t/T)²), T = ramp·total; FixMatch has no ramp (0, the default).
 """
 
 from __future__ import annotations

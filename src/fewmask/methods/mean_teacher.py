@@ -21,10 +21,13 @@ Implementation details and departures
 4. The teacher predicts in evaluation mode with averaged BatchNorm statistics; ``teacher_mode = train`` gives it its own
    batch statistics (both code bases).
 5. ``authors_code = torchsemiseg`` sets weight 100, same_input, on_labelled, teacher_mode train, no ramp of the weight
-   nor of the decay, and reports the student; it updates the teacher before the optimiser's step, we after it, which
-   lags by one step. ``pixelssl`` sets weight 1, logits, teacher_mode train, same_input and a ramp of 5 of 45 epochs;
-   it evaluates both networks, we report the student.
-6. Padding counts nowhere.
+   nor of the decay, and reports the student. Its code moves the teacher between the labelled and the unlabelled images
+   of a step, we after the optimiser's step: unlabelled images get the same teacher, but for the first copy (theirs is
+   the student θ0 before step 0, ours θ1 after it; at step t d^t·(θ0 - θ1) is left), labelled ones one an update older.
+   ``pixelssl`` sets weight 1, logits, teacher_mode train, same_input and a ramp of 5 of 45 epochs (its PSPNet script;
+   DeepLabV2: 3 of 20); it evaluates both networks, we report the student. Its supervised mean divides by all pixels,
+   void and padding too, and BatchNorm sees its labelled and unlabelled images together; ours separately.
+6. Padding counts nowhere. Both code bases count it in the consistency; no preset reproduces that.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Row:
     @property
     def seeds(self) -> list[Any]:
         """Seeds, in the order of ``records``; an averaged run whose seeds are gone stands for all of its own."""
-        return [seed for r in self.records for seed in _seeds(r)]
+        return [seed for r in self.records for seed in r.numbers]
 
 
 @dataclass(frozen=True)
@@ -90,16 +90,26 @@ def compare(records: Iterable[Record]) -> Comparison:
 
 
 def _place(parts: list[list[Record]], record: Record, notes: list[str]) -> None:
-    """Add a record to a row of its configuration; a seed that is there already opens another: it is no new draw."""
+    """Add a record to a row of its configuration; a seed that is there already is no new draw.
+
+    With the same scores it is the same run once more; with others it has a row of its own.
+    """
+    if any(r.numbers == record.numbers and _same_scores(r, record) for part in parts for r in part):
+        notes.append(f"{record.label} repeats a seed of the same configuration with the same scores: counted once")
+        return
     for part in parts:
-        taken = {seed for r in part for seed in _seeds(r)}
-        averaged = len(_seeds(record)) > 1 or any(len(_seeds(r)) > 1 for r in part)
-        if not averaged and taken.isdisjoint(_seeds(record)):
+        taken = {seed for r in part for seed in r.numbers}
+        averaged = len(record.numbers) > 1 or any(len(r.numbers) > 1 for r in part)
+        if not averaged and taken.isdisjoint(record.numbers):
             part.append(record)
             return
     if parts:
-        notes.append(f"{record.label} repeats a seed of the same configuration, so it has a row of its own")
+        notes.append(f"{record.label} repeats a seed of the same configuration with other scores: a row of its own")
     parts.append([record])
+
+
+def _same_scores(one: Record, other: Record) -> bool:
+    return all(get(one.metrics, role, "iou") == get(other.metrics, role, "iou") for role in _ROLES)
 
 
 def _group_key(record: Record) -> tuple[Any, ...]:
@@ -135,11 +145,6 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _seeds(record: Record) -> list[Any]:
-    several = record.metrics.get("seeds")
-    return several if isinstance(several, list) and len(several) > 1 else [record.metrics.get("seed")]
-
-
 def _by_seed(record: Record) -> tuple[int, str]:
     seed = record.metrics.get("seed")
     return (seed, "") if isinstance(seed, int) else (0, str(seed))
@@ -172,8 +177,8 @@ def score(row: Row, role: str, which: str) -> dict[str, Any]:
     """Return the mIoU of a row over its seeds, as ``stat`` does."""
     found = stat(get(r.metrics, *_SCORES[which], role, "miou") for r in row.records)
     only = row.records[0].metrics
-    if len(row.records) == 1 and len(_seeds(row.records[0])) > 1:  # averaged when it was run; its seeds are not here
-        n = len(_seeds(row.records[0])) if found["n"] else 0
+    if len(row.records) == 1 and len(row.records[0].numbers) > 1:  # averaged when it was run; its seeds are not here
+        n = len(row.records[0].numbers) if found["n"] else 0
         spread = get(only, "spread", role) if which == "last" else None
         found |= {"n": n, "sd": spread if is_number(spread) else None}
     return found
@@ -210,12 +215,12 @@ def gain(row: Row, group: Group) -> dict[str, Any] | None:
         )
         for role in _ROLES
     }  # fmt: skip
-    return {"to": rival.name, "seeds": [seed for a, _ in pairs for seed in _seeds(a)], **differences}
+    return {"to": rival.name, "seeds": [seed for a, _ in pairs for seed in a.numbers], **differences}
 
 
 def _pairs(row: Row, rival: Row) -> list[tuple[Record, Record]]:
-    theirs = {tuple(_seeds(r)): r for r in rival.records}
-    return [(r, theirs[tuple(_seeds(r))]) for r in row.records if tuple(_seeds(r)) in theirs]
+    theirs = {tuple(r.numbers): r for r in rival.records}
+    return [(r, theirs[tuple(r.numbers)]) for r in row.records if tuple(r.numbers) in theirs]
 
 
 def _matches(row: Row, rival: Row) -> bool:

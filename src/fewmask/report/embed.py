@@ -99,7 +99,7 @@ def _open(picture: Picture, notes: list[str]) -> list[Image.Image] | None:
             with Image.open(picture.file) as file:
                 image = file.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        notes.append(f"{picture.file.name} cannot be read")
+        notes.append(f"{picture.file.name} is damaged or too large")
         return None
     width, rest = divmod(image.width - 2 * GAP, 3)
     if rest or width < 1:

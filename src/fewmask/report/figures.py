@@ -149,7 +149,7 @@ def line_chart(title: str, series: Sequence[Series], *, unit: str = "", from_zer
     xs = [x for s in series for x, _ in s.points]
     ys = [y for s in series for line in (s.points, *s.siblings) for _, y in line]
     ys += [v for s in series for _, low, high in s.band for v in (low, high)]
-    x, y = axis(min(0, *xs, 0), max(xs), 5, tight=True), axis(min([0.0, *ys] if from_zero else ys), max(ys), 5)
+    x, y = axis(0, max(xs), 5, tight=True), axis(min([0.0, *ys] if from_zero else ys), max(ys), 5)
     digits = 1 if y.digits == 0 else max(2, y.digits)
     drawn = [_draw(s, x, y, digits) for s in series]
     ends = [

@@ -102,6 +102,12 @@ class Record:
         return [log for log in ([r.log for r in self.seeds] or [self.log]) if log]
 
     @property
+    def numbers(self) -> list[Any]:
+        """The seeds that were run; one that is not recorded is None."""
+        several = self.metrics.get("seeds")
+        return several if isinstance(several, list) and several else [self.metrics.get("seed")]
+
+    @property
     def method(self) -> str:
         """What people call the method."""
         return self.title or str(self.metrics.get("method", "unnamed method"))
@@ -159,7 +165,8 @@ def read_counts(file: Path, classes: int) -> tuple[dict[str, Counts], str]:
     if not file.exists():
         return found, ""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        # opened here: numpy leaves a damaged file open
+        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
             for role in ("val", "test"):
                 if f"{role}_matrix" not in arrays:
                     continue

@@ -82,7 +82,7 @@ def score_rows(record: Record) -> list[ScoreRow]:
     metrics, steps = record.metrics, record.metrics.get("steps")
     last = {role: metrics.get(role) for role in ("val", "test")}
     best = metrics.get("best") or {}
-    several = len(metrics.get("seeds") or ()) > 1  # then one seed's checkpoint is delivered, and no row is that
+    several = len(record.numbers) > 1  # then one seed's checkpoint is delivered, and no row is that
     ours = get(metrics, "delivered", "run") == "method" and not several
     which = get(metrics, "delivered", "checkpoint") if ours else None
     rows = [ScoreRow("last", f"step {count(steps)}", _cells(last, metrics), which == "last")]
@@ -231,7 +231,7 @@ def shown_sentences(table: ClassTable) -> list[str]:
     if table.ahead:
         said.append(f"Ahead of the baseline, with an interval above 0: {listing(table.ahead)}.")
     if table.behind:
-        said.append(f"Behind it, with an interval below 0: {listing(table.behind)}.")
+        said.append(f"Behind the baseline, with an interval below 0: {listing(table.behind)}.")
     if "interval" in table.has and not said:
         said.append("For no class does the interval of the gain exclude 0.")
     if table.unmeasured:

@@ -136,14 +136,9 @@ def _delivered(record: Record) -> str:
     return f"Delivered in model/: the {which} checkpoint{f' ({at})' if at else ''} of {arm}."
 
 
-def _seeds(record: Record) -> list[Any]:
-    seeds = record.metrics.get("seeds")
-    return seeds if isinstance(seeds, list) and seeds else [record.metrics.get("seed")]
-
-
 def seeds_text(record: Record) -> str:
     """Return "seed 0", or "mean of 3 seeds (0, 1, 2)"."""
-    seeds = _seeds(record)
+    seeds = record.numbers
     if len(seeds) > 1:
         return f"mean of {plural(len(seeds), 'seed')} ({', '.join(map(str, seeds))})"
     return f"seed {seeds[0]}" if seeds[0] is not None else f"seed {UNMEASURED}"

@@ -13,6 +13,7 @@ from fewmask.errors import CheckpointError, ConfigError
 from fewmask.recipe import Recipe, leaves
 from fewmask.run.folder import RunFolder
 from fewmask.run.prepare import Prepared, Say, environment
+from fewmask.run.score import load_evaluation
 
 SUPERVISED = "supervised"
 
@@ -20,7 +21,7 @@ _FREE = ("machine.", "train.save_every", "train.log_every", "data.dir", "data.la
          "data.unlabelled_batch", "data.split_seed", "data.group_by", "baseline", "seeds")  # fmt: skip
 """Keys that a matched baseline may differ in: places, spellings of the same images, and what it does not use."""
 
-_SAME_DATA = ("classes", "labelled_names", "labelled_pixels", "val", "test", "data_hash")
+_SAME_DATA = ("classes", "labelled_names", "labelled_pixels", "val", "test", "data_hash", "truth_hash")
 _SAME_MACHINE = ("precision", "channels_last")
 
 
@@ -52,7 +53,7 @@ def arms_of(prepared: Prepared, say: Say) -> list[Arm]:
     compared = _comparable(prepared, say)
     for seed in range(recipe.train.seed, recipe.train.seed + recipe.seeds):
         mine = prepared if recipe.seeds == 1 else _for_seed(prepared, seed)
-        out.append(Arm(mine, _baseline(mine, out, say) if compared else None))
+        out.append(Arm(mine, _baseline(mine, prepared.folder.parent, out, say) if compared else None))
     own = [arm.prepared for arm in out if arm.prepared.recipe.method_name == SUPERVISED]
     if compared and own:
         times = f"{len(own)} × " if len(own) > 1 else ""
@@ -68,7 +69,10 @@ def _for_seed(prepared: Prepared, seed: int) -> Prepared:
 def _comparable(prepared: Prepared, say: Say) -> bool:
     """Return whether a baseline is wanted and would differ from the run."""
     recipe = prepared.recipe
-    if recipe.baseline is False or recipe.method_name == SUPERVISED:
+    if recipe.baseline is False:
+        return False
+    if recipe.method_name == SUPERVISED:
+        say("no baseline: supervised training is the baseline itself")
         return False
     if not prepared.index.items["val"]:
         say("no baseline: without validation images the two could not be compared")
@@ -76,8 +80,8 @@ def _comparable(prepared: Prepared, say: Say) -> bool:
     return True
 
 
-def _baseline(prepared: Prepared, arms: list[Arm], say: Say) -> Path:
-    """Return the folder of the matched baseline; where it has to be trained, add it to the arms."""
+def _baseline(prepared: Prepared, beside: Path, arms: list[Arm], say: Say) -> Path:
+    """Return the folder of the matched baseline, found in ``beside``; where it must be trained, add it to the arms."""
     wanted = matched(prepared)
     named = prepared.recipe.baseline
     if isinstance(named, str):
@@ -94,7 +98,7 @@ def _baseline(prepared: Prepared, arms: list[Arm], say: Say) -> Path:
     if own.started:  # this run's own, finished or interrupted
         arms.append(Arm(wanted))
         return own.path
-    for folder in _finished_near(prepared.folder):
+    for folder in _finished_in(beside):
         if not mismatch(wanted, folder):
             say(f"baseline: {folder.path}, trained before on the same data with the same budget and seed")
             return folder.path
@@ -119,14 +123,18 @@ def matched(prepared: Prepared) -> Prepared:
 def mismatch(wanted: Prepared, folder: RunFolder) -> list[str]:
     """Return in words how a finished run differs from the matched baseline; empty = it can serve as it."""
     try:
-        stored, manifest, metrics = folder.stored(), folder.manifest(), folder.read_metrics()
+        metrics = folder.read_metrics()
+        if metrics.get("method") != SUPERVISED:
+            return [f"its method is {metrics.get('method')!r}, not {SUPERVISED!r}"]
+        if "seeds" in metrics:
+            return [f"it is a run of several seeds; name {folder.seed(metrics['seeds'][0]).path}"]
+        load_evaluation(folder.evaluation, "val")  # else it fails after the training
+        stored, manifest = folder.stored(), folder.manifest()
         versions = json.loads(folder.environment.read_text(encoding="utf-8"))
-    except (CheckpointError, OSError, ValueError):
+    except CheckpointError as error:
+        return [error.what]
+    except (OSError, ValueError):
         return ["it cannot be read"]
-    if metrics.get("method") != SUPERVISED:
-        return [f"its method is {metrics.get('method')!r}, not {SUPERVISED!r}"]
-    if not folder.evaluation.is_file():
-        return ["it was made by an older fewmask: scores of single images are missing"]
     out = [
         f"{key} is {theirs!r}, not {ours!r}" for key, ours, theirs in _pairs(wanted.recipe, stored) if ours != theirs
     ]
@@ -144,14 +152,10 @@ def _pairs(recipe: Recipe, stored: dict[str, Any]) -> Iterator[tuple[str, Any, A
             yield key, ours.get(key), theirs.get(key)
 
 
-def _finished_near(folder: Path) -> Iterator[RunFolder]:
-    """Yield finished runs that lie beside a run, and the baselines inside them, newest first."""
-    base = folder.parents[1] if folder.parent.name == RunFolder.SEEDS else folder.parent
-    if not base.is_dir():
-        return
+def _finished_in(beside: Path) -> Iterator[RunFolder]:
+    """Yield the finished runs in a folder of runs, and the baselines inside them, newest first."""
     found = [
-        p.parent for pattern in ("*", "*/baseline", "*/seeds/*/baseline") for p in base.glob(f"{pattern}/metrics.json")
+        file for pattern in ("*", "*/baseline", "*/seeds/*/baseline") for file in beside.glob(f"{pattern}/metrics.json")
     ]
-    for path in sorted(found, key=lambda p: (p / "metrics.json").stat().st_mtime, reverse=True):
-        if path != folder:
-            yield RunFolder(path)
+    for file in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
+        yield RunFolder(file.parent)

@@ -78,6 +78,7 @@ def finish(
         if metrics["delivered"]["run"] == "baseline":
             assert baseline is not None  # _delivered has chosen it
             take_delivery(baseline, folder)
+            worst = _worst_of(baseline)
         save_evaluations(folder.evaluation, found)
         write_atomic(folder.next_steps, _next_steps(folder, prepared, worst))
         write_json(folder.metrics, metrics)
@@ -104,6 +105,12 @@ def take_delivery(source: RunFolder, folder: RunFolder) -> None:
             shutil.copytree(theirs, fresh)
             shutil.rmtree(ours, ignore_errors=True)
             fresh.rename(ours)
+
+
+def _worst_of(run: RunFolder) -> list[str]:
+    """Return the val images with the lowest scores of a finished run, as its NEXT_STEPS.txt names them."""
+    lines = run.next_steps.read_text(encoding="utf-8").splitlines() if run.next_steps.is_file() else []
+    return [line.removeprefix(_IMAGE) for line in lines if line.startswith(_IMAGE)]
 
 
 def _networks_at(store: Store | None, step: int, say: Say) -> dict[str, Tensor] | None:
@@ -197,6 +204,9 @@ def predict_item(
     return read_image(item.image), truth.numpy(), prediction.numpy()
 
 
+_IMAGE = "#   "
+
+
 def _next_steps(folder: RunFolder, prepared: Prepared, worst: list[str]) -> str:
     run, model = folder.path, prepared.recipe.model
     lines = [
@@ -213,5 +223,5 @@ def _next_steps(folder: RunFolder, prepared: Prepared, worst: list[str]) -> str:
         f"--arch {model.arch} --encoder {model.encoder} --weights none",
     ]
     if worst:
-        lines += ["", "# the validation images with the lowest scores", *(f"#   {name}" for name in worst)]
+        lines += ["", "# the validation images with the lowest scores", *(f"{_IMAGE}{name}" for name in worst)]
     return "\n".join(lines) + "\n"

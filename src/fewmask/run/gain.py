@@ -24,7 +24,7 @@ def gain_over(
         classes: names.
 
     Raises:
-        CheckpointError: a baseline's scores are missing, or of other images.
+        CheckpointError: a baseline's scores are missing, or of other images or masks.
     """
     mine = [e for e in ours if e is not None]
     if not mine or len(mine) < len(ours):
@@ -32,10 +32,11 @@ def gain_over(
     others: list[Evaluation] = []
     for folder in theirs:
         other = load_evaluation(folder.evaluation, "val")
-        if other is None or other.names != mine[0].names:
+        if other is None or other.names != mine[0].names or not np.array_equal(other.truth, mine[0].truth):
             raise CheckpointError(
-                "the baseline was scored on other images", where=folder.path, todo="train again with --baseline"
-            )
+                "the baseline was scored on other images or masks", where=folder.path,
+                todo="train again with --baseline",
+            )  # fmt: skip
         others.append(other)
     gain = paired_gain(np.stack([e.counts for e in mine]), np.stack([e.counts for e in others]), mine[0].groups)
     if gain is None:

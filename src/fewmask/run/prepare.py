@@ -251,12 +251,14 @@ def _check_weights(recipe: Recipe, task: Task) -> None:
 
 def _manifest(index: DataIndex, pools: Pools, counts: Scan) -> dict[str, Any]:
     labelled = counts.counts[counts.rows(pools.labelled)].sum(axis=0)
+    truth = counts.counts[counts.rows([*pools.labelled, *index.items["val"], *index.items["test"]])]
     return {
         "root": str(index.root), "layout": index.layout, "classes": list(index.classes),
         "labelled": len(pools.labelled), "unlabelled": len(pools.unlabelled),
         "val": len(index.items["val"]), "test": len(index.items["test"]),
         "data_hash": manifest_hash(index), "split_hash": pools.hash(),
         "pixels_hash": hashlib.sha256(counts.counts.tobytes()).hexdigest()[:16],
+        "truth_hash": hashlib.sha256(truth.tobytes()).hexdigest()[:16],  # without unlabelled images
         "labelled_pixels": {name: int(n) for name, n in zip(index.classes, labelled, strict=False)},
         "labelled_names": [i.name for i in pools.labelled],
     }  # fmt: skip

@@ -123,10 +123,10 @@ def read_record(path: Path, label: str = "", depth: int = 2) -> Record:
 def _seeds(folder: RunFolder, metrics: dict[str, Any], label: str, depth: int, notes: list[str]) -> list[Record]:
     """Return the runs of all seeds, or none: a part of them would give another mean than the one that is told."""
     several = metrics.get("seeds")
-    if not isinstance(several, list) or len(several) < 2 or not depth:
+    if not isinstance(several, list) or len(several) < 2 or not all(isinstance(n, int) for n in several) or not depth:
         return []
     try:
-        return [read_record(folder.seed(int(n)).path, f"{label}/seeds/{n}", depth - 1) for n in several]
+        return [read_record(folder.seed(n).path, f"{label}/seeds/{n}", depth - 1) for n in several]
     except CheckpointError as error:
         notes.append(f"the runs of the seeds are not complete ({error.what}: {Path(error.where).name})")
         return []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -36,6 +38,11 @@ class Evaluation:
     names: tuple[str, ...]
     groups: tuple[str, ...]
     counts: np.ndarray
+
+    @property
+    def truth(self) -> np.ndarray:
+        """Truth pixels of each class in each image, [N, K]: equal for every model that is scored on these masks."""
+        return self.counts[:, 1]
 
 
 class Scorer:
@@ -118,11 +125,11 @@ def load_evaluation(path: Path, role: Role) -> Evaluation | None:
         CheckpointError: the file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             if f"{role}_matrix" not in file:
                 return None
             parts = {name: file[f"{role}_{name}"] for name in ("matrix", "names", "groups", "counts")}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise CheckpointError(
             "the run's scores of single images are missing or damaged", where=path,
             todo="remove metrics.json of that run and repeat its train command: it scores again",

@@ -13,6 +13,7 @@ from fewmask.data.masks import read_mask
 from fewmask.data.stream import ItemLoader, StepDataset, batches, plan_slots, to_device
 from fewmask.engine.checkpoint import Store
 from fewmask.engine.evaluate import Pictures
+from fewmask.engine.files import clean_leftovers
 from fewmask.engine.learner import Learner
 from fewmask.engine.log import MetricsLog, TensorBoardLog, tensorboard_available
 from fewmask.engine.monitor import Monitor
@@ -29,7 +30,7 @@ from fewmask.run.prepare import Notes, Prepared, Say, begin
 from fewmask.run.score import Scorer
 
 
-def train_arm(arm: Arm, whole_run: Prepared, fabric: Any, say: Notes, title: str | None = None) -> None:
+def train_arm(arm: Arm, whole_run: Prepared, fabric: Any, say: Notes, title: str | None = None) -> str:
     """Train one arm to its end, continuing where it stands, and write its run folder.
 
     Args:
@@ -39,14 +40,17 @@ def train_arm(arm: Arm, whole_run: Prepared, fabric: Any, say: Notes, title: str
         say: receives one sentence for each decision.
         title: announces the training, where there are several.
 
+    Returns:
+        Who asked to stop while it was being scored, which nothing interrupts; "" = nobody.
+
     Raises:
         FewmaskError: see ``docs/exit-codes.md``.
     """
     with ExitStack() as stack:
-        _train(arm, whole_run, fabric, stack, say, title)
+        return _train(arm, whole_run, fabric, stack, say, title)
 
 
-def _train(arm: Arm, whole_run: Prepared, fabric: Any, stack: ExitStack, say: Notes, title: str | None) -> None:
+def _train(arm: Arm, whole_run: Prepared, fabric: Any, stack: ExitStack, say: Notes, title: str | None) -> str:
     prepared = arm.prepared
     recipe, folder = prepared.recipe, RunFolder(prepared.folder)
     data, machine, model = recipe.data, recipe.machine, recipe.model
@@ -60,6 +64,8 @@ def _train(arm: Arm, whole_run: Prepared, fabric: Any, stack: ExitStack, say: No
     learner = Learner(
         fabric, method, build, recipe.optim, slots, recipe.train.steps, recipe.train.seed, prepared.layout
     )
+    if first:
+        clean_leftovers(folder.path)
     store = Store(folder.path, warn=say) if first else None
     done = _resume(learner, store, say)
     if done.step == 0 and model.init:
@@ -112,6 +118,8 @@ def _train(arm: Arm, whole_run: Prepared, fabric: Any, stack: ExitStack, say: No
     done = fit(learner, around, recipe.train, done)
     reporter.message("scoring")
     finish(scorer, done, store, folder, None if arm.baseline is None else RunFolder(arm.baseline), say)
+    stop = around.stop
+    return (stop.name or "another process") if learner.any_rank(stop.requested, due=True) else ""
 
 
 def _resume(learner: Learner, store: Store | None, say: Say) -> Progress:

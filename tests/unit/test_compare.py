@@ -1,0 +1,156 @@
+"""Comparisons of generated run folders: what stands together, means and gains by hand, JSON, the terminal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from fewmask.cli import run as cli
+from fewmask.report.compare import as_json
+from fewmask.run.report import compare_runs, write_comparison
+from fixtures_run import Page, write_run, write_seeds
+
+NAMES = ["sky", "sea", "sand"]
+HOSTILE = [
+    "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}", "a'b\"c&amp;", "</title></style>",
+    "[bold]x[/bold]", "\x1b[31mred",
+]  # fmt: skip
+
+
+def scored(miou, sky=50.0):
+    return {"miou": miou, "iou": {"sky": sky, "sea": None, "sand": 10.0}, "pixel_accuracy": 80.0}
+
+
+def write_scored(folder, method, seed, val, test, best=None, **more):
+    best = {"step": 600, "val": scored(best or val), "test": scored(test)}
+    metrics = {"val": scored(val, sky=val), "test": scored(test), "best": best} | more.pop("metrics", {})
+    write_run(folder, NAMES, method=method, seed=seed, new=False, metrics=metrics, **more)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
+    """FixMatch with seeds 0, 1, 2, supervised with seeds 0, 1; and runs that must stay apart."""
+    base = tmp_path_factory.mktemp("family")
+    return base, [
+        write_scored(base / "f0", "fixmatch", 0, 40.0, 30.0, best=41.0, vanished=[1]),
+        write_scored(base / "f1", "fixmatch", 1, 43.0, 32.0),
+        write_scored(base / "s0", "supervised", 0, 39.0, 31.0),
+        write_scored(base / "f2", "fixmatch", 2, 46.0, 37.0, data__dir="/elsewhere/photos", data__labelled="1/16"),
+        write_scored(base / "s1", "supervised", 1, 44.0, 31.0),
+        write_scored(base / "tau", "fixmatch", 0, 20.0, 10.0, method__tau=0.7),
+        write_scored(base / "data", "fixmatch", 3, 90.0, 90.0, data_hash="e" * 16),
+        write_scored(base / "protocol", "fixmatch", 3, 91.0, 91.0, protocol="cityscapes"),
+        write_scored(base / "labelled", "fixmatch", 3, 92.0, 92.0, labelled=("train/a", "train/c")),
+    ]
+
+
+def test_runs_that_do_not_compare_are_kept_apart(family):
+    base, runs = family
+    found = as_json(compare_runs(runs))
+    assert [len(g["rows"]) for g in found["groups"]] == [3, 1, 1, 1]
+    assert [g["rows"][0]["val"]["last"]["mean"] for g in found["groups"][1:]] == [90.0, 91.0, 92.0]
+    assert [g["protocol"] for g in found["groups"]] == ["whole", "whole", "cityscapes", "whole"]
+    assert any("4 groups" in note for note in found["notes"])
+
+
+def test_seeds_of_one_configuration_are_averaged(family):
+    base, runs = family
+    fixmatch, supervised, tau = as_json(compare_runs(runs))["groups"][0]["rows"]
+    assert fixmatch["seeds"] == [0, 1, 2] and fixmatch["method"] == "fixmatch"
+    assert fixmatch["val"]["last"] == {"mean": 43.0, "sd": 3.0, "n": 3, "values": [40.0, 43.0, 46.0]}
+    assert fixmatch["val"]["best"]["values"] == [41.0, 43.0, 46.0]
+    assert fixmatch["test"]["last"]["mean"] == 33.0 and fixmatch["test"]["last"]["sd"] == pytest.approx(13**0.5)
+    assert fixmatch["val"]["iou"]["sky"] == {"mean": 43.0, "sd": 3.0, "n": 3}
+    assert fixmatch["val"]["iou"]["sea"] == {"mean": None, "sd": None, "n": 0}, "not measured is not 0"
+    assert supervised["seeds"] == [0, 1] and supervised["val"]["last"]["mean"] == 41.5 and supervised["gain"] is None
+    assert tau["name"] == "FixMatch, method.tau=0.7" and tau["val"]["last"]["sd"] is None
+    assert fixmatch["name"] == "FixMatch, method.tau=0.95"
+
+
+def test_the_gain_is_paired_over_the_seeds_of_both(family):
+    base, runs = family
+    fixmatch, _, tau = as_json(compare_runs(runs))["groups"][0]["rows"]
+    # seed 0: 40 - 39, seed 1: 43 - 44; seed 2 has no pair
+    assert fixmatch["gain"]["seeds"] == [0, 1] and fixmatch["gain"]["to"] == "Supervised baseline"
+    assert fixmatch["gain"]["val"] == {"mean": 0.0, "sd": pytest.approx(2**0.5), "n": 2, "values": [1.0, -1.0]}
+    assert fixmatch["gain"]["test"]["values"] == [-1.0, 1.0]
+    assert tau["gain"]["val"]["values"] == [-19.0]
+
+
+@pytest.mark.parametrize("change", [{"steps": 2400}, {"model__encoder": "resnet50"}, {"model__weights": "none"}])
+def test_a_supervised_run_that_does_not_match_is_no_baseline(tmp_path, change):
+    ours = write_scored(tmp_path / "f", "fixmatch", 0, 40.0, 30.0)
+    theirs = write_scored(tmp_path / "s", "supervised", 0, 39.0, 31.0, **change)
+    rows = as_json(compare_runs([ours, theirs]))["groups"][0]["rows"]
+    assert [row["gain"] for row in rows] == [None, None]
+
+
+def test_a_repeated_seed_is_no_new_draw(family, tmp_path):
+    base, runs = family
+    again = write_scored(tmp_path / "again", "fixmatch", 1, 47.0, 32.0)
+    copy = shutil.copytree(base / "f2", tmp_path / "copy")
+    comparison = compare_runs([*runs[:4], again, copy, runs[0]])
+    rows = as_json(comparison)["groups"][0]["rows"]
+    assert [row["seeds"] for row in rows] == [[0, 1, 2], [1], [0]] and rows[0]["val"]["last"]["mean"] == 43.0
+    assert len({row["name"] for row in rows}) == 3
+    assert [note.partition(" ")[2][:35] for note in comparison.notes] == ["repeats a seed of the same configur"] * 2
+    assert "with other scores" in comparison.notes[0] and "counted once" in comparison.notes[1]
+
+
+def test_a_run_of_several_seeds_stands_for_its_seeds(tmp_path):
+    write_seeds(tmp_path / "run", NAMES)
+    scores = [json.loads((tmp_path / f"run/seeds/{n}/metrics.json").read_text())["val"]["miou"] for n in range(3)]
+    found = as_json(compare_runs([tmp_path / "run"]))
+    (row,) = found["groups"][0]["rows"]
+    assert row["seeds"] == [0, 1, 2] and row["val"]["last"]["values"] == scores
+    assert any("add the baseline of" in note for note in found["notes"])
+    baselines = [tmp_path / f"run/seeds/{n}/baseline" for n in range(3)]
+    row, _ = as_json(compare_runs([tmp_path / "run", *baselines]))["groups"][0]["rows"]
+    assert row["gain"]["val"]["n"] == 3
+    shutil.rmtree(tmp_path / "run/seeds")  # only the mean is left
+    for file in ("config.yaml", "data.yaml"):
+        (tmp_path / "run" / file).write_text("data_hash: x\n")
+    (row,) = as_json(compare_runs([tmp_path / "run"]))["groups"][0]["rows"]
+    assert row["val"]["last"]["n"] == 3 and row["val"]["last"]["mean"] == pytest.approx(np.mean(scores))
+    assert row["val"]["last"]["sd"] == pytest.approx(np.std(scores, ddof=1))
+
+
+def test_runs_without_data_yaml_stand_alone(tmp_path):
+    runs = [write_scored(tmp_path / name, "fixmatch", n, 40.0, 30.0) for n, name in enumerate("ab")]
+    for run in runs:
+        (run / "data.yaml").unlink()
+    comparison = compare_runs(runs)
+    assert len(comparison.groups) == 2 and "stands alone" in comparison.notes[0]
+
+
+def test_json_is_alone_on_stdout(family, tmp_path, capsys):
+    base, runs = family
+    words = ["compare", *map(str, runs), "--json", "-o", str(tmp_path / "c.html")]
+    assert cli(words) == 0
+    captured = capsys.readouterr()
+    value, end = json.JSONDecoder().raw_decode(captured.out)
+    assert captured.out[end:] == "\n" and value == as_json(compare_runs(runs))
+    assert str(tmp_path / "c.html") in captured.err
+    page = Page((tmp_path / "c.html").read_bytes())
+    for words in ("Comparison of 9 runs", "43.00 ± 3.00", "0.00 ± 1.41", "41.50 ± 3.54", "protocol cityscapes"):
+        assert words in page.text, words
+    assert page.tags.count("section") == 4 and 'class="thin"' in page.source
+
+
+def test_tables_on_the_terminal_hold_hostile_names_as_text(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    write_run(tmp_path / "run", HOSTILE, new=False)
+    assert cli(["compare", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert "[bold]x[/bold]" in out and "<script>" in out and "\x1b[31m" not in out and "val last" in out
+
+
+def test_comparison_pages_escape_names(tmp_path):
+    write_run(tmp_path / "<script>alert(1)<", HOSTILE, new=False)
+    target = write_comparison(compare_runs([tmp_path / "<script>alert(1)<"]), tmp_path / "c.html")
+    page = Page(target.read_bytes())
+    assert "script" not in page.tags and "<script>alert(1)<" in page.text
