@@ -269,7 +269,8 @@ def test_help_opens_with_an_example(command, io):
 def test_python_twin(data, unbroken, tmp_path):
     told = []
     keys = {
-        "method": "cps", "baseline": False, "model__arch": "tiny", "model__weights": "none", "data__crop": 12, "data__batch": 2,
+        "method": "cps", "baseline": False, "model__arch": "tiny", "model__weights": "none",
+        "data__crop": 12, "data__batch": 2,
         "data__unlabelled_batch": 2, "train__steps": 12, "train__save_every": 3, "train__eval_every": 4,
         "train__log_every": 1, "machine__precision": "fp32", "machine__devices": "cpu", "machine__workers": 0,
     }  # fmt: skip

@@ -18,7 +18,6 @@ from fewmask.batch import IGNORE
 from fewmask.config import Config
 from fewmask.ops.rng import Draws
 
-
 _BLUR_CROP = 321  # smallest crop side of the published code, pixels
 
 
