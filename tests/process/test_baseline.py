@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 
 import fewmask
 from fewmask.cli.train import spell_out
+from fewmask.ops.interval import paired_gain
 from fewmask.recipe import read_recipe
 from fewmask.run import training as training_module
 from fewmask.run.arms import Arm, arms_of
@@ -533,7 +534,13 @@ def test_several_seeds(three, compared):
     assert gain["miou"] == pytest.approx(sum(m["gain"]["miou"] for m in each) / 3, abs=1e-3)
     assert gain["covers"] == ["images", "seeds"]
     assert gain["verdict"] == ("helped" if gain["low"] > 0 else "hurt" if gain["high"] < 0 else "not shown")
-    # wider than what three seeds alone say: t(2) · sd / √3
+    # of runs that are paired by seed
+    theirs = [folder / m["baseline_run"] for folder, m in zip(runs, each, strict=True)]
+    counts = [np.stack([evaluation(folder)["val_counts"] for folder in arm]) for arm in (runs, theirs)]
+    expected = paired_gain(*counts, [""] * 3)
+    assert expected is not None and len({str(c) for c in counts[1]}) == 3, "another pairing would show"
+    assert [gain["low"], gain["high"]] == pytest.approx([expected.miou.low, expected.miou.high], abs=1e-4)
+    # and wider than what three seeds alone say: t(2) · sd / √3
     gains = [m["gain"]["miou"] for m in each]
     half = 4.302653 * math.sqrt(sum((g - gain["miou"]) ** 2 for g in gains) / 2) / math.sqrt(3)
     assert gain["low"] < gain["miou"] - half + 1e-3 and gain["high"] > gain["miou"] + half - 1e-3
