@@ -54,8 +54,8 @@ class Supervised(Method):
         return {"l": Stream("labelled", (self.config.view,))}
 
     def networks(self, build: Build) -> dict[str, nn.Module]:
-        """One network."""
-        return {"net": build("net")}
+        """One network, that starts as the students of other methods do: runs of one seed are pairs."""
+        return {"net": build("student")}
 
     def losses(self, nets: Nets, batch: Batch, step: Step, memo: dict[str, Tensor]) -> Terms:
         """CPS Eq. 4 for one network."""

@@ -126,7 +126,7 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes) -> Run:
                 confirm(asked, folder, say)
                 run = Run(folder.path)
                 if not folder.report.exists():  # killed after metrics.json, or removed
-                    write_report(folder.path)
+                    _report(folder, say)
                 say(f"{folder.path} is already finished")
                 say.release()
                 return run
@@ -150,9 +150,17 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes) -> Run:
         if first:
             if prepared.recipe.seeds > 1:
                 summarise(prepared, arms)
-            write_report(prepared.folder)
+            _report(RunFolder(prepared.folder), say)
         fabric.barrier()
         return Run(prepared.folder)
+
+
+def _report(folder: RunFolder, say: Notes) -> None:
+    """Write the report; a finished run is not lost for it."""
+    try:
+        write_report(folder.path)
+    except Exception as error:  # of whatever kind: the training is done, its numbers are on disk
+        say(f"WARNING: no report ({type(error).__name__}: {error}); try again with: fewmask report {folder.path}")
 
 
 def _title(arm: Arm, n: int, arms: list[Arm]) -> str | None:
