@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
+import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,6 +52,14 @@ def demo(
     ):
         print("  fewmask " + shlex.join(map(str, words)))
     print("  fewmask check YOUR_FOLDER; fewmask train YOUR_FOLDER")
+    _open(run.folder.report)
+
+
+def _open(page: Path) -> None:
+    """Open a page in the browser, where someone sits before a screen."""
+    screen = sys.platform in ("darwin", "win32") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    if sys.stdout.isatty() and screen:
+        webbrowser.open(page.resolve().as_uri())
 
 
 def _table(rows: list[tuple[str, str, dict[str, Any]]]) -> None:
