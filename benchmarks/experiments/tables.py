@@ -78,10 +78,11 @@ def _role(records: list[Record]) -> str:
 
 def _heading(data: str, records: list[Record]) -> str:
     r, m = records[0], records[0]["manifest"]
+    masks = " or ".join(str(n) for n in sorted({x["manifest"]["labelled"] for x in records}))
     sources = sorted({x["commit"] for x in records})
     cpu, threads = r["environment"]["cpu"], r["environment"]["threads"]
     return (
-        f"**{data}**: {m['labelled']} masks, {m[_role(records)]} images scored ({_role(records)}), protocol "
+        f"**{data}**: {masks} masks, {m[_role(records)]} images scored ({_role(records)}), protocol "
         f"`{r['metrics']['protocol']}`, last checkpoint, data `{m['data_hash']}`, precision {r['precision']}, "
         f"{threads} thread of {r['environment']['cores']} {cpu} cores, torch {r['environment']['packages']['torch']}, "
         f"commit {', '.join(sources)}."
