@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from fewmask.ops.interval import mean_iou
 from fewmask.report.figures import Axis, axis
 from fewmask.report.pictures import palette
 from fewmask.report.record import Counts, Record, get, is_number
@@ -219,10 +221,8 @@ def _groups(counts: Counts, limit: int = 20) -> tuple[list[tuple[str, int, str]]
 
 def miou(counts_3K: np.ndarray) -> float | None:
     """Return the mean IoU in percent over the classes that the truth contains; None where it contains none."""
-    hits, truth, predicted = (counts_3K[i].astype(np.float64) for i in range(3))
-    there = truth > 0
-    union = (truth + predicted - hits)[there]
-    return float(100 * (hits[there] / union).mean()) if there.any() else None
+    value = float(mean_iou(counts_3K))
+    return None if math.isnan(value) else value
 
 
 def shown_sentences(table: ClassTable) -> list[str]:

@@ -18,8 +18,8 @@ from fewmask.run.score import load_evaluation
 SUPERVISED = "supervised"
 
 _FREE = ("machine.", "train.save_every", "train.log_every", "data.dir", "data.labelled", "data.unlabelled",
-         "data.unlabelled_batch", "data.split_seed", "data.group_by", "baseline", "seeds")  # fmt: skip
-"""Keys that a matched baseline may differ in: places, spellings of the same images, and what it does not use."""
+         "data.split_seed", "data.group_by", "baseline", "seeds")  # fmt: skip
+"""Beginnings of keys that a matched baseline may differ in: places, spellings of the same images, and what it does not use."""
 
 _SAME_DATA = ("classes", "labelled_names", "labelled_pixels", "val", "test", "data_hash", "truth_hash")
 _SAME_MACHINE = ("precision", "channels_last")
