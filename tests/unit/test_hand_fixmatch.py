@@ -152,6 +152,25 @@ def test_class_share(share: float, kept: tuple[int, ...]) -> None:
     assert student.gradient(out["unsup"]) == [pytest.approx(row, abs=1e-9) for row in expected]
 
 
+@pytest.mark.parametrize(("tau", "kept"), [(0.95, (0, 1, 4, 5)), (0.965, (0, 1, 4, 5)), (0.3, (0, 1, 2, 3, 4, 5))])
+def test_class_floor(tau: float, kept: tuple[int, ...]) -> None:
+    """Half of every class, of the four of class 0 the .97 and the first .4; and all that reach τ, of any class."""
+    strong = [6, 7, 8, 6, 7, 8]
+    m, student = method(cutmix=0.0, threshold="class_floor", share=0.5, tau=tau), Table(S)
+    out, memo = run(m, unlabelled_row([2, 5, 5, 5, 3, 4], strong), student=student)
+    labels = [0, 0, 0, 0, 1, 2]
+    assert out["unsup"].item() == pytest.approx(sum(ce(S[strong[i]], labels[i]) for i in kept) / 6)
+    assert memo["kept"].item() == pytest.approx(len(kept) / 6)
+
+
+def test_class_floor_is_above_its_parts() -> None:
+    """Class 1 three times at .96: a quarter of it is one pixel, but all three reach τ; of the .4 one is kept."""
+    m = method(cutmix=0.0, threshold="class_floor", share=0.25, tau=0.95)
+    out, memo = run(m, unlabelled_row([3, 3, 3, 5, 5], [6, 7, 8, 6, 7]))
+    assert memo["kept"].item() == pytest.approx(4 / 5) and memo["pseudo"].tolist() == [1, 3, 0]
+    assert out["unsup"].item() == pytest.approx((ce(S[6], 1) + ce(S[7], 1) + ce(S[8], 1) + ce(S[6], 0)) / 5)
+
+
 def test_class_share_counts_valid_pixels_only() -> None:
     """The .97 is padding: of the three left, at .4 each, ceil(.5·3) = 2 are kept, and five pixels are counted."""
     batch = unlabelled_row([2, 5, 5, 5, 3, 4], [6, 7, 8, 6, 7, 8], [0, 1, 1, 1, 1, 1])

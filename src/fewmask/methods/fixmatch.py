@@ -28,7 +28,8 @@ Implementation details and departures
 6. Without a teacher network the EMA form's detail "teacher" does not exist: one network, one predictor.
 7. ``threshold = class_share`` replaces 1[max q ≥ τ] by: among the ceil(share·n) most confident of the n valid pixels of
    the weak views that are predicted as this class. Ours, after class-balanced self-training (Zou et al., ECCV 2018),
-   whose thresholds are of the whole set; here of a process's batch, before CutMix.
+   whose thresholds are of the whole set; here of a process's batch, before CutMix. ``class_floor`` keeps a pixel that
+   passes either test: τ for the classes the network is sure of, and no class below ``share``.
 8. ``ramp`` multiplies λ by exp(-5(1 - t/T)²), T = ramp·total; FixMatch has no ramp (0, the default).
 """
 
@@ -64,7 +65,8 @@ class FixMatch(Method):
             tau: confidence threshold τ.
             lam: weight λ of the unlabelled term.
             average: halve the sum of the two terms.
-            threshold: "fixed" keeps max q ≥ τ; "class_share" the most confident ``share`` of every predicted class.
+            threshold: "fixed" keeps max q ≥ τ; "class_share" the most confident ``share`` of every predicted class;
+                "class_floor" both.
             share: see ``threshold``.
             ramp: share of the run over which λ rises; 0 = none.
             cutmix: probability that an image is mixed; 0 = never.
@@ -76,7 +78,7 @@ class FixMatch(Method):
         tau: float = Field(default=0.95, ge=0, lt=1)
         lam: float = Field(default=1.0, ge=0)
         average: bool = False
-        threshold: Literal["fixed", "class_share"] = "fixed"
+        threshold: Literal["fixed", "class_share", "class_floor"] = "fixed"
         share: float = Field(default=0.8, gt=0, le=1)
         ramp: float = Field(default=0.0, ge=0, le=1)
         cutmix: float = Field(default=0.5, ge=0, le=1)
@@ -98,10 +100,10 @@ class FixMatch(Method):
         cfg, x, y, u = self.config, batch["l"].weak, batch["l"].labels, batch["u"]
         u_w, (u_s,) = u.weak, u.strong
         conf, label = pseudo.confidence_and_label(pseudo.infer(nets[self.predictors[0]], u_w))
-        if cfg.threshold == "fixed":
-            keep = (conf >= cfg.tau) & u.valid  # 1[max q ≥ τ]
-        else:
-            keep = pseudo.class_share(conf, label, u.valid, self.task.classes, cfg.share)
+        keep = (conf >= cfg.tau) & u.valid  # 1[max q ≥ τ]
+        if cfg.threshold != "fixed":
+            most = pseudo.class_share(conf, label, u.valid, self.task.classes, cfg.share)
+            keep = most if cfg.threshold == "class_share" else keep | most
 
         height, width = u_s.shape[-2:]
         box = mix.unimatch_mask(step.draws("u"), height, width, cfg.cutmix).to(u_s.device, non_blocking=True)
