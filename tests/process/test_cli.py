@@ -50,11 +50,13 @@ def test_train_prints_one_json(data, tmp_path, io):
 
 
 def test_plan_trains_nothing(data, tmp_path, io):
-    ended = run(io, training(data, tmp_path / "run", "--plan"))
+    ended = run(io, training(data, tmp_path / "run", "--plan", "--baseline"))
     assert ended.code == 0, ended.stderr
     plan = one_json(ended.stdout)
     assert plan == json.loads((tmp_path / "run/plan.json").read_text())
     assert plan["recipe"]["method"]["name"] == "fixmatch" and plan["labelled"] == 5 and plan["unlabelled"] == 7
+    assert [(t["method"], t["seed"]) for t in plan["trainings"]] == [("supervised", 0), ("fixmatch", 0)]
+    assert len({t["steps"] for t in plan["trainings"]}) == 1
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["plan.json"]
     assert run(io, training(data, tmp_path / "run")).code == 0, "the plan does not stand in the way"
 

@@ -15,7 +15,7 @@ from fewmask.engine.launch import is_first_process, launch, leave
 from fewmask.engine.lock import RunLock
 from fewmask.errors import FewmaskError, Interrupted
 from fewmask.recipe import Recipe, read_recipe
-from fewmask.run.arms import Arm, arms_of
+from fewmask.run.arms import SUPERVISED, Arm, arms_of, comparable
 from fewmask.run.folder import RunFolder, choose_folder
 from fewmask.run.model import Model
 from fewmask.run.prepare import Notes, Prepared, Say, confirm, fill, prepare, read_data
@@ -181,13 +181,20 @@ def plan_only(asked: Recipe, out: Path | None, say: Say = print) -> dict[str, An
     plan = {
         "recipe": recipe.complete(), "classes": list(index.classes), "labelled": len(pools.labelled),
         "unlabelled": len(pools.unlabelled), "val": len(index.items["val"]), "test": len(index.items["test"]),
-        "split_hash": pools.hash(),
+        "split_hash": pools.hash(), "trainings": _trainings(recipe, comparable(recipe, index, say)),
     }  # fmt: skip
     if out is not None:
         RunFolder(out).check_usable()
         ensure_writable(out)
         write_json(out / "plan.json", plan)
     return plan
+
+
+def _trainings(recipe: Recipe, compared: bool) -> list[dict[str, Any]]:
+    """Return {"method", "seed", "steps"} of every training; a matched baseline that exists is then reused instead."""
+    methods = [SUPERVISED, recipe.method_name] if compared else [recipe.method_name]
+    seeds = range(recipe.train.seed, recipe.train.seed + recipe.seeds)
+    return [{"method": method, "seed": seed, "steps": recipe.train.steps} for seed in seeds for method in methods]
 
 
 @contextmanager

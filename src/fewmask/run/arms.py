@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fewmask.data.index import Pools
+from fewmask.data.index import DataIndex, Pools
 from fewmask.errors import CheckpointError, ConfigError
 from fewmask.recipe import Recipe, leaves
 from fewmask.run.folder import RunFolder
@@ -50,7 +50,7 @@ def arms_of(prepared: Prepared, say: Say) -> list[Arm]:
         CheckpointError: it is not finished.
     """
     recipe, out = prepared.recipe, []
-    compared = _comparable(prepared, say)
+    compared = comparable(recipe, prepared.index, say)
     for seed in range(recipe.train.seed, recipe.train.seed + recipe.seeds):
         mine = prepared if recipe.seeds == 1 else _for_seed(prepared, seed)
         out.append(Arm(mine, _baseline(mine, prepared.folder.parent, out, say) if compared else None))
@@ -66,15 +66,14 @@ def _for_seed(prepared: Prepared, seed: int) -> Prepared:
     return replace(prepared, recipe=recipe, folder=RunFolder(prepared.folder).seed(seed).path)
 
 
-def _comparable(prepared: Prepared, say: Say) -> bool:
-    """Return whether a baseline is wanted and would differ from the run."""
-    recipe = prepared.recipe
+def comparable(recipe: Recipe, index: DataIndex, say: Say) -> bool:
+    """Return whether a baseline is wanted and would differ from the run; say why there is none."""
     if recipe.baseline is False:
         return False
     if recipe.method_name == SUPERVISED:
         say("no baseline: supervised training is the baseline itself")
         return False
-    if not prepared.index.items["val"]:
+    if not index.items["val"]:
         say("no baseline: without validation images the two could not be compared")
         return False
     return True
