@@ -11,7 +11,8 @@ from torch import nn
 from fewmask.batch import Batch, Items
 from fewmask.method import Task
 from fewmask.methods.fixmatch import FixMatch
-from fewmask.ops import mix
+from fewmask.nets.running import RunningMean
+from fewmask.ops import mix, pseudo
 from hand import Table, ce, items, slope, step, top, total_slope
 
 # rows 0-1: labelled; 2-5: weak views, of falling confidence; 6-8: strong views
@@ -184,6 +185,51 @@ def test_class_share_of_the_moving_average() -> None:
     nets = {"student": Table(S), "teacher": Table(T)}
     out, _ = run(method(cutmix=0.0, teacher="ema", threshold="class_share", share=0.5), small(), **nets)
     assert out["unsup"].item() == pytest.approx((ce(S[6], 2) + ce(S[8], 1) + ce(S[6], 0)) / 4)
+
+
+# --- alignment of the label distribution ---------------------------------------------------------------------------
+
+
+def test_align() -> None:
+    """Class 2 has half of the labelled pixels and a fifth of the predictions: its probability counts 2.5 times.
+
+    Of weak code 5, (.4, .35, .25), times (.25/.5, .25/.3, .5/.2): (.2, .2916667, .625), so 2 with .625/1.1166667; code
+    2, (.97, .02, .01), stays 0 with .485/(.485 + .0166667 + .025) = .9209; 3 stays 1 with .8/(.01 + .8 + .05).
+    """
+    m = FixMatch(FixMatch.Config(align=1.0, cutmix=0.0, tau=0.5), Task(3, frequency=(0.25, 0.25, 0.5)))
+    nets = {"student": Table(S), "predicted": RunningMean((0.5, 0.3, 0.2))}
+    memo: dict[str, torch.Tensor] = {}
+    now = step(3, 100, l=1, u=1)
+    batch = small([[1, 1], [0, 1]])  # code 4 is padding
+    out = m.losses(nets, batch, now, memo)
+    assert out["unsup"].item() == pytest.approx((ce(S[6], 0) + ce(S[7], 1) + ce(S[6], 2)) / 3)
+    sure = FixMatch(FixMatch.Config(align=1.0, cutmix=0.0, tau=0.922), Task(3, frequency=(0.25, 0.25, 0.5)))
+    assert sure.losses(nets, batch, now, {})["unsup"].item() == pytest.approx(ce(S[7], 1) / 3)
+    # the sums before alignment, over what is valid: .97 + .02 + .4, .02 + .96 + .35, .01 + .02 + .25
+    assert memo["predicted"].tolist() == pytest.approx([1.39, 1.33, 0.28])
+    m.after_step(nets, now, memo)
+    expected = [0.99 * a + 0.01 * b / 3 for a, b in zip((0.5, 0.3, 0.2), (1.39, 1.33, 0.28), strict=True)]
+    assert nets["predicted"].mean.tolist() == pytest.approx(expected)
+    m.after_step(nets, now, {"predicted": torch.zeros(3)})  # nothing was valid
+    assert nets["predicted"].mean.tolist() == pytest.approx(expected)
+
+
+def test_align_at_half_strength_and_without_labels_of_a_class() -> None:
+    """At ½ the ratio's root counts; a class that no label has keeps its probability."""
+    logits = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log().view(1, 3, 1, 1)
+    have, want = torch.tensor([0.64, 0.16, 0.2]), torch.tensor([0.16, 0.84, 0.0])
+    half = pseudo.align(logits, have, want, 0.5).exp().flatten().tolist()
+    assert half == pytest.approx([0.5 * 0.5, 0.3 * math.sqrt(5.25), 0.2])
+    assert pseudo.align(logits, have, want, 0.0).equal(logits)
+
+
+def test_align_starts_at_the_labelled_shares_and_needs_them() -> None:
+    build = lambda name: nn.Conv2d(1, 3, 1)  # noqa: E731
+    nets = FixMatch(FixMatch.Config(align=0.5), Task(3, frequency=(0.2, 0.3, 0.5))).networks(build)
+    assert tuple(nets) == ("student", "predicted")
+    assert RunningMean.of(nets, "predicted").mean.tolist() == pytest.approx([0.2, 0.3, 0.5])
+    with pytest.raises(ValueError, match="frequencies"):
+        method(align=0.5).networks(build)
 
 
 # --- the ramp of λ -------------------------------------------------------------------------------------------------

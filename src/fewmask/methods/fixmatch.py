@@ -30,7 +30,10 @@ Implementation details and departures
    the weak views that are predicted as this class. Ours, after class-balanced self-training (Zou et al., ECCV 2018),
    whose thresholds are of the whole set; here of a process's batch, before CutMix. ``class_floor`` keeps a pixel that
    passes either test: τ for the classes the network is sure of, and no class below ``share``.
-8. ``ramp`` multiplies λ by exp(-5(1 - t/T)²), T = ramp·total; FixMatch has no ramp (0, the default).
+8. ``align`` > 0 multiplies the weak view's softmax by (labelled share / running mean of the softmax)^align, a class,
+   before q̂ and max q are taken: ReMixMatch's distribution alignment (Berthelot et al., ICLR 2020, section 3.1), over
+   pixels; the running mean is an exponential one (decay 0.99) and not of the last 128 batches.
+9. ``ramp`` multiplies λ by exp(-5(1 - t/T)²), T = ramp·total; FixMatch has no ramp (0, the default).
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ from torch import Tensor, nn
 
 from fewmask.batch import Batch, Stream
 from fewmask.method import Build, Config, Method, Nets, Step, Terms
+from fewmask.nets.running import RunningMean
 from fewmask.ops import ema, losses, mix, pseudo, ramp
 from fewmask.supervision import Supervision
 
@@ -68,6 +72,7 @@ class FixMatch(Method):
             threshold: "fixed" keeps max q ≥ τ; "class_share" the most confident ``share`` of every predicted class;
                 "class_floor" both.
             share: see ``threshold``.
+            align: strength of the distribution alignment; 0 = none, 1 = ReMixMatch's.
             ramp: share of the run over which λ rises; 0 = none.
             cutmix: probability that an image is mixed; 0 = never.
             teacher: who labels: the network itself, or its moving average.
@@ -80,6 +85,7 @@ class FixMatch(Method):
         average: bool = False
         threshold: Literal["fixed", "class_share", "class_floor"] = "fixed"
         share: float = Field(default=0.8, gt=0, le=1)
+        align: float = Field(default=0.0, ge=0, le=1)
         ramp: float = Field(default=0.0, ge=0, le=1)
         cutmix: float = Field(default=0.5, ge=0, le=1)
         teacher: Literal["self", "ema"] = "self"
@@ -91,15 +97,29 @@ class FixMatch(Method):
         return ("teacher", "student") if self.config.teacher == "ema" else ("student",)
 
     def networks(self, build: Build) -> dict[str, nn.Module]:
-        """One network, and its moving average where that labels."""
+        """One network, its moving average where that labels, the mean of the predictions where they are aligned."""
         student = build("student")
-        return {"student": student} | ({"teacher": ema.ema_copy(student)} if self.config.teacher == "ema" else {})
+        nets = {"student": student} | ({"teacher": ema.ema_copy(student)} if self.config.teacher == "ema" else {})
+        return nets | ({"predicted": RunningMean(self.labelled)} if self.config.align else {})
+
+    @property
+    def labelled(self) -> tuple[float, ...]:
+        """Share of each class among the labelled pixels."""
+        if self.task.frequency is None:
+            raise ValueError("align needs the class frequencies of the labelled pixels")
+        return self.task.frequency
 
     def losses(self, nets: Nets, batch: Batch, step: Step, memo: dict[str, Tensor]) -> Terms:
         """FixMatch Eq. 3 and 4."""
         cfg, x, y, u = self.config, batch["l"].weak, batch["l"].labels, batch["u"]
         u_w, (u_s,) = u.weak, u.strong
-        conf, label = pseudo.confidence_and_label(pseudo.infer(nets[self.predictors[0]], u_w))
+        z_w = pseudo.infer(nets[self.predictors[0]], u_w)
+        if cfg.align:
+            p_w = z_w.softmax(1).masked_fill(~u.valid.unsqueeze(1), 0.0)
+            memo["predicted"] = p_w.sum((0, 2, 3))  # as many as there are valid pixels
+            have_K = RunningMean.of(nets, "predicted").mean
+            z_w = pseudo.align(z_w, have_K, z_w.new_tensor(self.labelled), cfg.align)
+        conf, label = pseudo.confidence_and_label(z_w)
         keep = (conf >= cfg.tau) & u.valid  # 1[max q ≥ τ]
         if cfg.threshold != "fixed":
             most = pseudo.class_share(conf, label, u.valid, self.task.classes, cfg.share)
@@ -122,6 +142,8 @@ class FixMatch(Method):
         }
 
     def after_step(self, nets: Nets, step: Step, memo: dict[str, Tensor]) -> None:
-        """Move the teacher towards the student."""
+        """Move the teacher towards the student, and the mean of the predictions to this step's."""
         if self.config.teacher == "ema":
             ema.ema_update(nets["teacher"], nets["student"], ramp.ema_decay(step.t, self.config.ema_decay))
+        if self.config.align:
+            RunningMean.of(nets, "predicted").update(step.reduce(memo["predicted"]), 0.99)

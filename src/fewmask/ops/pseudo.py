@@ -38,6 +38,20 @@ def confidence_and_label(logits_BKHW: Tensor) -> tuple[Tensor, Tensor]:
     return torch.exp(top_BHW - logits_BKHW.logsumexp(1)), label_BHW
 
 
+def align(logits_BKHW: Tensor, have_K: Tensor, want_K: Tensor, strength: float = 1.0) -> Tensor:
+    """Return logits of softmax(z)·(want/have)^strength, normalised: distribution alignment, ReMixMatch section 3.1.
+
+    Args:
+        logits_BKHW: z.
+        have_K: running mean of the predicted probabilities.
+        want_K: share of each class among the labelled pixels. A class that no label has stays as it is.
+        strength: 1 is the paper's; 0 changes nothing.
+    """
+    tiny = torch.finfo(logits_BKHW.dtype).tiny
+    ratio_K = torch.where(want_K > 0, want_K.clamp(min=tiny).log() - have_K.clamp(min=tiny).log(), 0.0)
+    return logits_BKHW + strength * ratio_K.to(logits_BKHW).view(1, -1, 1, 1)
+
+
 def class_share(conf_BHW: Tensor, label_BHW: Tensor, valid_BHW: Tensor, classes: int, share: float) -> Tensor:
     """Return which pixels belong to the most confident ``share`` of their predicted class, bool [B, H, W].
 
