@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from fewmask.config import Config
     from fewmask.errors import FewmaskError
     from fewmask.method import Method, Phase, Round, Step, Task
-    from fewmask.run import Run, load, train
+    from fewmask.run.execute import train
+    from fewmask.run.result import Run, load
 
 _HOME = {
     "Batch": "batch", "Items": "batch", "Stream": "batch", "Config": "config", "FewmaskError": "errors",
     "Method": "method", "Phase": "method", "Round": "method", "Step": "method", "Task": "method",
-    "Run": "run", "load": "run", "train": "run",
+    "Run": "run.result", "load": "run.result", "train": "run.execute",
 }  # fmt: skip
 
 __all__ = [

@@ -24,6 +24,7 @@ from fewmask.ops.interval import paired_gain
 from fewmask.recipe import read_recipe
 from fewmask.run import training as training_module
 from fewmask.run.arms import Arm, arms_of
+from fewmask.run.execute import execute
 from fewmask.run.folder import RunFolder
 from fewmask.run.prepare import prepare
 from fixtures_data import blocks, save_mask
@@ -494,11 +495,11 @@ def test_asked_to_stop_while_the_baseline_is_scored(data, tmp_path, monkeypatch)
     monkeypatch.setattr(training_module, "finish", signalled)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(fewmask.FewmaskError, match="stopped by SIGTERM after training 1 of 2") as stopped:
-        fewmask.run.execute(keys, tmp_path / "run", say=lambda _: None)
+        execute(keys, tmp_path / "run", say=lambda _: None)
     assert stopped.value.exit_code == 75 and signal.getsignal(signal.SIGTERM) is before
     assert (tmp_path / "run/baseline/metrics.json").exists() and not (tmp_path / "run/checkpoints").exists()
     # in the last training nothing is left to be put off: the run is finished
-    assert fewmask.run.execute(keys, tmp_path / "run", say=lambda _: None).metrics["gain"] is not None
+    assert execute(keys, tmp_path / "run", say=lambda _: None).metrics["gain"] is not None
 
 
 # --- several seeds

@@ -299,8 +299,8 @@ def test_python_twin(data, unbroken, tmp_path):
 
 def test_another_rank_leaves_a_finished_run_at_once(data, unbroken, monkeypatch):
     """The first process returns without meeting the others: a rank that waited for it would wait half an hour."""
-    monkeypatch.setattr("fewmask.run.is_first_process", lambda: False)
-    monkeypatch.setattr("fewmask.run.launch", lambda *_: pytest.fail("it went to meet the others"))
+    monkeypatch.setattr("fewmask.run.execute.is_first_process", lambda: False)
+    monkeypatch.setattr("fewmask.run.execute.launch", lambda *_: pytest.fail("it went to meet the others"))
     assert fewmask.train(data, unbroken("cps"), method="cps").path == unbroken("cps")
 
 
@@ -312,6 +312,15 @@ def test_importing_fewmask_does_not_wait_for_torch(io):
     code = "import fewmask, sys; print('torch' in sys.modules, fewmask.__version__)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found == f"False {fewmask.__version__}\n"
+
+
+def test_a_finished_run_is_read_without_the_framework_that_trains(io):
+    """Fabric takes seconds to import: predict, evaluate and report do not wait for it."""
+    import subprocess
+    import sys
+
+    code = "import sys, fewmask.run.rescore, fewmask.run.report; print('lightning_fabric' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_other_versions_are_named_when_a_run_is_continued(data, tmp_path, io):

@@ -11,7 +11,7 @@ from fewmask.data.scenes import CLASSES
 from fewmask.demo import LABELLED, METHOD, UNLABELLED, demonstrate
 from fewmask.errors import CheckpointError, ConfigError
 from fewmask.nets import build
-from fewmask.run import load
+from fewmask.run.result import load
 
 TINY = [
     "model.arch=tiny", "model.encoder=tiny", "machine.devices=cpu", "machine.precision=fp32", "data.crop=32",

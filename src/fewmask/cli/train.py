@@ -67,7 +67,7 @@ def train(
     Trains on a folder of images, a few with masks. The same command again continues an interrupted run.
     """
     from fewmask.recipe import read_recipe
-    from fewmask.run import execute, plan_only
+    from fewmask.run.execute import execute, plan_only
 
     keys: dict[str, Any] = {
         "data.dir": dir, "method": method, "model.arch": arch, "model.encoder": encoder, "model.weights": weights,

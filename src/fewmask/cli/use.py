@@ -83,7 +83,7 @@ def predict(
 
     from fewmask.data.masks import read_image
     from fewmask.report.pictures import colour_image, index_image, overlay, save_png
-    from fewmask.run import load
+    from fewmask.run.result import load
 
     model = load(run).model
     files = list(_images(inputs))

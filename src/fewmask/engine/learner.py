@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from fewmask.batch import Batch, Slots
@@ -19,6 +18,9 @@ from fewmask.engine.precision import Format
 from fewmask.errors import ConfigError, NonFiniteError
 from fewmask.method import Build, Method, Phase, Step, make_networks
 from fewmask.ops.rng import Purpose, torch_seed
+
+if TYPE_CHECKING:  # seconds to import, and a run that is only read does without
+    from lightning_fabric import Fabric
 
 
 class Learner:

@@ -1,0 +1,57 @@
+"""A finished run, read back: its scores and its model. Nothing here needs what training needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewmask.run.folder import RunFolder
+from fewmask.run.model import Model
+
+
+class Run:
+    """A finished run.
+
+    Args:
+        path: its folder.
+
+    Raises:
+        CheckpointError: there is no finished run.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.folder = RunFolder(path)
+        self.metrics: dict[str, Any] = self.folder.read_metrics()
+        self._model: Model | None = None
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.folder.path
+
+    @property
+    def score(self) -> float | None:
+        """MIoU of the delivered model on val, in percent; None without a val set."""
+        return self.metrics["delivered"]["val"]
+
+    @property
+    def model(self) -> Model:
+        """The delivered model."""
+        if self._model is None:
+            self._model = Model.load(self.folder.model)
+        return self._model
+
+    def predict(self, image: np.ndarray | Path | str) -> np.ndarray:
+        """Return class indices uint8 [H, W] for an image file or a uint8 RGB array [H, W, 3] of any size."""
+        return self.model.predict(image)
+
+
+def load(path: Path | str) -> Run:
+    """Return a finished run.
+
+    Raises:
+        CheckpointError: there is none in that folder.
+    """
+    return Run(path)
