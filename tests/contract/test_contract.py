@@ -12,7 +12,7 @@ from fewmask.methods import METHODS
 GOLDEN = Path(__file__).parent.parent / "golden"
 
 VARIANTS = [
-    Case("supervised", {"view": "strong", "sup": {"loss": "ohem"}}),
+    Case("supervised", {"sup": {"loss": "ohem"}}),
     Case("supervised", {"sup": {"loss": "focal"}}),
     Case("supervised", {"sup": {"loss": "ce+dice", "class_weights": "balanced"}}),
     Case("mean_teacher", {"authors_code": "torchsemiseg"}),

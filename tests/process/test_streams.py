@@ -61,6 +61,20 @@ def test_any_number_of_workers(variant, data):
             assert all(same_items(one[name], other[name]) for name in one)
 
 
+def test_photometry_of_labelled_images(data):
+    """``labelled = strong`` changes the pixels of labelled images, and nothing else: neither masks nor other pools."""
+    plain, coloured = (dataset(data, "fixmatch"), dataset(data, "fixmatch"))
+    coloured.augment = Augment(labelled="strong")
+    differ = 0
+    for t in range(4):
+        (one, other), u = ((d[t]["l"] for d in (plain, coloured)), coloured[t]["u"])
+        assert other.kinds == ("weak",) and same_items(plain[t]["u"], u)
+        assert one.mask is not None and other.mask is not None
+        assert torch.equal(one.mask, other.mask) and torch.equal(one.valid, other.valid)
+        differ += sum(not torch.equal(a, b) for a, b in zip(one.weak, other.weak, strict=True))
+    assert differ >= 8  # of 16: jitter, grey and blur all stay away with probability 0.08
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_start_in_the_middle_sees_the_same_steps(variant, data):
     whole, rest = dataset(data, variant), dataset(data, variant)

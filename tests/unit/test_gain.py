@@ -328,7 +328,7 @@ def test_a_match(wanted, finished):
         ("config", {"data__batch": 8}, "data.batch is 8, not 4"),
         ("config", {"data__augment__flip": 0.0}, "data.augment.flip is 0.0, not 0.5"),
         ("config", {"method__sup__loss": "ohem"}, "method.sup.loss is 'ohem', not 'ce'"),
-        ("config", {"method__view": "strong"}, "method.view is 'strong', not 'weak'"),
+        ("config", {"data__augment__labelled": "strong"}, "data.augment.labelled is 'strong', not 'weak'"),
         ("config", {"machine__precision": "bf16"}, "machine.precision is 'bf16', not 'fp32'"),
         ("config", {"machine__channels_last": True}, "machine.channels_last is True, not False"),
         ("config", {"protocol": "cityscapes"}, "protocol is 'cityscapes', not 'whole'"),

@@ -121,10 +121,9 @@ def test_cross_entropy_and_dice() -> None:
     assert loss(loss="ce+dice")[0] == pytest.approx(-sum(math.log(p) for p in TRUE) / 4 + dice())
 
 
-@pytest.mark.parametrize("view", ["weak", "strong"])
-def test_the_configured_view_is_the_only_one(view: str) -> None:
-    method = Supervised(Supervised.Config.model_validate({"view": view}), Task(3))
-    assert method.streams["l"].views == (view,) and set(method.streams) == {"l"}
+def test_one_view_of_labelled_images() -> None:
+    method = Supervised(Supervised.Config(), Task(3))
+    assert method.streams["l"].views == ("weak",) and set(method.streams) == {"l"}
     batch = {"l": items([IMAGE], kinds=method.streams["l"].views, mask=[MASK])}
     terms = method.losses({"net": Table(P)}, batch, step(l=1), {})
     assert terms["sup"].item() == pytest.approx(-sum(math.log(p) for p in TRUE) / 4)

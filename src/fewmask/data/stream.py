@@ -140,6 +140,7 @@ class StepDataset(Dataset[dict[str, Items]]):
     def _items(self, name: str, t: int) -> Items:
         stream, slots = self.streams[name], self.slots[name]
         pool = self._pools[stream.pool]
+        plain = stream.pool != "labelled" or self.augment.labelled == "weak"
         views: list[list[Tensor]] = [[] for _ in stream.views]
         valids, masks, index = [], [], []
         for slot in slots:
@@ -150,7 +151,7 @@ class StepDataset(Dataset[dict[str, Items]]):
             image, mask, valid = apply_geometry(image, mask, geometry, self.crop)
             for v, kind in enumerate(stream.views):
                 draws = Draws(self.seed, Purpose.PHOTOMETRY, t, slot, slots.view(v))
-                views[v].append(image if kind == "weak" else photometry(image, draws, self.augment))
+                views[v].append(image if kind == "weak" and plain else photometry(image, draws, self.augment))
             valids.append(valid)
             index.append(i)
             if mask is not None:

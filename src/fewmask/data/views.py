@@ -7,6 +7,7 @@ one call. Library transforms that draw from the global generator are not used: p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -34,6 +35,8 @@ class Augment(Config):
         grey: probability of dropping colour.
         blur: probability of Gaussian blur, sigma U(0.1, 2) pixels; on crops smaller than UniMatch's, whose sides are
             321 pixels or more, as many times less: the same sigma would wipe out what tells small things apart.
+        labelled: "strong" gives labelled images the photometry of the strong views too, whatever the method; for
+            pictures whose colours vary more than the few masks show.
     """
 
     scale: tuple[float, ...] = (0.5, 2.0)
@@ -46,6 +49,7 @@ class Augment(Config):
     hue: float = Field(default=0.25, ge=0, le=0.5)
     grey: float = Field(default=0.2, ge=0, le=1)
     blur: float = Field(default=0.5, ge=0, le=1)
+    labelled: Literal["weak", "strong"] = "weak"
 
     @model_validator(mode="after")
     def _sensible_scale(self) -> Augment:

@@ -12,13 +12,11 @@ The labelled images alone. The loss is one of ``Supervision``: cross-entropy, OH
 
 Implementation details
 1. The mean runs over the labelled pixels of the batch, not over images: void and padded pixels count nowhere.
-2. ``view = strong`` trains on UniMatch's photometry (jitter, grey, blur) instead of the weak view; off by default,
-   as in the papers' supervised baselines.
+2. The view is the weak one, as in the papers' supervised baselines; the recipe's ``data.augment.labelled = strong``
+   adds photometry to the labelled images of any method.
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 from torch import Tensor, nn
 
@@ -34,6 +32,7 @@ class Supervised(Method):
     paper = "Long et al., Fully convolutional networks for semantic segmentation, CVPR 2015"
     year = 2015
 
+    streams = {"l": Stream("labelled", ("weak",))}
     flow = {"sup": ("net",)}
     predictors = ("net",)
 
@@ -42,16 +41,9 @@ class Supervised(Method):
 
         Attributes:
             sup: the loss.
-            view: "weak" geometry only, or "strong" photometry on top of it.
         """
 
         sup: Supervision = Supervision()
-        view: Literal["weak", "strong"] = "weak"
-
-    @property
-    def streams(self) -> dict[str, Stream]:
-        """Labelled images in the configured view."""
-        return {"l": Stream("labelled", (self.config.view,))}
 
     def networks(self, build: Build) -> dict[str, nn.Module]:
         """One network, that starts as the students of other methods do: runs of one seed are pairs."""
@@ -59,6 +51,6 @@ class Supervised(Method):
 
     def losses(self, nets: Nets, batch: Batch, step: Step, memo: dict[str, Tensor]) -> Terms:
         """CPS Eq. 4 for one network."""
-        x, y = batch["l"].views[0], batch["l"].labels
+        x, y = batch["l"].weak, batch["l"].labels
         p = nets["net"](x)
         return {"sup": self.config.sup(p, y, self.task)}
