@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,12 +29,19 @@ class Segmenter(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return float32 logits [B, K, H, W] for float images [B, C, H, W]."""
+        return self.classify(self.decode(self.encode(images_BCHW)), images_BCHW.shape[-2:])
+
+    def encode(self, images_BCHW: Tensor) -> Any:
+        """Return the encoder's output for the padded images."""
         height, width = images_BCHW.shape[-2:]
         pad_h, pad_w = -height % self.stride, -width % self.stride
-        if pad_h or pad_w:
-            images_BCHW = F.pad(images_BCHW, (0, pad_w, 0, pad_h))
-        features = self.encoder(images_BCHW)
+        return self.encoder(F.pad(images_BCHW, (0, pad_w, 0, pad_h)) if pad_h or pad_w else images_BCHW)
+
+    def decode(self, features: Any) -> Tensor:
+        """Return the decoder's output [B, D, h, w] for the encoder's."""
         # DPT's encoders return (feature maps, prefix tokens); every other decoder takes the list of maps
-        decoded = self.decoder(*features) if isinstance(features, tuple) else self.decoder(features)
-        logits = self.head(decoded)
-        return logits[..., :height, :width].float()
+        return self.decoder(*features) if isinstance(features, tuple) else self.decoder(features)
+
+    def classify(self, decoded_BDhw: Tensor, size: Sequence[int]) -> Tensor:
+        """Return float32 logits [B, K, H, W] at an image's size for the decoder's output."""
+        return self.head(decoded_BDhw)[..., : size[0], : size[1]].float()
