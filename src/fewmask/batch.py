@@ -21,6 +21,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from fewmask.ops.rng import Draws
+
 IGNORE = 255
 """Label of pixels that count neither in a loss nor in a score: void, and padding."""
 
@@ -40,6 +42,8 @@ class Stream:
         views: one entry a view. The geometry (scale, flip, crop) is drawn once an item and shared by its views;
             "strong" adds photometry, drawn separately for each view.
         second_pass: an order of its own over the same pool: partners for mixing.
+        perturb: makes a strong view of a uint8 crop [C, H, W] from draws of its own; None = the recipe's photometry
+            (``data.augment``). Worker processes hold a copy: a frozen dataclass, not a closure.
         together: slots ``k*together .. (k+1)*together-1`` stay on one rank, so that pairs inside a batch do not
             depend on the number of ranks.
     """
@@ -48,6 +52,7 @@ class Stream:
     views: tuple[ViewKind, ...]
     second_pass: bool = False
     together: int = 1
+    perturb: Callable[[Tensor, Draws], Tensor] | None = None
 
 
 @dataclass(frozen=True)

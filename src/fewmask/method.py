@@ -37,6 +37,12 @@ class Task:
     classes: int
     frequency: tuple[float, ...] | None = None
 
+    @classmethod
+    def of(cls, pixels: Sequence[int]) -> Task:
+        """Return the task of data with so many labelled pixels of each class."""
+        total = sum(pixels)
+        return cls(len(pixels), tuple(n / total for n in pixels) if total else None)
+
 
 class Build(Protocol):
     """Makes one segmentation network; the same name and seed give the same weights, another name others."""
@@ -193,9 +199,16 @@ class Method:
         """Return the rounds of a multi-round scheme; empty for a method that is one run."""
         return []
 
+    def network(self, nets: Nets, name: str) -> nn.Module:
+        """Return predictor ``name`` as one network that the run's architecture could have built: it is delivered.
+
+        It shares its parameters with ``nets``. A predictor that is part of a network (one of two heads) is cut out.
+        """
+        return nets[name]
+
     def predict(self, nets: Nets, name: str, images: Tensor) -> Tensor:
         """Return the logits [B, K, H, W] of predictor ``name`` for images [B, C, H, W], in evaluation mode."""
-        return nets[name](images)
+        return self.network(nets, name)(images)
 
 
 def make_networks(method: Method, build: Build, seed: int) -> dict[str, nn.Module]:

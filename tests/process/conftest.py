@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from process.helpers import STEPS, VARIANTS, outcome, run, tiny_data, training
+from process.helpers import FIXMATCH, STEPS, VARIANTS, good, metrics_of, outcome, run, tiny_data, training
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,6 +62,42 @@ def _assert_it_trained(result: dict[str, Any]) -> None:
     assert terms and all(any(line[term] > 0 for line in steps) for term in terms), steps
     assert len(result[f"step-{STEPS:08d}/networks.safetensors"]) > 1000
     assert len(result[f"step-{STEPS:08d}/optimiser.safetensors"]) > 1000
+
+
+@pytest.fixture
+def finished(unbroken, tmp_path) -> Path:
+    """A finished run that this test may damage."""
+    return shutil.copytree(unbroken("cps"), tmp_path / "finished")
+
+
+@pytest.fixture(scope="session")
+def beside(tmp_path_factory) -> Path:
+    """The folder in which ``compared``, ``second`` and ``three`` lie beside each other."""
+    return tmp_path_factory.mktemp("baseline") / "runs"
+
+
+@pytest.fixture(scope="session")
+def compared(data, beside) -> Path:
+    """FixMatch with a baseline of its own."""
+    out = beside / "one"
+    ended = good(run(beside.parent / "io", training(data, out, *FIXMATCH, "--baseline", "--json")))
+    assert json.loads(ended.stdout) == metrics_of(out)
+    assert "baseline: supervised, 12 steps" in ended.stderr and "training 2 of 2: fixmatch, seed 0" in ended.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def second(data, beside, compared) -> tuple[Path, str]:
+    """CPS in the folder beside it, and what it said."""
+    out = beside / "two"
+    return out, good(run(beside.parent / "io", training(data, out, *VARIANTS["cps"], "--baseline"))).stderr
+
+
+@pytest.fixture(scope="session")
+def three(data, beside, compared) -> tuple[Path, str]:
+    """FixMatch with three seeds in a third folder beside them, and what it said."""
+    out = beside / "three"
+    return out, good(run(beside.parent / "io", training(data, out, *FIXMATCH, "--seeds", "3"))).stderr
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fewmask.methods import METHODS
 from fixtures_data import blocks, make_folder, save_mask
 
@@ -24,6 +26,10 @@ VARIANTS["fixmatch-ema"] = ["--method", "fixmatch", "method.teacher=ema"]
 for _name in ("fixmatch", "fixmatch-ema"):
     VARIANTS[_name] += ["method.tau=0.3"]  # untrained networks are not confident: nothing would train
 """Every method, and the forms of one that hold other state or read other streams; name to arguments."""
+FIXMATCH = VARIANTS["fixmatch"]
+
+CLASSES = {"sky", "sea", "sand"}  # of tiny_data
+SEEDS = (0, 1, 2)  # of a training with --seeds 3
 
 _forkserver = get_context("forkserver")
 _forkserver.set_forkserver_preload(["fewmask.cli", "fewmask.run.rescore", "torch.utils.tensorboard"])
@@ -131,6 +137,45 @@ def _child(folder: str, arguments: list[str], env: dict[str, str]) -> None:
     for name, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(Path(folder) / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.exit(command(arguments))
+
+
+def good(ended: Ended) -> Ended:
+    assert ended.code == 0, ended.stderr
+    return ended
+
+
+def assert_refused(ended: Ended, code: int, *fragments: str, first: bool = True) -> None:
+    """One line `error: what; where; what to do` with all fragments, the exit code, no traceback, empty stdout.
+
+    It is the first line, unless something had been trained (and said) before.
+    """
+    assert ended.code == code, ended.stderr
+    lines = ended.stderr.splitlines()
+    errors = [line for line in lines if line.startswith("error:")]
+    assert len(errors) == 1 and (lines[0] == errors[0] or not first), ended.stderr
+    assert "Traceback" not in ended.stderr and 'File "' not in ended.stderr, ended.stderr
+    assert [f for f in fragments if f not in errors[0]] == [], errors[0]
+    assert errors[0].count("; ") >= 1, "what is wrong, and where or what to do"
+    assert ended.stdout == "", ended.stdout
+
+
+def metrics_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def evaluation(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "evaluation.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+def model_bytes(folder: Path) -> bytes:
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+def content(*folders: Path) -> dict[Path, bytes | None]:
+    """Return every file below with its bytes, and every folder; but for locks, which come and go."""
+    found = [p for folder in folders for p in [folder, *folder.rglob("*")] if not p.name.startswith(".lock")]
+    return {p: p.read_bytes() if p.is_file() else None for p in found}
 
 
 def outcome(run_folder: Path) -> dict[str, Any]:

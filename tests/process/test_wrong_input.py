@@ -1,10 +1,9 @@
-"""Wrong input ends with one clear line and its exit code, before anything is written, and nothing is written over."""
+"""Wrong data, names, flags and files end with one clear line and its exit code, before anything is written."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import signal
 import time
 from pathlib import Path
 
@@ -13,29 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from fixtures_data import blocks, save_mask
-from process.helpers import VARIANTS, Ended, assert_same, outcome, run, start, tiny_data, training
-
-
-def assert_refused(ended: Ended, code: int, *fragments: str, first: bool = True) -> None:
-    """One line `error: what; where; what to do` with all fragments, the exit code, no traceback, empty stdout.
-
-    It is the first line, unless something had been trained (and said) before.
-    """
-    assert ended.code == code, ended.stderr
-    lines = ended.stderr.splitlines()
-    errors = [line for line in lines if line.startswith("error:")]
-    assert len(errors) == 1 and (lines[0] == errors[0] or not first), ended.stderr
-    assert "Traceback" not in ended.stderr and 'File "' not in ended.stderr
-    assert [f for f in fragments if f not in errors[0]] == [], errors[0]
-    assert errors[0].count("; ") >= 1, "what is wrong, and where or what to do"
-    assert ended.stdout == ""
-
-
-def content(*folders: Path) -> dict[Path, bytes | None]:
-    """Return every file below with its bytes, and every folder; but for locks, which come and go."""
-    found = [p for folder in folders for p in [folder, *folder.rglob("*")] if not p.name.startswith(".lock")]
-    return {p: p.read_bytes() if p.is_file() else None for p in found}
-
+from process.helpers import assert_refused, content, run, start, tiny_data, training
 
 # --- the data
 
@@ -173,204 +150,6 @@ def test_commands_without_what_they_need(io):
     for command in ("train", "evaluate", "predict", "check", "split"):
         ended = run(io, [command])
         assert ended.code == 2 and ended.error == "error: arguments are missing; command line; see --help"
-
-
-# --- the run folder
-
-
-@pytest.fixture
-def finished(unbroken, tmp_path) -> Path:
-    """A finished run that this test may damage."""
-    return shutil.copytree(unbroken("cps"), tmp_path / "finished")
-
-
-def test_finished_already(finished, data, io):
-    before = content(finished)
-    ended = run(io, training(data, finished, *VARIANTS["cps"]))
-    assert ended.code == 0 and "is already finished" in ended.stderr
-    assert content(finished) == before
-
-
-def test_a_finished_run_continued_from_elsewhere(finished, data, io, monkeypatch):
-    """The folder may be spelled with a slash, and what a machine has may differ."""
-    monkeypatch.chdir(data.parent)
-    command = training(Path("x"), finished, *VARIANTS["cps"], "--workers", "1", "machine.cache_mb=7")
-    command[1] = f"{data}/"
-    assert run(io, command).code == 0
-
-
-@pytest.mark.parametrize("state", ["finished", "unfinished"])
-@pytest.mark.parametrize(
-    ("more", "fragments"),
-    [
-        (("optim.lr=0.5",), ("optim.lr: ", "0.5 asked")),
-        (("--steps", "13"), ("train.steps: 12 in the run, 13 asked",)),
-        (("--method", "supervised"), ("method.name: 'cps' in the run, 'supervised' asked",)),
-        (("--labelled", "3"), ("data.labelled: None in the run, '3' asked",)),
-        (("--resize", "12x16"), ("data.resize: None in the run, [12, 16] asked",)),
-    ],
-)
-def test_another_configuration(state, more, fragments, finished, data, io):
-    if state == "unfinished":
-        (finished / "metrics.json").unlink()
-    before = content(finished)
-    assert_refused(run(io, training(data, finished, *VARIANTS["cps"], *more)), 4, *fragments, str(finished))
-    assert content(finished) == before
-
-
-def test_a_limit_that_is_left_out_is_another_configuration(data, tmp_path, io):
-    """Null means every mask and native sizes; it is no wildcard that any run satisfies."""
-    out = tmp_path / "run"
-    limits = ("--labelled", "2", "--unlabelled", "4", "--resize", "12x16")
-    assert run(io, training(data, out, *VARIANTS["cps"], *limits)).code == 0
-    ended = run(io, training(data, out, *VARIANTS["cps"]))
-    assert_refused(ended, 4, "data.labelled: '2' in the run", "data.resize: [12, 16] in the run", "data.unlabelled: ")
-
-
-def annotate_one(folder: Path) -> None:
-    shutil.copy(folder / "masks/train/00.png", folder / "masks/train/bare0.png")
-
-
-def correct_one(folder: Path) -> None:
-    save_mask(folder / "masks/train/01.png", blocks((9, 9, 5)))
-
-
-def replace_one(folder: Path) -> None:
-    shutil.copy(folder / "images/train/bare1.jpg", folder / "images/train/bare0.jpg")
-
-
-@pytest.mark.parametrize("state", ["finished", "unfinished"])
-@pytest.mark.parametrize(
-    ("change", "fragments"),
-    [
-        (annotate_one, ("labelled: 5 in the run, 6 now",)),
-        (correct_one, ()),
-        (replace_one, ()),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_other_data(state, change, fragments, own_data, tmp_path, io):
-    out = tmp_path / "run"
-    command = training(own_data, out, *VARIANTS["cps"])
-    fault = "" if state == "finished" else "step.end:7"
-    assert run(io, command, fault).code == (-signal.SIGKILL if fault else 0)
-    change(own_data)
-    before = content(out)
-    ended = run(io, command)
-    assert_refused(ended, 4, "the data have changed", f"--init {out}", *fragments)
-    assert content(out) == before
-
-    again = [str(tmp_path / "more") if word == str(out) else word for word in command]
-    ended = run(io, [*again, "--init", str(out)])
-    assert ended.code == 0 and f"f1: starts from f1 of {out}" in ended.stderr, ended.stderr
-
-
-def test_foreign_files(data, tmp_path, io):
-    out = tmp_path / "mine"
-    out.mkdir()
-    for name in ("thesis.tex", "data.yaml"):
-        (out / name).write_text("precious")
-        before = content(out)
-        assert_refused(run(io, training(data, out)), 4, "nothing is written over", str(out))
-        assert content(out) == before
-        (out / name).unlink()
-    (tmp_path / "file").write_text("precious")
-    assert_refused(run(io, training(data, tmp_path / "file")), 4, "is a file")
-    assert_refused(run(io, training(data, tmp_path / "file" / "run")), 74, "could not write", "file/run")
-    assert (tmp_path / "file").read_text() == "precious"
-
-
-def test_new_does_not_continue(finished, data, io):
-    (finished / "metrics.json").unlink()
-    assert_refused(run(io, training(data, finished, *VARIANTS["cps"], "--new")), 4, "--new", "another --out")
-
-
-def test_in_use(data, tmp_path, io, monkeypatch):
-    """Exactly one wins; when it is killed, its lock is taken over."""
-    out, gate = tmp_path / "run", tmp_path / "gate"
-    gate.mkdir()
-    monkeypatch.setenv("SPY_WAIT", str(gate))
-    command = training(data, out, "--method", "process.spy:Waiting")
-    owner = start(tmp_path / "owner", command)
-    while owner.process.is_alive() and not (gate / "reached").exists():
-        time.sleep(0.005)
-    before = {p: c for p, c in content(out).items() if "tensorboard" not in p.parts}
-    assert_refused(run(io, command), 6, f"process {owner.pid} on ", "is writing to this run", str(out))
-    assert {p: c for p, c in content(out).items() if "tensorboard" not in p.parts} == before
-    owner.kill()
-    assert owner.wait().code == -signal.SIGKILL
-    (gate / "go").touch()
-    ended = run(io, command)
-    assert ended.code == 0, ended.stderr
-
-
-# --- what disks do
-
-
-def flip_a_bit(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
-
-
-def cut_in_half(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-
-@pytest.fixture
-def interrupted(data, tmp_path, io) -> list[str]:
-    """The command of a run that was killed in step 11, with checkpoints of steps 8 and 9 at least."""
-    command = training(data, tmp_path / "run", *VARIANTS["cps"])
-    assert run(io, command, "step.inside:11").code == -signal.SIGKILL
-    return command
-
-
-@pytest.mark.parametrize("damage", [flip_a_bit, cut_in_half, Path.unlink])
-@pytest.mark.parametrize("name", ["networks.safetensors", "optimiser.safetensors", "state.json", "MANIFEST.json"])
-def test_newest_checkpoint_damaged(name, damage, interrupted, unbroken, tmp_path, io):
-    damage(tmp_path / "run/checkpoints/step-00000009" / name)
-    ended = run(io, interrupted)
-    assert ended.code == 0, ended.stderr
-    assert "checkpoint step-00000009 is skipped" in ended.stderr and "continuing after step " in ended.stderr
-    assert "continuing after step 9" not in ended.stderr
-    assert_same(outcome(tmp_path / "run"), outcome(unbroken("cps")))
-
-
-def test_every_checkpoint_damaged(interrupted, tmp_path, io):
-    for file in (tmp_path / "run/checkpoints").glob("*/networks.safetensors"):
-        flip_a_bit(file)
-    before = content(tmp_path / "run")
-    ended = run(io, interrupted)
-    assert_refused(ended, 4, "checkpoints can be used", str(tmp_path / "run/checkpoints"))
-    assert content(tmp_path / "run") == before
-
-
-@pytest.mark.parametrize(("name", "text"), [("config.yaml", "{"), ("config.yaml", "[1]"), ("data.yaml", "{")])
-def test_records_of_a_run_damaged(name, text, interrupted, tmp_path, io):
-    (tmp_path / "run" / name).write_text(text)
-    assert_refused(run(io, interrupted), 4, name)
-
-
-def test_metrics_damaged(finished, data, unbroken, io):
-    (finished / "metrics.json").write_text("{")
-    for command in (training(data, finished, *VARIANTS["cps"]), ["evaluate", str(finished)]):
-        assert_refused(run(io, command), 4, "metrics.json", "damaged")
-    (finished / "metrics.json").unlink()  # as the line says
-    assert run(io, training(data, finished, *VARIANTS["cps"])).code == 0
-    assert_same(outcome(finished), outcome(unbroken("cps")))
-
-
-def test_a_full_disk_keeps_what_was_saved(data, unbroken, tmp_path, io):
-    """The first save meets a full disk twice: exit 74; later the same command goes on."""
-    command = training(data, tmp_path / "run", *VARIANTS["cps"])
-    fault = "save.open:9:raise=ENOSPC,save.open:10:raise=ENOSPC"  # both tries of the third save
-    ended = run(io, command, fault)
-    assert ended.code == 74 and ended.error.startswith("error: could not write"), ended.stderr
-    assert "trying once more" in ended.stderr
-    assert not list((tmp_path / "run").rglob(".tmp-*"))
-    ended = run(io, command)
-    assert ended.code == 0 and "continuing after step " in ended.stderr, ended.stderr
-    assert_same(outcome(tmp_path / "run"), outcome(unbroken("cps")))
 
 
 def test_not_a_number(data, tmp_path, io):

@@ -8,6 +8,7 @@ from fewmask.engine.checkpoint import Snapshot, Store
 from fewmask.engine.flatten import networks_to_flat
 from fewmask.errors import CheckpointError, ConfigError
 from fewmask.nets import Builder
+from fewmask.nets.running import RunningMean
 from fewmask.ops.ema import ema_copy
 from fewmask.run.init import start_from
 
@@ -61,3 +62,12 @@ def test_what_does_not_fit_is_refused(source, tmp_path):
         start_from({"f1": net("f1", 0)}, tmp_path, lambda text: None)
     with pytest.raises(ConfigError, match="does not exist"):
         start_from({"f1": net("f1", 0)}, tmp_path / "no.safetensors", lambda text: None)
+
+
+def test_statistics_of_the_data_are_not_taken_over(tmp_path):
+    donor = net("x", 7)
+    save_file(donor.state_dict(), tmp_path / "m.safetensors")
+    fresh = {"student": net("student", 0), "predicted": RunningMean((0.2, 0.3, 0.5))}
+    start_from(fresh, tmp_path / "m.safetensors", lambda text: None)
+    assert equal(fresh["student"], donor)
+    assert fresh["predicted"].mean.tolist() == pytest.approx([0.2, 0.3, 0.5])

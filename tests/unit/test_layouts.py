@@ -1,28 +1,16 @@
-import os
-import sys
-from collections import Counter
-from pathlib import Path
+"""Folders of images and masks: roles, names, the val part that is drawn, groups, and classes that nothing names."""
 
-import numpy as np
+import os
+
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1]))
 from fewmask.data.index import ROLES, DataIndex, MaskCode
-from fewmask.data.layouts import CITYSCAPES_CLASSES, propose_groups, read_folder, with_classes
+from fewmask.data.layouts import propose_groups, read_folder, with_classes
 from fewmask.data.masks import read_mask
 from fewmask.data.scan import scan
 from fewmask.errors import ConfigError, DataError
-from fixtures_data import SHARED, blocks, make_cityscapes, make_folder, make_voc, save_image, save_mask
-
-
-def names(index, role):
-    return [i.name for i in index.items[role]]
-
-
-def refuse(root, error, message, **options):
-    with pytest.raises(error, match=message) as caught:
-        read_folder(root, **options)
-    return caught.value
+from fixtures_data import blocks, make_folder, save_image, save_mask
+from fixtures_layouts import names, refuse
 
 
 class TestFolders:
@@ -219,144 +207,6 @@ class TestGroups:
         assert (found and {g: len(members) for g, members in found.items()}) == proposed
 
 
-class TestDataYaml:
-    def write(self, root, text):
-        root.mkdir(exist_ok=True)
-        (root / "data.yaml").write_text(text)
-        return root
-
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            ("clases: [a]", "unknown key 'clases'.*did you mean 'classes'"),
-            ("classes: [a, no]", "name 1 is False"),
-            ("classes: {0: a, 0: b}", "key 0 stands there twice"),
-            ("a: &x [1]\nb: *x", "aliases"),
-            ("a: !!python/object/apply:os.system [ls]", "no valid YAML"),
-            ("[" * 5000, "no valid YAML"),
-            ("version: 2", "version: is 2, must be 1"),
-            ("- a", "is no mapping"),
-            ("unlabelled_id: 4", "unlabelled_id: .*not implemented"),
-            ("channels: rgbn", "channels: only rgb is implemented"),
-            ("images: index.jsonl", "images: an index file is not implemented"),
-            ("exif: apply", "exif: apply is not implemented"),
-            ("empty_masks: maybe", "empty_masks: is 'maybe'"),
-            ("roles: {training: x}", "roles.training: is 'training', must be"),
-            ("images: ../x", "leads out of the data folder"),
-            ("images: /etc", "leads out of the data folder"),
-            ("classes: [a, b]\nignore: 1", "id 1 is also class 'b'"),
-            ('classes: [a]\ncolours: {"0,0,0": b}', "unknown class 'b'"),
-            ('classes: [a]\ncolours: {"0,0,0": 3}', "leads to id 3, which is no class"),
-            ('colours: {"0,0": 3}', "is no colour"),
-        ],
-    )
-    def test_refusals(self, tmp_path, text, message):
-        make_folder(tmp_path, ["train/x", "val/y"], classes=None)
-        error = refuse(self.write(tmp_path, text), ConfigError, message)
-        assert error.exit_code == 2 and "Traceback" not in str(error)
-
-    def test_two_lists_of_classes(self, tmp_path):
-        make_folder(tmp_path, ["train/x", "val/y"])
-        refuse(self.write(tmp_path, "classes: [a, c]"), ConfigError, "name different classes")
-        assert read_folder(self.write(tmp_path, "classes: {0: a, 7: b}")).code.mapping == ((0, 0), (7, 1))
-
-    def test_a_whole_one(self, tmp_path):
-        text = "classes: {0: bg, 7: road, 8: road, 255: car}\nignore: [9]\ngroups: '^(.)'\n"
-        text += 'colours: {"0,0,0": bg, "1,1,1": 8, "2,2,2": ignore}\n'
-        index = read_folder(make_folder(self.write(tmp_path, text), ["a1", "b1", "b2"], classes=None))
-        assert index.classes == ("bg", "road", "car")
-        assert index.code == MaskCode(
-            ignore=(9,),
-            mapping=((0, 0), (7, 1), (8, 1), (255, 2)),
-            colours=(((0, 0, 0), 0), ((1, 1, 1), 8), ((2, 2, 2), -1)),
-        )
-        assert {i.group for role in ROLES for i in index.items[role]} == {"a", "b"}
-
-    def test_globs_pair_what_their_wildcards_match(self, tmp_path):
-        for scene in ("s1/f1", "s1/f2", "s2/f1"):
-            save_image(tmp_path / "data" / scene / "rgb.png")
-            save_mask(tmp_path / "data" / scene / "label.png", blocks((0, 1)))
-        self.write(tmp_path, "images: data/**/rgb.png\nmasks: data/**/label.png")
-        index = read_folder(tmp_path, val_fraction=0)
-        assert names(index, "train") == ["s1/f1", "s1/f2", "s2/f1"]
-        assert all(i.mask.parent == i.image.parent for i in index.labelled)
-
-    def test_masks_beside_their_images(self, tmp_path):
-        for name in ("a", "b"):
-            save_image(tmp_path / f"photos/{name}.png")
-            save_mask(tmp_path / f"photos/{name}_mask.png", blocks((0, 1)))
-        save_image(tmp_path / "photos/c.png")
-        self.write(tmp_path, "images: photos/*\nmasks: photos/*_mask.*")
-        index = read_folder(tmp_path, val_fraction=0)
-        assert names(index, "train") == ["a", "b", "c"] and len(index.labelled) == 2
-
-    def test_roles_by_glob_and_list(self, tmp_path):
-        make_folder(tmp_path, ["train/s1_1", "train/s2_1", "val/s1_2", "test/s3_1"])
-        (tmp_path / "lists").mkdir()
-        (tmp_path / "lists/test.txt").write_text("val/s1_2\n")
-        index = read_folder(self.write(tmp_path, "roles: {val: train/s2_*, test: lists/test.txt}"))
-        assert [names(index, r) for r in ROLES] == [["test/s3_1", "train/s1_1"], ["train/s2_1"], ["val/s1_2"]]
-        index = read_folder(self.write(tmp_path, "roles: {train: '*_1', val: [val/*]}"))
-        assert [len(index.items[r]) for r in ROLES] == [3, 1, 0]
-        refuse(self.write(tmp_path, "roles: {val: nothing*}"), DataError, "no image matches 'nothing")
-        refuse(self.write(tmp_path, "roles: {val: 'val/*', test: '*'}"), DataError, "'val/s1_2' is both val and test")
-        refuse(self.write(tmp_path, "roles: {val: ../other.txt}"), DataError, "no list")
-        index = read_folder(self.write(tmp_path, "roles: {train: 'train/*', val: 'val/*'}"))
-        assert index.notes == ("1 images have no role in data.yaml and are left out",)
-
-
-class TestVoc:
-    def test_fine_masks_come_first(self, tmp_path):
-        make_voc(tmp_path, ["2007_000001", "2007_000002"], ["2007_000003"], ["2008_000001"], ["2009_000001"])
-        index = read_folder(tmp_path)
-        assert index.layout == "voc" and len(index.classes) == 21 and index.classes[20] == "tvmonitor"
-        assert names(index, "train") == ["2007_000001", "2007_000002", "2008_000001"]
-        assert [i.mask.parent.name for i in index.items["train"]] == ["SegmentationClass"] * 2 + [
-            "SegmentationClassAug"
-        ]
-        assert names(index, "val") == ["2007_000003"] and index.items["test"] == ()
-        assert "train: 3 images of trainaug.txt" in index.notes
-        assert "1 images are in neither list and are left out" in index.notes
-        assert propose_groups(index) is None
-
-    def test_inside_a_devkit_and_without_aug_masks(self, tmp_path):
-        root = tmp_path / "VOCdevkit" / "VOC2012"
-        make_voc(root, ["a"], ["b"], ["c"])
-        (root / "SegmentationClassAug" / "c.png").unlink()
-        index = read_folder(tmp_path)
-        assert [(i.name, i.mask is None) for i in index.items["train"]] == [("a", False), ("c", True)]
-        (root / "ImageSets/Segmentation/val.txt").unlink()
-        refuse(tmp_path, DataError, "no list val.txt")
-
-
-class TestCityscapes:
-    NAMES = ("train/aachen/aachen_000000_000019", "val/bonn/bonn_000000_000019", "test/ulm/ulm_000000_000019")
-
-    def test_train_ids(self, tmp_path):
-        index = read_folder(make_cityscapes(tmp_path, self.NAMES))
-        assert index.layout == "cityscapes" and index.classes == CITYSCAPES_CLASSES and index.code == MaskCode()
-        assert names(index, "train") == [self.NAMES[0]] and names(index, "val") == [self.NAMES[1]]
-        assert "1 images outside train and val are left out" in index.notes[0]
-
-    def test_label_ids_are_mapped(self, tmp_path):
-        index = read_folder(make_cityscapes(tmp_path, self.NAMES, "labelIds", ids=(0, 7, 33, 29)))
-        mask = read_mask(index.labelled[0].mask, index.code)
-        np.testing.assert_array_equal(mask, blocks((255, 0, 18, 255)))
-        # the published table, https://github.com/mcordts/cityscapesScripts labels.py: road 7, car 26, bicycle 33
-        assert dict(index.code.mapping)[26] == CITYSCAPES_CLASSES.index("car")
-        assert len(index.code.mapping) == 19 and len(index.code.ignore) == 15
-
-    def test_mixed_masks_are_refused(self, tmp_path):
-        make_cityscapes(tmp_path, self.NAMES[:1])
-        make_cityscapes(tmp_path, self.NAMES[:2], "labelIds")
-        refuse(tmp_path, DataError, "1 masks have labelIds, but no labelTrainIds")
-
-    def test_other_classes_do_not_replace_the_mapping(self, tmp_path):
-        make_cityscapes(tmp_path, self.NAMES, "labelIds")
-        (tmp_path / "classes.txt").write_text("a\nb\n")
-        refuse(tmp_path, ConfigError, "has its own ids")
-
-
 class TestWithClasses:
     def index(self, root, ids) -> tuple[DataIndex, DataIndex]:
         index = read_folder(make_folder(root, ["train/x", "val/y"], ids=ids, classes=None))
@@ -375,16 +225,3 @@ class TestWithClasses:
     def test_nothing_but_ignored_pixels(self, tmp_path):
         with pytest.raises(DataError, match="no class at all"):
             self.index(tmp_path, (255,))
-
-
-@pytest.mark.real_data
-@pytest.mark.skipif(not (SHARED / "camvid").is_dir(), reason="no ../shared/data/camvid beside the repository")
-def test_camvid():
-    index = read_folder(SHARED / "camvid")
-    assert [len(index.items[r]) for r in ROLES] == [367, 101, 233]
-    assert len(index.classes) == 11 and index.notes == () and len(index.labelled) == 367
-    counts = {role: Counter(i.name.split("/")[1].split("_")[0] for i in index.items[role]) for role in ROLES}
-    members = {group: set(found) for group, found in propose_groups(index).items()}
-    for group, found in members.items():
-        assert len(found) == sum(counts[role][group] for role in ROLES)
-    assert set(members) == {"0001TP", "0006R0", "0016E5", "Seq05VD"}

@@ -137,10 +137,14 @@ class StepDataset(Dataset[dict[str, Items]]):
         """Return the batch of step ``t``: views uint8 [B, 3, h, w]."""
         return {name: self._items(name, t) for name in self.streams}
 
+    def _photometry(self, image: Tensor, draws: Draws) -> Tensor:
+        return photometry(image, draws, self.augment)
+
     def _items(self, name: str, t: int) -> Items:
         stream, slots = self.streams[name], self.slots[name]
         pool = self._pools[stream.pool]
-        plain = stream.pool != "labelled" or self.augment.labelled == "weak"
+        strong = stream.perturb or self._photometry
+        weak = self._photometry if (stream.pool, self.augment.labelled) == ("labelled", "strong") else _unchanged
         views: list[list[Tensor]] = [[] for _ in stream.views]
         valids, masks, index = [], [], []
         for slot in slots:
@@ -151,7 +155,7 @@ class StepDataset(Dataset[dict[str, Items]]):
             image, mask, valid = apply_geometry(image, mask, geometry, self.crop)
             for v, kind in enumerate(stream.views):
                 draws = Draws(self.seed, Purpose.PHOTOMETRY, t, slot, slots.view(v))
-                views[v].append(image if kind == "weak" and plain else photometry(image, draws, self.augment))
+                views[v].append((weak if kind == "weak" else strong)(image, draws))
             valids.append(valid)
             index.append(i)
             if mask is not None:
@@ -160,6 +164,10 @@ class StepDataset(Dataset[dict[str, Items]]):
             views=tuple(torch.stack(v) for v in views), kinds=stream.views, valid=torch.stack(valids),
             index=torch.tensor(index), mask=torch.stack(masks) if masks else None,
         )  # fmt: skip
+
+
+def _unchanged(image: Tensor, draws: Draws) -> Tensor:
+    return image
 
 
 class _Carried(Dataset[dict[str, Items] | FewmaskError]):

@@ -138,7 +138,7 @@ def _deliver(scorer: Scorer, folder: RunFolder) -> None:
     recipe, index = scorer.prepared.recipe, scorer.prepared.index
     fresh = folder.path / ".model-new"
     shutil.rmtree(fresh, ignore_errors=True)
-    net = scorer.learner.nets[scorer.reported]
+    net = scorer.learner.method.network(scorer.learner.nets, scorer.reported)
     fresh.mkdir()
     tensors = {k.removeprefix("net."): v for k, v in networks_to_flat({"net": net}).items()}
     write_atomic(fresh / "model.safetensors", safetensors.torch.save(tensors))

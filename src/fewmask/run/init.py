@@ -43,6 +43,8 @@ def start_from(nets: Mapping[str, nn.Module], source: Path, say: Say) -> None:
         delivered = read_weights(source)
     used_whole = False
     for name, net in nets.items():
+        if not any(True for _ in net.parameters()):
+            continue  # statistics of the data: they belong to a run
         own = {k.removeprefix(f"{name}."): v for k, v in named.items() if k.startswith(f"{name}.")}
         if own:
             _load(net, own, source, f"network {name!r}")

@@ -114,7 +114,7 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
         recipe = folder.recipe()
     else:
         recipe = fill(asked, pools, counts, say)
-    task = Task(len(index.classes), _frequency(pools, counts, len(index.classes)))
+    task = Task.of(counts.counts[counts.rows(pools.labelled), : len(index.classes)].sum(axis=0).tolist())
     _check_weights(recipe, task)
     _check_batches(recipe, task, pools)
     layout = _layout(recipe, len(index.classes), say)
@@ -231,12 +231,6 @@ def _layout(recipe: Recipe, classes: int, say: Say) -> Format:
         ) from error  # fmt: skip
     say(f"precision: {layout.why}")
     return layout
-
-
-def _frequency(pools: Pools, counts: Scan, classes: int) -> tuple[float, ...] | None:
-    pixels = counts.counts[counts.rows(pools.labelled), :classes].sum(axis=0)
-    total = int(pixels.sum())
-    return tuple(float(n) / total for n in pixels) if total else None
 
 
 def _check_weights(recipe: Recipe, task: Task) -> None:

@@ -15,9 +15,13 @@ from fewmask.data.scan import scan
 from fewmask.data.stream import ItemLoader
 from fewmask.engine.checkpoint import Store
 from fewmask.engine.evaluate import Pictures, confusion_of, scores
+from fewmask.engine.flatten import load_networks
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.engine.precision import FORMATS
 from fewmask.errors import CheckpointError, ConfigError, DataError
+from fewmask.method import Task, make_networks
+from fewmask.methods import resolve
+from fewmask.nets import Builder
 from fewmask.run.folder import RunFolder
 from fewmask.run.model import Model
 
@@ -49,12 +53,21 @@ def model_of(folder: RunFolder, which: Which) -> tuple[Model, int | None]:
         folder, which = RunFolder(folder.path / metrics["baseline_run"]), "last"
         metrics = folder.read_metrics()
     step = metrics["best"]["step"] if which == "best" else metrics["steps"]
-    networks = Store(folder.path).load(step).networks
-    predictor = next(iter(metrics["predictors"]))  # the reported one
-    model = Model.load(folder.model)  # of another step, perhaps of the other arm: its networks are replaced
-    prefix = f"{predictor}."
-    model.net.load_state_dict({k.removeprefix(prefix): v for k, v in networks.items() if k.startswith(prefix)})
+    model = Model.load(folder.model)  # of another step, perhaps of the other arm: its network is replaced
+    model.net.load_state_dict(_reported(folder, step).state_dict())
     return model, step
+
+
+def _reported(folder: RunFolder, step: int) -> torch.nn.Module:
+    """Return the reported predictor of a run at a checkpoint."""
+    recipe, pixels = folder.recipe(), list(folder.manifest()["labelled_pixels"].values())
+    task = Task.of(pixels)
+    method = resolve(recipe.method_name)(recipe.constants(), task)
+    assert recipe.model.arch and recipe.model.encoder  # a run's recipe is complete
+    build = Builder(recipe.model.arch, recipe.model.encoder, task.classes, weights="none", seed=recipe.train.seed)
+    nets = make_networks(method, build, recipe.train.seed)
+    load_networks(nets, Store(folder.path).load(step).networks)
+    return method.network(nets, method.predictors[0])
 
 
 def rescore(path: Path, dir: Path | None, split: Role, which: Which) -> dict[str, Any]:
