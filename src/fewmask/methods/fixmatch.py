@@ -146,4 +146,6 @@ class FixMatch(Method):
         if self.config.teacher == "ema":
             ema.ema_update(nets["teacher"], nets["student"], ramp.ema_decay(step.t, self.config.ema_decay))
         if self.config.align:
-            RunningMean.of(nets, "predicted").update(step.reduce(memo["predicted"]), 0.99)
+            sums = step.reduce(memo["predicted"])
+            total = sums.sum()
+            RunningMean.of(nets, "predicted").update(sums / total.clamp(min=1), 0.99, known=total > 0)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class RunningMean(nn.Module):
-    """Moving average of the share that each class has.
+    """Moving average of one number a class.
 
     Args:
         start: its value before the first update, length K.
@@ -32,8 +32,7 @@ class RunningMean(nn.Module):
         return found
 
     @torch.no_grad()
-    def update(self, sum_K: Tensor, decay: float) -> None:
-        """Move to decay·mean + (1 - decay)·share, in place; share = sum / Σ sum, and no move where that is 0."""
-        total = sum_K.sum()
-        share_K = torch.where(total > 0, sum_K / total, self.mean.to(sum_K))
-        self.mean.lerp_(share_K.to(self.mean), 1.0 - decay)
+    def update(self, value_K: Tensor, decay: float, known: Tensor) -> None:
+        """Move to decay·mean + (1 - decay)·value, in place, where ``known``, bool [K] or [], and nowhere else."""
+        moved_K = self.mean.lerp(value_K.to(self.mean), 1.0 - decay)
+        self.mean.copy_(torch.where(known, moved_K, self.mean))

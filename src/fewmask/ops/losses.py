@@ -42,6 +42,15 @@ def weighted_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor, weight_BHW: 
     return (ce_BHW * weight_BHW).sum() / _nonzero(denominator)
 
 
+def image_weighted_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor, weight_BHW: Tensor) -> Tensor:
+    """Return the mean over images of each image's weighted mean, Σ w·CE / Σ w: a scalar; an image without weight has 0.
+
+    UCC Eq. 9's display (CVPR 2022). Arguments as in ``weighted_cross_entropy``.
+    """
+    ce_BHW = F.cross_entropy(logits_BKHW, labels_BHW, ignore_index=IGNORE, reduction="none")
+    return ((ce_BHW * weight_BHW).sum((1, 2)) / _nonzero(weight_BHW.sum((1, 2)))).mean()
+
+
 def ohem_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor, threshold: float, min_kept: int) -> Tensor:
     """Return the mean cross-entropy over the hard pixels (online hard example mining), a scalar.
 

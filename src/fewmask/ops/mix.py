@@ -1,4 +1,4 @@
-"""CutMix: which pixels of an image come from its partner."""
+"""CutMix and copy-paste: which pixels of an image come from its partner."""
 
 from __future__ import annotations
 
@@ -64,6 +64,32 @@ def cps_mask(draws: Sequence[Draws], height: int, width: int, boxes: int = 3) ->
         for top, left, h, w in cps_boxes(source, height, width, boxes):
             mask[i, top : top + h, left : left + w] ^= True
     return mask
+
+
+def draw_classes(labels_BHW: Tensor, weight_K: Tensor, u_BN: Tensor) -> Tensor:
+    """Draw N classes for each image, with replacement, among those that it shows; bool [B, K].
+
+    Without a device sync: the uniform numbers come in, the draw is an inversion of the cumulative weights.
+
+    Args:
+        labels_BHW: int64 labels; other values than 0..K-1 (void) are no class. An image without any draws none.
+        weight_K: positive weight of each class; its probability is in proportion.
+        u_BN: uniform on [0, 1).
+    """
+    batch, classes = len(labels_BHW), len(weight_K)
+    known = torch.where((labels_BHW >= 0) & (labels_BHW < classes), labels_BHW, classes).flatten(1)
+    shown_BK = torch.zeros(batch, classes + 1, dtype=torch.bool, device=known.device).scatter_(1, known, True)[:, :-1]
+    upto_BK = (shown_BK * weight_K.double()).cumsum(1)
+    pick_BN = torch.searchsorted(upto_BK, u_BN.double() * upto_BK[:, -1:], right=True).clamp(max=classes - 1)
+    return torch.zeros_like(shown_BK).scatter_(1, pick_BN, True) & shown_BK
+
+
+def class_mask(labels_BHW: Tensor, chosen_BK: Tensor) -> Tensor:
+    """Return bool [B, H, W]: the pixels of each image whose class is chosen for it; never void."""
+    classes = chosen_BK.shape[1]
+    known = (labels_BHW >= 0) & (labels_BHW < classes)
+    index = torch.where(known, labels_BHW, 0).flatten(1)
+    return chosen_BK.gather(1, index).view_as(labels_BHW) & known
 
 
 def partners(batch: int, device: torch.device | str = "cpu") -> Tensor:
