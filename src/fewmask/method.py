@@ -52,6 +52,10 @@ class Build(Protocol):
         ...
 
 
+def _alone(x: Tensor) -> Tensor:
+    return x.unsqueeze(0)
+
+
 @dataclass(frozen=True)
 class Step:
     """Where training stands, and the randomness of this step.
@@ -65,6 +69,7 @@ class Step:
         rank: this process among the ranks.
         slots: stream name to this rank's share of its global batch.
         reduce: sum of a tensor over the ranks; the identity on one.
+        gather: a tensor [...] to those of all ranks [ranks, ...], the same on each.
     """
 
     t: int
@@ -75,6 +80,7 @@ class Step:
     rank: int
     slots: Mapping[str, Slots]
     reduce: Callable[[Tensor], Tensor]
+    gather: Callable[[Tensor], Tensor] = _alone
 
     def draws(self, stream: str, purpose: Purpose = Purpose.MIX, view: int = 0) -> list[Draws]:
         """Return one source of random numbers for each item of a stream's batch.

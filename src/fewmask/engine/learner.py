@@ -75,7 +75,7 @@ class Learner:
         return Step(
             t=t, total=self.total, epoch=t * pace.size // pace.items,
             epochs=max(1, -(-self.total * pace.size // pace.items)), seed=self.seed, rank=self.fabric.global_rank,
-            slots=self.slots, reduce=self.reduce,
+            slots=self.slots, reduce=self.reduce, gather=self.gather,
         )  # fmt: skip
 
     def reduce(self, x: Tensor) -> Tensor:
@@ -83,6 +83,12 @@ class Learner:
         out = self.fabric.all_reduce(x, reduce_op="sum")
         assert isinstance(out, Tensor)
         return out
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Return the tensors of all ranks, [ranks, ...]; all must have one shape."""
+        out = self.fabric.all_gather(x)
+        assert isinstance(out, Tensor)
+        return out.view(self.fabric.world_size, *x.shape)
 
     def any_rank(self, flag: bool, due: bool) -> bool:
         """Return whether the flag is set on any rank; several ranks ask each other only when it is ``due``."""
