@@ -18,6 +18,7 @@ VARIANTS = [
     Case("mean_teacher", {"authors_code": "torchsemiseg"}),
     Case("mean_teacher", {"authors_code": "pixelssl"}),
     Case("fixmatch", {"teacher": "ema", "average": True}),
+    Case("fixmatch", {"teacher": "ema", "teacher_mode": "train"}),
     Case("fixmatch", {"align": 1.0, "threshold": "class_floor"}),
     Case("cps", {"cutmix": True}),
     Case("cps", {"on": "labelled"}),

@@ -86,6 +86,28 @@ def test_moving_average_labels() -> None:
     assert teacher.gradient(out["unsup"]) == [[0.0] * 3] * 9
 
 
+def test_labels_from_the_statistics_of_the_weak_views() -> None:
+    """``teacher_mode = train``: the labelling network sees the weak views in training mode, without gradient."""
+    student, teacher = Table(S), Table(T)
+    m = method(teacher="ema", teacher_mode="train", cutmix=0.0)
+    run(m, small(), student=student, teacher=teacher)
+    assert teacher.seen == [([WEAK], True, False)] and m.teacher_bn == "train"
+    alone = Table(S)
+    run(method(teacher_mode="train", cutmix=0.0), small(), student=alone)
+    assert alone.seen == [([WEAK], True, False), ([LABELLED, STRONG], True, True)]
+
+
+def test_statistics_of_a_teacher_that_has_its_own() -> None:
+    """In training mode its running mean is its own; in evaluation mode it follows the student's, as the weights do."""
+    for mode, expected in (("train", 0.5), ("eval", 0.99 * 0.5 + 0.01 * 2.0)):
+        m = method(teacher="ema", teacher_mode=mode, ema_decay=0.99)
+        nets = m.networks(lambda name: nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3)))
+        nets["student"][1].running_mean.fill_(2.0)
+        nets["teacher"][1].running_mean.fill_(0.5)
+        m.after_step(nets, step(500, 1000, l=1, u=1), {})
+        assert nets["teacher"][1].running_mean.tolist() == pytest.approx([expected] * 3)
+
+
 # --- the ramp of λ -------------------------------------------------------------------------------------------------
 
 

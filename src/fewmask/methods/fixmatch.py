@@ -19,7 +19,8 @@ Implementation details and departures
    the partner's label, confidence and validity (UniMatch). The partner is another image of the batch; UniMatch's code
    pairs an image with another crop of itself when run on several GPUs.
 2. The denominator counts all valid pixels, also those below τ (UniMatch).
-3. Labels are made in evaluation mode without gradient. UniMatch's code labels image u in train mode inside the
+3. Labels are made in evaluation mode without gradient (``teacher_mode = train``: with the statistics of the weak
+   views, which the labelling network then keeps as its own). UniMatch's code labels image u in train mode inside the
    training pass and its partner in evaluation mode: here both are labelled alike.
 4. Labelled and strong views go through the network in one pass, as FixMatch and UniMatch V2 do; BatchNorm sees both.
    UniMatch's code passes labelled and weak views together in train mode, then the strong ones alone.
@@ -77,6 +78,7 @@ class FixMatch(Method):
             cutmix: probability that an image is mixed; 0 = never.
             teacher: who labels: the network itself, or its moving average.
             ema_decay: of the teacher.
+            teacher_mode: normalisation of the network that labels: running statistics, or those of the weak views.
         """
 
         sup: Supervision = Supervision()
@@ -90,6 +92,12 @@ class FixMatch(Method):
         cutmix: float = Field(default=0.5, ge=0, le=1)
         teacher: Literal["self", "ema"] = "self"
         ema_decay: float = Field(default=0.996, ge=0, lt=1)
+        teacher_mode: Literal["eval", "train"] = "eval"
+
+    @property
+    def teacher_bn(self) -> Literal["eval", "train"]:
+        """As configured."""
+        return self.config.teacher_mode
 
     @property
     def predictors(self) -> tuple[str, ...]:
@@ -113,7 +121,7 @@ class FixMatch(Method):
         """FixMatch Eq. 3 and 4."""
         cfg, x, y, u = self.config, batch["l"].weak, batch["l"].labels, batch["u"]
         u_w, (u_s,) = u.weak, u.strong
-        z_w = pseudo.infer(nets[self.predictors[0]], u_w)
+        z_w = pseudo.infer(nets[self.predictors[0]], u_w, cfg.teacher_mode)
         if cfg.align:
             p_w = z_w.softmax(1).masked_fill(~u.valid.unsqueeze(1), 0.0)
             memo["predicted"] = p_w.sum((0, 2, 3))  # as many as there are valid pixels
@@ -144,7 +152,8 @@ class FixMatch(Method):
     def after_step(self, nets: Nets, step: Step, memo: dict[str, Tensor]) -> None:
         """Move the teacher towards the student, and the mean of the predictions to this step's."""
         if self.config.teacher == "ema":
-            ema.ema_update(nets["teacher"], nets["student"], ramp.ema_decay(step.t, self.config.ema_decay))
+            decay = ramp.ema_decay(step.t, self.config.ema_decay)
+            ema.ema_update(nets["teacher"], nets["student"], decay, buffers=self.config.teacher_mode == "eval")
         if self.config.align:
             sums = step.reduce(memo["predicted"])
             total = sums.sum()
