@@ -26,6 +26,10 @@ VARIANTS = [
     Case("cps", {"variant": "sps"}),
     Case("cps", {"variant": "sps", "cutmix": True}),
     Case("cps", {"variant": "cpc"}),
+    Case("ucc", {"heads": "separate"}),
+    Case("ucc", {"own_views": True, "reweight": "none"}),
+    Case("ucc", {"views": "s", "paste": "cp"}),
+    Case("ucc", {"views": "w", "paste": "dcp", "reweight": "printed"}),
     Case("planted:Adversarial"),
 ]
 CASES = [Case(name) for name in METHODS] + VARIANTS

@@ -14,6 +14,7 @@ METHODS: dict[str, str] = {
     "mean_teacher": "fewmask.methods.mean_teacher:MeanTeacher",
     "fixmatch": "fewmask.methods.fixmatch:FixMatch",
     "cps": "fewmask.methods.cps:CPS",
+    "ucc": "fewmask.methods.ucc:UCC",
 }
 
 
