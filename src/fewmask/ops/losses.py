@@ -48,6 +48,7 @@ def image_weighted_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor, weight
     UCC Eq. 9's display (CVPR 2022). Arguments as in ``weighted_cross_entropy``.
     """
     ce_BHW = F.cross_entropy(logits_BKHW, labels_BHW, ignore_index=IGNORE, reduction="none")
+    weight_BHW = weight_BHW * (labels_BHW != IGNORE)
     return ((ce_BHW * weight_BHW).sum((1, 2)) / _nonzero(weight_BHW.sum((1, 2)))).mean()
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fewmask.engine.checkpoint import Store
 from fewmask.errors import CheckpointError
+from fewmask.nets.heads import SharedEncoder
 from fewmask.nets.weights import read_weights
 from fewmask.run.folder import RunFolder
 from fewmask.run.prepare import Say
@@ -49,6 +50,9 @@ def start_from(nets: Mapping[str, nn.Module], source: Path, say: Say) -> None:
         if own:
             _load(net, own, source, f"network {name!r}")
             say(f"{name}: starts from {name} of {source}")
+        elif delivered and isinstance(net, SharedEncoder):
+            _load(net.branch(0), delivered, source, f"network {name!r}")  # the other heads keep their own start
+            say(f"{name}: encoder and first head start from the delivered model of {source}")
         elif delivered and (not used_whole or not any(p.requires_grad for p in net.parameters())):
             _load(net, delivered, source, f"network {name!r}")
             used_whole = True
