@@ -30,6 +30,9 @@ VARIANTS = [
     Case("ucc", {"own_views": True, "reweight": "none"}),
     Case("ucc", {"views": "s", "paste": "cp"}),
     Case("ucc", {"views": "w", "paste": "dcp", "reweight": "printed"}),
+    Case("u2pl", {"lam_c": 0.0}),
+    Case("u2pl", {"bank": 0, "negatives": "authors_code"}),
+    Case("u2pl", {"negatives_from": "all", "ranked": False, "warmup": 0.1}),
     Case("planted:Adversarial"),
 ]
 CASES = [Case(name) for name in METHODS] + VARIANTS

@@ -15,6 +15,7 @@ METHODS: dict[str, str] = {
     "fixmatch": "fewmask.methods.fixmatch:FixMatch",
     "cps": "fewmask.methods.cps:CPS",
     "ucc": "fewmask.methods.ucc:UCC",
+    "u2pl": "fewmask.methods.u2pl:U2PL",
 }
 
 

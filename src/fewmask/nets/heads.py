@@ -31,6 +31,11 @@ class SharedEncoder(nn.Module):
         # past nn.Module's register: the same modules under a second name would be trained and saved twice
         self.__dict__["_branches"] = tuple(self.branch(number) for number in range(len(branches)))
 
+    @property
+    def plain(self) -> Segmenter:
+        """The first branch: what a network of the usual kind fits."""
+        return self.branch(0)
+
     def branch(self, number: int) -> Segmenter:
         """Return one branch as a network of its own, which shares its parameters with this one."""
         return Segmenter(self.encoder, self.decoders[number], self.heads[number], self.stride)

@@ -66,6 +66,21 @@ def cps_mask(draws: Sequence[Draws], height: int, width: int, boxes: int = 3) ->
     return mask
 
 
+def half_area_mask(draws: Sequence[Draws], height: int, width: int, probability: float = 0.5) -> Tensor:
+    """Return bool [B, H, W] on the CPU: one rectangle of half the area, for an image with the given probability.
+
+    U2PL's CutMix (CVPR 2022, its code): width U(W/2, W), the height that gives half of the image's area, place uniform.
+    """
+    mask = torch.zeros(len(draws), height, width, dtype=torch.bool)
+    for i, source in enumerate(draws):
+        if source.chance(probability):
+            w = source.integer(width // 2 + 1, width) if width > 2 else width
+            h = min(height, round(height * width / (2 * w)))
+            top, left = source.integer(0, height - h + 1), source.integer(0, width - w + 1)
+            mask[i, top : top + h, left : left + w] = True
+    return mask
+
+
 def draw_classes(labels_BHW: Tensor, weight_K: Tensor, u_BN: Tensor) -> Tensor:
     """Draw N classes for each image, with replacement, among those that it shows; bool [B, K].
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fewmask.engine.checkpoint import Store
 from fewmask.errors import CheckpointError
 from fewmask.nets.heads import SharedEncoder
+from fewmask.nets.represent import Represented
 from fewmask.nets.weights import read_weights
 from fewmask.run.folder import RunFolder
 from fewmask.run.prepare import Say
@@ -19,6 +20,7 @@ def start_from(nets: Mapping[str, nn.Module], source: Path, say: Say) -> None:
     """Copy networks into ``nets``, by name where the run has that name, else from the delivered model.
 
     A second network without a counterpart gets the delivered encoder only: equal networks could not teach each other.
+    Heads that the source lacks (a second decoder, a representation) keep their own start.
 
     Args:
         nets: changed in place.
@@ -47,14 +49,12 @@ def start_from(nets: Mapping[str, nn.Module], source: Path, say: Say) -> None:
         if not any(True for _ in net.parameters()):
             continue  # statistics of the data: they belong to a run
         own = {k.removeprefix(f"{name}."): v for k, v in named.items() if k.startswith(f"{name}.")}
+        plain = net.plain if isinstance(net, (SharedEncoder, Represented)) else net  # without its further heads
         if own:
-            _load(net, own, source, f"network {name!r}")
+            _load(net if own.keys() == net.state_dict().keys() else plain, own, source, f"network {name!r}")
             say(f"{name}: starts from {name} of {source}")
-        elif delivered and isinstance(net, SharedEncoder):
-            _load(net.branch(0), delivered, source, f"network {name!r}")  # the other heads keep their own start
-            say(f"{name}: encoder and first head start from the delivered model of {source}")
         elif delivered and (not used_whole or not any(p.requires_grad for p in net.parameters())):
-            _load(net, delivered, source, f"network {name!r}")
+            _load(plain, delivered, source, f"network {name!r}")
             used_whole = True
             say(f"{name}: starts from the delivered model of {source}")
         elif delivered and isinstance(encoder := getattr(net, "encoder", None), nn.Module):
