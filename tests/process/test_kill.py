@@ -20,6 +20,8 @@ THREE = {
     "fixmatch": ("save.before_fsync:6", "step.end:5", "save.mid_prune:1"),
     "fixmatch-ema": ("step.end:4", "save.before_manifest:1", "step.inside:5"),
     "cps": ("validate.inside:2", "save.after_rename:2", "step.inside:4"),
+    "ucc": ("step.inside:4", "save.before_manifest:2", "step.end:3"),
+    "u2pl": ("step.end:5", "save.after_rename:1", "step.inside:3"),
     "cps-cutmix": ("save.before_rename:1", "step.inside:2", "save.mid_write:8"),
 }
 """Variant to the three places where its processes die, one after the other; counts are of calls in one process."""

@@ -53,7 +53,7 @@ def test_docstrings_comments_and_new_functions_change_nothing(after):
         ("ops/mix.py", "* height * width", "* height * height", {"fixmatch"}),
         ("ops/mix.py", "boxes: int = 3", "boxes: int = 4", {"cps"}),
         ("ops/pseudo.py", "top_BHW - ", "top_BHW + ", {"fixmatch"}),
-        ("nets/running.py", "total > 0", "total > 1", {"fixmatch"}),
+        ("nets/running.py", "1.0 - decay", "0.5 - decay", {"fixmatch"}),
         ("engine/learner.py", "optimiser.step()", "pass", set(METHODS)),
         ("ops/rng.py", "_ROUNDS = ", "_ROUNDS = 1 + ", set(METHODS)),
         ("data/views.py", "hflip(image)", "vflip(image)", set(METHODS)),
