@@ -35,6 +35,21 @@ def finished(experiment: Experiment, older: bool) -> list[Path]:
     return [experiment.result()] if experiment.result().is_file() else []
 
 
+def adopt(experiment: Experiment) -> bool:
+    """Take over what another study has found with this configuration and source; return whether there was such."""
+    for path in sorted((HERE / "results").glob(f"*/{experiment.key()}.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        _write(experiment, record | {"study": experiment.study, "arm": experiment.arm})
+        return True
+    return False
+
+
+def _write(experiment: Experiment, record: dict[str, Any]) -> None:
+    target = experiment.result()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
 def carry_out(experiment: Experiment) -> str:
     """Train one run in a process of its own and write its JSON; return a line for the log."""
     folder, out = SCRATCH / "data" / experiment.data, SCRATCH / experiment.study / experiment.key()
@@ -51,10 +66,8 @@ def carry_out(experiment: Experiment) -> str:
         code = subprocess.run(command, stdout=log, stderr=log, env=environment(), check=False).returncode
     if code:
         return f"FAILED ({code}) {experiment.arm} on {experiment.data}: see {out.with_suffix('.log')}"
-    target = experiment.result()
-    target.parent.mkdir(parents=True, exist_ok=True)
     record = collect(experiment, out)
-    target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    _write(experiment, record)
     scores = {role: s and s["miou"] for role in ("val", "test") for s in [record["metrics"][role]]}
     return f"{experiment.data} {experiment.arm} seed {experiment.keys['train.seed']}: {scores}"
 
@@ -114,6 +127,7 @@ def main() -> None:
             older = " (an older source has)" if finished(e, older=True) else ""
             print(f"  {e.key()} {e.study}: {e.data} {e.arm} seed {e.keys['train.seed']}{older}")
         return
+    open_runs = [e for e in open_runs if not adopt(e)]
     for name in {e.data for e in open_runs}:
         data_folder(name, SCRATCH)  # before the jobs, which would make the same links at once
     with ThreadPoolExecutor(args.jobs) as pool:

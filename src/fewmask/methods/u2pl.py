@@ -172,10 +172,12 @@ class U2PL(Method):
             "unsup": on * lam_u * losses.weighted_cross_entropy(p_u, label, reliable, count),  # Eq. 3
         }
         if cfg.lam_c:
-            anchors, negatives = self._cells(nets, p_t, y, label, high, valid, alpha, out_s[1].shape[-2:])
-            terms["contrast"] = (
-                on * cfg.lam_c * self._contrast(nets, out_s[1], out_t[1], anchors, negatives, step, memo)
-            )
+            (_, z_s), (_, z_t) = out_s, out_t
+            usable, candidate = self._unlabelled(high, valid, reliable, alpha)
+            stride = teacher.stride if isinstance(teacher := nets["teacher"], Represented) else 1
+            on_grid = _sampler(y.shape[-2:], stride, z_s.shape[-2:])
+            anchors, negatives = self._cells(p_t, y, label, usable, candidate, on_grid)
+            terms["contrast"] = on * cfg.lam_c * self._contrast(nets, z_s, z_t, anchors, negatives, step, memo)
         return terms
 
     def after_step(self, nets: Nets, step: Step, memo: dict[str, Tensor]) -> None:
@@ -186,32 +188,26 @@ class U2PL(Method):
         if isinstance(bank, ClassBanks):
             bank.push(memo["negatives"], memo["real"])
 
+    def _unlabelled(self, high: Tensor, valid: Tensor, reliable: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+        """Return which unlabelled pixels may be anchors, and which negatives: two bool [B, H, W]."""
+        cfg = self.config
+        pools = {"unreliable": valid & ~reliable, "all": valid}
+        if cfg.negatives == "paper" and cfg.negatives_from in pools:  # the usual case sorts no second time
+            return reliable, pools[cfg.negatives_from]
+        surest = (high <= contrast.quantile(high, valid, alpha)) & valid
+        return surest if cfg.negatives == "authors_code" else reliable, pools.get(cfg.negatives_from, surest)
+
     def _cells(
-        self,
-        nets: Nets,
-        p_t: Tensor,
-        y: Tensor,
-        label: Tensor,
-        high: Tensor,
-        valid: Tensor,
-        alpha: float,
-        grid: Sequence[int],
-    ) -> tuple[Tensor, Tensor]:
+        self, p_t: Tensor, y: Tensor, label: Tensor, usable: Tensor, candidate: Tensor,
+        on_grid: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Return which cells of the feature grid are anchors and negatives of each class: two bool [K, N]."""
         cfg, classes = self.config, self.task.classes
-        gamma, low = (contrast.quantile(high, valid, q) for q in (1 - alpha, alpha))
-        surest = (high <= low) & valid
-        reliable = surest if cfg.negatives == "authors_code" else (high <= gamma) & valid
-        pool = {"unreliable": (high > gamma) & valid, "reliable": surest, "all": valid}[cfg.negatives_from]
-
-        known = y < classes
-        teacher = nets["teacher"]
-        on_grid = _sampler(y.shape[-2:], teacher.stride if isinstance(teacher, Represented) else 1, grid)
-        p = on_grid(p_t)
+        known, p = y < classes, on_grid(p_t)
         order = contrast.class_order(p)
         state = on_grid(torch.cat((torch.where(known, y, 0), label)).unsqueeze(1)).squeeze(1)
         one = F.one_hot(state, classes).movedim(-1, 1).bool()  # [B, K, h, w]
-        usable, candidate = (on_grid(torch.cat((known, m)).unsqueeze(1)) for m in (reliable, pool))
+        usable, candidate = (on_grid(torch.cat((known, m)).unsqueeze(1)) for m in (usable, candidate))
 
         anchors = one & usable & (p > cfg.delta)  # Eq. 9-11
         r_low, r_high = min(cfg.r_low, classes - 1), min(cfg.r_high, classes)

@@ -135,7 +135,7 @@ class UCC(Method):
     def network(self, nets: Nets, name: str) -> nn.Module:
         """One head with its encoder."""
         shared = nets.get("heads")
-        return shared.branch(int(name[-1]) - 1) if isinstance(shared, SharedEncoder) else nets[name]
+        return shared.branch(self.predictors.index(name)) if isinstance(shared, SharedEncoder) else nets[name]
 
     def losses(self, nets: Nets, batch: Batch, step: Step, memo: dict[str, Tensor]) -> Terms:
         """Eq. 2."""
@@ -176,10 +176,12 @@ class UCC(Method):
 
     def _forward(self, nets: Nets, x: Tensor, strong: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
         """Logits on labelled images and on the head's strong view, for each head; training mode."""
-        together = torch.cat((x, *strong))
-        p = nets["heads"](together) if "heads" in nets else [nets[n](together) for n in self.predictors]
-        parts = [q.split([len(x), *map(len, strong)]) for q in p]
-        return ((part[0], part[1 + m % len(strong)]) for m, part in enumerate(parts))
+        if "heads" in nets:
+            parts = [p.split([len(x), *map(len, strong)]) for p in nets["heads"](torch.cat((x, *strong)))]
+            return ((part[0], part[1 + m % len(strong)]) for m, part in enumerate(parts))
+        views = (strong[m % len(strong)] for m in range(len(self.predictors)))  # a network of its own sees its own view
+        each = zip(self.predictors, views, strict=True)
+        return (nets[name](torch.cat((x, s))).split([len(x), len(s)]) for name, s in each)
 
     def _weights(self, w1: Tensor, w2: Tensor) -> tuple[Tensor, Tensor]:
         """Weight of each head's label: Eq. 6-9 before normalisation."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fewmask.nets.segmenter import Segmenter
+from fewmask.nets.segmenter import Extended, Segmenter
 
 
-class Represented(nn.Module):
+class Represented(Extended):
     """A network and its representation head, at the resolution of the decoder's output.
 
     3×3 convolution to half of the decoder's channels, another, 1×1 to the features; BatchNorm, ReLU and dropout of 10 %
@@ -20,18 +20,11 @@ class Represented(nn.Module):
     """
 
     def __init__(self, net: nn.Module, dim: int = 256) -> None:
-        super().__init__()
-        assert isinstance(net, Segmenter), "build makes Segmenters"
-        self.encoder, self.decoder, self.head, self.stride = net.encoder, net.decoder, net.head, net.stride
-        self.__dict__["_plain"] = net  # past nn.Module's register: see SharedEncoder
-        width = _width(net)
+        super().__init__(net)
+        self.decoder, self.head = self.plain.decoder, self.plain.head
+        width = _width(self.plain)
         hidden = max(1, width // 2)
         self.represent = nn.Sequential(*_block(width, hidden), *_block(hidden, hidden), nn.Conv2d(hidden, dim, 1))
-
-    @property
-    def plain(self) -> Segmenter:
-        """The network without the representation head; it shares its parameters with this one."""
-        return self.__dict__["_plain"]
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, K, H, W] and features [B, D, h, w], both float32."""

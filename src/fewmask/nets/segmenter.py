@@ -39,9 +39,39 @@ class Segmenter(nn.Module):
 
     def decode(self, features: Any) -> Tensor:
         """Return the decoder's output [B, D, h, w] for the encoder's."""
-        # DPT's encoders return (feature maps, prefix tokens); every other decoder takes the list of maps
-        return self.decoder(*features) if isinstance(features, tuple) else self.decoder(features)
+        return decode(self.decoder, features)
 
     def classify(self, decoded_BDhw: Tensor, size: Sequence[int]) -> Tensor:
         """Return float32 logits [B, K, H, W] at an image's size for the decoder's output."""
-        return self.head(decoded_BDhw)[..., : size[0], : size[1]].float()
+        return classify(self.head, decoded_BDhw, size)
+
+
+def decode(decoder: nn.Module, features: Any) -> Tensor:
+    """Return a decoder's output for an encoder's."""
+    # DPT's encoders return (feature maps, prefix tokens); every other decoder takes the list of maps
+    return decoder(*features) if isinstance(features, tuple) else decoder(features)
+
+
+def classify(head: nn.Module, decoded_BDhw: Tensor, size: Sequence[int]) -> Tensor:
+    """Return a head's logits, float32, without the padding."""
+    return head(decoded_BDhw)[..., : size[0], : size[1]].float()
+
+
+class Extended(nn.Module):
+    """A network that has more than one head; ``plain`` is what a network of the usual kind fits.
+
+    Args:
+        plain: encoder, decoder and head that the run's architecture could have built alone.
+    """
+
+    def __init__(self, plain: nn.Module) -> None:
+        super().__init__()
+        assert isinstance(plain, Segmenter), "build makes Segmenters"
+        self.encoder, self.stride = plain.encoder, plain.stride
+        # past nn.Module's register: the same modules under a second name would be trained and saved twice
+        self.__dict__["_plain"] = plain
+
+    @property
+    def plain(self) -> Segmenter:
+        """The network without its further heads; it shares its parameters with this one."""
+        return self.__dict__["_plain"]
