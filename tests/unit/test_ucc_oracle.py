@@ -121,8 +121,11 @@ def test_losses(config: dict, monkeypatch: pytest.MonkeyPatch) -> None:
         s = scene(config, seed)
         nets = networks(s.m, s.p[0].tolist(), s.p[1].tolist(), s.sigma)
         out, memo = run(s.m, s.batch(), nets, t=seed)
-        seen = np.array(tables(nets)[0].seen[-1][0])
         few, many = len(s.lab), len(s.valid)
+        seen = np.array(tables(nets)[0].seen[-1][0])
+        if s.m.config.heads == "separate" and s.m.config.own_views:  # each network sees its own view only
+            assert len(seen) == few + many
+            seen = np.concatenate((seen, tables(nets)[1].seen[-1][0][few:]))
 
         mask_l, donor_l, truth_l = pasted(s, seen[:few], s.lab)
         x, y = oracle.paste(s.lab, donor_l, mask_l), oracle.paste(s.labels, truth_l, mask_l)
