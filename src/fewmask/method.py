@@ -52,6 +52,10 @@ class Build(Protocol):
         ...
 
 
+def _own(x: Tensor) -> Tensor:
+    return x
+
+
 def _alone(x: Tensor) -> Tensor:
     return x.unsqueeze(0)
 
@@ -81,6 +85,17 @@ class Step:
     slots: Mapping[str, Slots]
     reduce: Callable[[Tensor], Tensor]
     gather: Callable[[Tensor], Tensor] = _alone
+
+    @classmethod
+    def of(
+        cls, streams: Mapping[str, Stream], slots: Mapping[str, Slots], t: int, total: int, seed: int, rank: int = 0,
+        reduce: Callable[[Tensor], Tensor] = _own, gather: Callable[[Tensor], Tensor] = _alone,
+    ) -> Step:  # fmt: skip
+        """Return step ``t`` of ``total`` of a run that reads these streams: its passes are counted from them."""
+        unlabelled = [name for name, stream in streams.items() if stream.pool != "labelled"]
+        pace = slots[next(iter(unlabelled or slots))]
+        epoch, epochs = t * pace.size // pace.items, max(1, -(-total * pace.size // pace.items))
+        return cls(t, total, epoch, epochs, seed, rank, slots, reduce, gather)
 
     def draws(self, stream: str, purpose: Purpose = Purpose.MIX, view: int = 0) -> list[Draws]:
         """Return one source of random numbers for each item of a stream's batch.

@@ -10,7 +10,14 @@ import fewmask
 from fixtures_data import blocks, save_image, save_mask
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-loop.md"
-CASES = [("supervised", {}), ("mean_teacher", {}), ("fixmatch", {}), ("cps", {"cutmix": True})]
+CASES = [
+    ("supervised", {}),
+    ("mean_teacher", {}),
+    ("fixmatch", {}),
+    ("cps", {"cutmix": True}),
+    ("ucc", {}),
+    ("u2pl", {}),
+]
 
 
 @pytest.fixture

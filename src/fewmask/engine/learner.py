@@ -70,13 +70,9 @@ class Learner:
 
     def step_at(self, t: int) -> Step:
         """Return what a method may know about step ``t``."""
-        pace = next((s for n, s in self.slots.items() if self.method.streams[n].pool != "labelled"), None)
-        pace = pace or next(iter(self.slots.values()))
-        return Step(
-            t=t, total=self.total, epoch=t * pace.size // pace.items,
-            epochs=max(1, -(-self.total * pace.size // pace.items)), seed=self.seed, rank=self.fabric.global_rank,
-            slots=self.slots, reduce=self.reduce, gather=self.gather,
-        )  # fmt: skip
+        return Step.of(
+            self.method.streams, self.slots, t, self.total, self.seed, self.fabric.global_rank, self.reduce, self.gather
+        )
 
     def reduce(self, x: Tensor) -> Tensor:
         """Return the sum of a tensor over the ranks."""
