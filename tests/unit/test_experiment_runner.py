@@ -1,0 +1,43 @@
+"""What the experiment runner takes for finished."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from benchmarks.experiments import __main__ as runner
+from benchmarks.experiments import study
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of studies and results of its own."""
+    shutil.copytree(study.HERE / "data", tmp_path / "data")
+    monkeypatch.setattr(study, "HERE", tmp_path)
+    monkeypatch.setattr(runner, "HERE", tmp_path)
+    return tmp_path
+
+
+def one(name: str, arm: str = "a", lr: float = 1e-3) -> study.Experiment:
+    keys = {"method.name": "fixmatch", "model.arch": "tiny", "optim.lr": lr, "train.seed": 3}
+    return study.Experiment(name, arm, "camvid-dev", keys)
+
+
+def test_a_result_serves_every_study_that_asks_for_it(here):
+    first, same, other = one("first"), one("second", "b"), one("second", "b", lr=3e-3)
+    runner._write(first, {"study": "first", "arm": "a", "curve": [1, 2]})
+    assert runner.adopt(same) and not runner.adopt(other)
+    assert json.loads(same.result().read_text()) == {"study": "second", "arm": "b", "curve": [1, 2]}
+    assert json.loads(first.result().read_text())["study"] == "first"
+
+
+def test_a_result_of_another_source_serves_only_where_that_is_asked_for(here, monkeypatch):
+    run = one("first")
+    runner._write(run, {"study": "first", "arm": "a"})
+    assert runner.finished(run, older=False) == [run.result()]
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "source_hash", lambda method: "0" * 12)
+        assert runner.finished(run, older=False) == [] and not runner.adopt(run)
+        assert [p.name.split("-")[0] for p in runner.finished(run, older=True)] == [run.config_key()]
