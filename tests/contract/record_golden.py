@@ -1,4 +1,4 @@
-"""Record tests/golden/*.json. Run it only when a change of the numbers is meant, and say so in the commit."""
+"""Record tests/golden/*.json: of new cases; with --all of every one, where the commit says that numbers change."""
 
 import json
 import sys
@@ -15,8 +15,9 @@ from fewmask.contract import golden
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    found: dict[str, dict[str, list[dict[str, float]]]] = {}
-    for case in CASES:
-        found.setdefault(case.name.split(":")[-1], {})[str(case)] = golden(case)
-    for name, cases in found.items():
-        (GOLDEN / f"{name}.json").write_text(json.dumps(cases, indent=1) + "\n")
+    every = "--all" in sys.argv
+    for name in {case.name for case in CASES}:
+        file = GOLDEN / f"{name.split(':')[-1]}.json"
+        kept = json.loads(file.read_text()) if file.is_file() and not every else {}
+        now = {str(case): kept.get(str(case)) or golden(case) for case in CASES if case.name == name}
+        file.write_text(json.dumps(now, indent=1) + "\n")

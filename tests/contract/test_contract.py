@@ -33,6 +33,7 @@ VARIANTS = [
     Case("u2pl", {"lam_c": 0.0}),
     Case("u2pl", {"bank": 0, "negatives": "authors_code"}),
     Case("u2pl", {"negatives_from": "all", "ranked": False, "warmup": 0.1}),
+    Case("u2pl", {"augment": "ael"}),
     Case("planted:Adversarial"),
 ]
 CASES = [Case(name) for name in METHODS] + VARIANTS

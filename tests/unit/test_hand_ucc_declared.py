@@ -17,6 +17,7 @@ from fewmask.nets import Builder
 from fewmask.nets.heads import SharedEncoder
 from fewmask.nets.running import RunningMean
 from fewmask.nets.segmenter import Segmenter
+from fewmask.ops import adaptive
 from fewmask.run.init import start_from
 from hand import items, step
 from hand_ucc import LABELLED, WEAK, A, B, method, networks, run, unlabelled
@@ -181,7 +182,7 @@ def test_confidence_of_millions_of_pixels() -> None:
     logits = torch.zeros(8, 2, 800, 800)
     logits[:, 0] = torch.logit(torch.tensor(0.6123))
     memo: dict[str, torch.Tensor] = {}
-    m._observe((logits, logits), labels, memo)
+    memo["sums"], memo["pixels"] = adaptive.true_class_sums((logits, logits), labels)
     nets = {"confidence": RunningMean([0.0, 0.0])}
     m.after_step(nets, step(), memo)
     assert nets["confidence"].mean.tolist() == pytest.approx([0.6123, 0.0], abs=1e-4)

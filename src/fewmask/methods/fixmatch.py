@@ -156,5 +156,4 @@ class FixMatch(Method):
             ema.ema_update(nets["teacher"], nets["student"], decay, buffers=self.config.teacher_mode == "eval")
         if self.config.align:
             sums = step.reduce(memo["predicted"])
-            total = sums.sum()
-            RunningMean.of(nets, "predicted").update(sums / total.clamp(min=1), 0.99, known=total > 0)
+            RunningMean.of(nets, "predicted").update(sums, sums.sum(), 0.99)

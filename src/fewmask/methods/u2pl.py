@@ -34,6 +34,12 @@ Readings and departures
    can be drawn at once, as in Algorithm 1, and those of all ranks are pushed on each.
 7. With few classes r_l is at most K - 1 and r_h at most K, so that two classes leave both kinds of negatives.
 8. CutMix: half of the images take a rectangle of half the area from their neighbour in the batch (the code).
+   ``augment = ael`` is the other augmentation of Table 3 (their branch with_AEL): every unlabelled image takes the box
+   around an object of a class with low confidence σ from its neighbour, and labelled images get pixels of such classes
+   pasted. σ_c is a moving average of the student's probability of c on labelled pixels of c (0 at first; theirs starts
+   at random and falls where the batch lacks the class). Classes are drawn for each image among those that the neighbour
+   shows; theirs once a step, and the image for the class. AEL's reweighted losses are not part of it, and labels are
+   made as above (the branch labels in the unmixed pass and drops the pixels of *low* entropy).
 9. ``negatives = authors_code`` is what their code does: the class-c label mask also restricts the candidates, so that
    labelled pixels never enter and unlabelled ones only where the two teacher passes disagree; anchors of unlabelled
    images are the α_t surest. 256 anchors with 50 negatives each are set by ``anchors`` and ``draws``. That δ_p does not
@@ -51,11 +57,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from fewmask.batch import Batch, Stream
+from fewmask.batch import Batch, Items, Stream
 from fewmask.method import Build, Config, Method, Nets, Step, Terms
 from fewmask.nets.bank import ClassBanks
 from fewmask.nets.represent import Represented
-from fewmask.ops import contrast, ema, losses, mix, pseudo, ramp
+from fewmask.nets.running import RunningMean
+from fewmask.ops import adaptive, contrast, ema, losses, mix, pseudo, ramp
 from fewmask.ops.rng import Purpose
 from fewmask.supervision import Supervision
 
@@ -87,7 +94,11 @@ class U2PL(Method):
             push: most negatives a class, rank and step that enter it.
             dim: D, length of a feature.
             negatives: "paper" Eq. 13-16, or the "authors_code" reading.
-            cutmix: probability that an unlabelled image is mixed.
+            augment: "cutmix", or "ael": adaptive CutMix and copy-paste.
+            cutmix: probability that an unlabelled image is mixed by "cutmix"; by "ael" all are.
+            paste_chance: share of the labelled images that get something pasted by "ael".
+            paste_classes: draws of a class for each of them (AEL: 3 on Cityscapes, 1 on VOC).
+            momentum: of σ.
             ema_decay: of the teacher.
             warmup: share of the steps with L_s alone.
         """
@@ -109,13 +120,25 @@ class U2PL(Method):
         push: int = Field(default=256, ge=1)
         dim: int = Field(default=256, ge=1)
         negatives: Literal["paper", "authors_code"] = "paper"
+        augment: Literal["cutmix", "ael"] = "cutmix"
         cutmix: float = Field(default=0.5, ge=0, le=1)
+        paste_chance: float = Field(default=0.5, ge=0, le=1)
+        paste_classes: int = Field(default=3, ge=1)
+        momentum: float = Field(default=0.999, ge=0, lt=1)
         ema_decay: float = Field(default=0.99, ge=0, lt=1)
         warmup: float = Field(default=0.0, ge=0, lt=1)
 
-    streams = {"l": Stream("labelled", ("weak",)), "u": Stream("unlabelled", ("weak",), together=2)}
     teacher_bn = "train"
     predictors = ("teacher", "student")
+
+    @property
+    def streams(self) -> dict[str, Stream]:
+        """One view of each image; neighbours are mixed."""
+        together = 2 if self.config.augment == "ael" else 1
+        return {
+            "l": Stream("labelled", ("weak",), together=together),
+            "u": Stream("unlabelled", ("weak",), together=2),
+        }
 
     @property
     def flow(self) -> dict[str, tuple[str, ...]]:
@@ -124,14 +147,15 @@ class U2PL(Method):
         return dict.fromkeys(terms, ("student",))
 
     def networks(self, build: Build) -> dict[str, nn.Module]:
-        """Student with a representation head, its moving average, the banks."""
+        """Student with a representation head, its moving average, the banks, the class confidence σ."""
         cfg, student = self.config, build("student")
-        if not cfg.lam_c:
-            return {"student": student, "teacher": ema.ema_copy(student)}
-        student = Represented(student, cfg.dim)
+        if cfg.lam_c:
+            student = Represented(student, cfg.dim)
         nets: dict[str, nn.Module] = {"student": student, "teacher": ema.ema_copy(student)}
-        if cfg.bank:
+        if cfg.lam_c and cfg.bank:
             nets["bank"] = ClassBanks(self.task.classes, cfg.bank, cfg.dim)
+        if cfg.augment == "ael":
+            nets["confidence"] = RunningMean([0.0] * self.task.classes)
         return nets
 
     def network(self, nets: Nets, name: str) -> nn.Module:
@@ -145,14 +169,10 @@ class U2PL(Method):
 
     def losses(self, nets: Nets, batch: Batch, step: Step, memo: dict[str, Tensor]) -> Terms:
         """Eq. 1."""
-        cfg, lab, u, y = self.config, batch["l"], batch["u"], batch["l"].labels
-        label = _logits(pseudo.infer(nets["teacher"], u.weak)).argmax(1)
-        height, width = u.weak.shape[-2:]
-        box = mix.half_area_mask(step.draws("u"), height, width, cfg.cutmix).to(label.device, non_blocking=True)
-        j = mix.partners(len(u), label.device)
-        x_u, label, valid = (mix.take(m, m[j], box) for m in (u.weak, label, u.valid))
-
-        x = torch.cat((lab.weak, x_u))
+        cfg = self.config
+        x_l, y = self._labelled(nets, batch["l"], step)
+        x_u, label, valid = self._mixed(nets, batch["u"], step)
+        x = torch.cat((x_l, x_u))
         out_s = nets["student"](x)
         p_l, p_u = _logits(out_s).split((len(y), len(label)))
         out_t = pseudo.infer(nets["teacher"], x, "train")
@@ -162,6 +182,8 @@ class U2PL(Method):
         high = contrast.entropy(p_t[len(y) :])  # Eq. 5
         gamma = contrast.quantile(high, valid, 1 - alpha)
         reliable = (high <= gamma) & valid  # Eq. 6
+        if cfg.augment == "ael":
+            memo["sums"], memo["pixels"] = adaptive.true_class_sums([p_l], y)
         count = reliable.sum()
         lam_u = cfg.eta * valid.sum() / count.clamp(min=1)  # Eq. 8
         memo["kept"] = count / valid.sum().clamp(min=1)
@@ -187,6 +209,32 @@ class U2PL(Method):
         bank = nets.get("bank")
         if isinstance(bank, ClassBanks):
             bank.push(memo["negatives"], memo["real"])
+        if self.config.augment == "ael":
+            sums, pixels = step.reduce(memo["sums"]), step.reduce(memo["pixels"])
+            RunningMean.of(nets, "confidence").update(sums, pixels, self.config.momentum)
+
+    def _labelled(self, nets: Nets, lab: Items, step: Step) -> tuple[Tensor, Tensor]:
+        """Return labelled images and their labels, with AEL pixels of uncertain classes pasted onto them."""
+        cfg, x, y = self.config, lab.weak, lab.labels
+        if cfg.augment != "ael":
+            return x, y
+        j = mix.partners(len(lab), y.device)
+        weight = adaptive.paste_weight(RunningMean.of(nets, "confidence").mean)
+        pasted = adaptive.paste_mask(y[j], weight, step.draws("l"), cfg.paste_chance, cfg.paste_classes)
+        return mix.take(x, x[j], pasted), mix.take(y, y[j], pasted)
+
+    def _mixed(self, nets: Nets, u: Items, step: Step) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mixed unlabelled images, the teacher's labels of them, and which pixels are valid."""
+        label = _logits(pseudo.infer(nets["teacher"], u.weak)).argmax(1)
+        j, draws = mix.partners(len(u), label.device), step.draws("u")
+        if self.config.augment == "ael":
+            sigma = RunningMean.of(nets, "confidence").mean
+            box = adaptive.component_box_mask(label[j], u.valid[j], sigma, draws)
+        else:
+            box = mix.half_area_mask(draws, *label.shape[1:], self.config.cutmix)
+        box = box.to(label.device, non_blocking=True)
+        x, label, valid = (mix.take(m, m[j], box) for m in (u.weak, label, u.valid))
+        return x, label, valid
 
     def _unlabelled(self, high: Tensor, valid: Tensor, reliable: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
         """Return which unlabelled pixels may be anchors, and which negatives: two bool [B, H, W]."""

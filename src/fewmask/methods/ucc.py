@@ -45,7 +45,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -55,7 +54,7 @@ from fewmask.data.perturb import NineOps
 from fewmask.method import Build, Config, Method, Nets, Step, Terms
 from fewmask.nets.heads import SharedEncoder
 from fewmask.nets.running import RunningMean
-from fewmask.ops import losses, mix, pseudo
+from fewmask.ops import adaptive, losses, mix, pseudo
 from fewmask.supervision import Supervision
 
 
@@ -154,7 +153,7 @@ class UCC(Method):
         x, y = mix.take(lab.weak, lab.weak[j], onto_l), mix.take(lab.labels, lab.labels[j], onto_l)  # Eq. 3
 
         (p1_x, p1_s), (p2_x, p2_s) = self._forward(nets, x, strong)
-        self._observe((p1_x, p2_x), y, memo)
+        memo["sums"], memo["pixels"] = adaptive.true_class_sums((p1_x, p2_x), y)  # mean of the heads
         memo["kept"] = ((u1 > 0) | (u2 > 0)).sum() / (u.valid | onto_u).sum().clamp(min=1)
         taught_by = torch.cat((u1 > 0, (u2 > 0) & ~onto_u))  # pasted pixels teach both heads: counted once
         memo["pseudo"] = pseudo.histogram(torch.cat((q1, q2)), taught_by, self.task.classes)
@@ -166,7 +165,7 @@ class UCC(Method):
     def after_step(self, nets: Nets, step: Step, memo: dict[str, Tensor]) -> None:
         """Eq. 4, over the pixels of all ranks."""
         sums, pixels = step.reduce(memo["sums"]), step.reduce(memo["pixels"])
-        RunningMean.of(nets, "confidence").update(sums / pixels.clamp(min=1), self.config.alpha, known=pixels > 0)
+        RunningMean.of(nets, "confidence").update(sums, pixels, self.config.alpha)
 
     def _heads(self, nets: Nets, x: Tensor) -> Sequence[Tensor]:
         """Logits of both heads, in evaluation mode without gradient."""
@@ -198,19 +197,6 @@ class UCC(Method):
         cfg = self.config
         if cfg.paste == "none" or (stream == "u" and "cscp" not in cfg.paste):
             return torch.zeros_like(donor_BHW, dtype=torch.bool)
-        draws = step.draws(stream)
-        chosen = torch.tensor([d.chance(cfg.paste_chance) for d in draws]).to(donor_BHW.device, non_blocking=True)
-        numbers = torch.from_numpy(np.stack([d.uniforms(cfg.paste_classes) for d in draws]))
         sigma = RunningMean.of(nets, "confidence").mean
-        weight = (1 - sigma).clamp(min=0).sqrt().exp() if cfg.paste[0] == "d" else torch.ones_like(sigma)
-        classes = mix.draw_classes(donor_BHW, weight, numbers.to(donor_BHW.device, non_blocking=True))
-        return mix.class_mask(donor_BHW, classes & chosen.unsqueeze(1))
-
-    def _observe(self, p: Sequence[Tensor], y: Tensor, memo: dict[str, Tensor]) -> None:
-        """Sum the probability of the true class, mean of the heads, over the labelled pixels of each class."""
-        known = y < self.task.classes
-        index = torch.where(known, y, 0)
-        sure = torch.stack([q.detach().softmax(1).gather(1, index.unsqueeze(1)).squeeze(1) for q in p]).mean(0)
-        sums = torch.zeros(self.task.classes, dtype=torch.float64, device=y.device)  # of millions of pixels
-        memo["sums"] = sums.index_add(0, index.flatten(), (sure * known).double().flatten())
-        memo["pixels"] = pseudo.histogram(index, known, self.task.classes)
+        weight = adaptive.paste_weight(sigma) if cfg.paste[0] == "d" else torch.ones_like(sigma)
+        return adaptive.paste_mask(donor_BHW, weight, step.draws(stream), cfg.paste_chance, cfg.paste_classes)

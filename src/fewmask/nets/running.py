@@ -32,7 +32,7 @@ class RunningMean(nn.Module):
         return found
 
     @torch.no_grad()
-    def update(self, value_K: Tensor, decay: float, known: Tensor) -> None:
-        """Move to decay·mean + (1 - decay)·value, in place, where ``known``, bool [K] or [], and nowhere else."""
-        moved_K = self.mean.lerp(value_K.to(self.mean), 1.0 - decay)
-        self.mean.copy_(torch.where(known, moved_K, self.mean))
+    def update(self, sums_K: Tensor, count: Tensor, decay: float) -> None:
+        """Move to decay·mean + (1 - decay)·sums/count, in place; where ``count``, [K] or [], is 0 it stays."""
+        moved_K = self.mean.lerp((sums_K / count.clamp(min=1)).to(self.mean), 1.0 - decay)
+        self.mean.copy_(torch.where(count > 0, moved_K, self.mean))
