@@ -23,7 +23,7 @@ import torch
 
 import fewmask
 from benchmarks.experiments.source import source_hash
-from benchmarks.parity import pixelssl, ranks, torchsemiseg, unimatch
+from benchmarks.parity import pixelssl, ranks, torchsemiseg, u2pl, unimatch
 from benchmarks.parity.authors import PINNED, Checkout, checkouts
 from benchmarks.parity.compare import DEPARTURES, TOLERANCE, Row
 from benchmarks.parity.inputs import SEED, Setting
@@ -31,7 +31,7 @@ from benchmarks.parity.inputs import SEED, Setting
 OUT = Path(__file__).parent / "results.json"
 SIZES = ((2, 5), (4, 21))  # batch, classes
 OHEM_CASES = ["threshold", "kth", "fewer", "exactly", "saturated"]
-METHODS = ("supervised", "cps", "fixmatch", "mean_teacher")
+METHODS = ("supervised", "cps", "fixmatch", "mean_teacher", "u2pl")
 
 
 def settings(**constants: Any) -> Iterator[Setting]:
@@ -79,6 +79,10 @@ def rows(found: dict[str, Checkout], with_ranks: bool) -> Iterator[Row]:
         for setting in settings(padding=False, void=0.0):
             yield from pixelssl.mean_teacher(checkout, setting)
         yield from pixelssl.moving_average(checkout)
+    if checkout := found.get(u2pl.NAME):
+        yield from u2pl.rows(checkout)
+        if with_ranks:
+            yield from ranks.all_reduced_contrast(checkout, Setting(1, 5, torch.float64, padding=False))
 
 
 def table(all_rows: list[Row]) -> list[str]:

@@ -27,6 +27,7 @@ PINNED = {
     "charlesCXK/TorchSemiSeg": "5e0c29c02738728b6848a732817db15620a6e034",
     "LiheYoung/UniMatch": "0324f3dd4a22128105a5eb135d2586c0bb3cc647",
     "ZHKKKe/PixelSSL": "ce192034355ae6a77e47d2983d9c9242df60802a",
+    "Haochen-Wang409/U2PL": "ab3d2be313d4d6b2885e7a0213d4fce82a803b79",
 }
 
 
@@ -110,6 +111,18 @@ class Source:
                     found.append(node.body[:first])
         assert len(found) == 1, f"{self.path}: {len(found)} training loops over {loop}"
         return found[0]
+
+    def between(self, function: str, first: str, last: str) -> list[ast.stmt]:
+        """Return a function's statements from the one that assigns ``first`` up to the one that assigns ``last``."""
+        (body,) = (n.body for n in self.tree.body if isinstance(n, ast.FunctionDef) and n.name == function)
+        place = [next(i for i, s in enumerate(body) if s in list(_assigning([s], {name}))) for name in (first, last)]
+        return body[slice(*place)]
+
+    def when(self, condition: str) -> list[ast.stmt]:
+        """Return the if-statement whose condition begins so."""
+        found = [n for n in ast.walk(self.tree) if isinstance(n, ast.If) and ast.unparse(n.test).startswith(condition)]
+        assert len(found) == 1, f"{self.path}: {len(found)} statements if {condition}"
+        return [found[0]]
 
     def constants(self) -> dict[str, Any]:
         """Return the literal constants of a configuration: ``C.name = value`` and ``("name", value)``."""

@@ -16,8 +16,8 @@ from benchmarks.parity.inputs import Setting
 TOLERANCE = 1e-5
 
 DEPARTURES = {
-    "padding": "Their mean runs over the padded pixels too, and trains them. CPS: train_padding=true; Mean Teacher: no "
-    "switch.",
+    "padding": "Their mean runs over the padded pixels too, and trains them. CPS: train_padding=true; Mean Teacher, "
+    "U2PL: no switch.",
     "one mean": "They take one mean over labelled and unlabelled pixels, half of the paper's L^l + L^u where both have "
     "as many: half the lam.",
     "void": "Their mean runs over void and padded pixels too, with loss 0. No switch.",
@@ -28,6 +28,28 @@ DEPARTURES = {
     "mode; we label both in evaluation mode. No switch.",
     "1/W": "The all-reduce of their loss has no derivative, but the loss is divided by W, and the gradients are "
     "averaged over W again. Learning rate / W and weight decay * W give the same steps.",
+    "next image": "Their image is mixed with the next one of the batch, the last with the first; ours with its "
+    "neighbour, 0 with 1, 2 with 3. The same with two images. No switch.",
+    "ties": "They drop the pixels whose entropy is the threshold itself, we keep them. No switch.",
+    "centres": "Their centre of a class is the mean over all its reliable pixels, ours over its anchors. No "
+    "switch: delta=0 frees the anchors too.",
+    "class lists": "They pair the anchors and the centre of class i with the bank of the i-th class that is present. "
+    "The same where all are present. No switch.",
+    "present": "They divide by the number of classes that are present, we by those with anchors and negatives; with "
+    "one class present theirs is 0. No switch.",
+    "first image": "Their one-hot labels of all labelled images lie in the first of them, those of all unlabelled "
+    "images likewise: a pixel there has the classes of all, in the others none. The same with one image. No switch.",
+    "grid": "Their probabilities on the grid are the softmax of the decoder's logits, ours are sampled from the "
+    "softmax of the enlarged ones. No switch.",
+    "push": "All negatives enter their bank, at most push a step enter ours. push as large as the grid.",
+    "few classes": "With three classes their order leaves no negatives; our r_low is at most K - 1. r_low=2 r_high=2.",
+    "class 0": "Their bank of class 0 is 5/3 as long as the others. No switch.",
+    "together": "padding, next image, ties, centres, class lists, present and first image at once.",
+    "auxiliary head": "Their Cityscapes network has a second head, trained with 0.4 times the same loss. No switch.",
+    "coin": "They toss one coin a batch, we one an image. No switch.",
+    "first epoch": "Their teacher is the student itself for one epoch after the warm-up, ours the plain average of its "
+    "steps. No switch.",
+    "λ_c/W": "As 1/W, but of the contrast alone: lam_c / W.",
     "0/0": "Their mean over no pixel is nan; ours is 0 with gradient 0.",
 }
 """What a difference is called, and why it is there: the only reasons by which a comparison may differ."""
