@@ -30,7 +30,7 @@ ENTRIES = (
     ("data.divide", "draw_labelled"), ("data.stream", "StepDataset"), ("data.stream", "ItemLoader"),
     ("data.stream", "plan_slots"), ("data.stream", "to_device"), ("engine.learner", "Learner"), ("engine.train", "fit"),
     ("engine.evaluate", "confusion_of"), ("engine.evaluate", "scores"), ("engine.infer", "PROTOCOLS"),
-    ("nets", "Builder"), ("nets", "_from_smp"), ("nets.small", "small"), ("nets.tiny", "tiny"),
+    ("nets", "Builder"), ("nets", "_from_smp"), ("nets.hrnet", "hrnet"), ("nets.small", "small"), ("nets.tiny", "tiny"),
     ("nets.weights", "load_encoder"),
 )  # fmt: skip
 """Where the engine begins to compute: (module, name)."""

@@ -15,6 +15,7 @@ import yaml
 
 from benchmarks.experiments.source import source_hash
 from fewmask.data.scenes import write_scenes
+from fewmask.nets.options import OPTIONS
 from fewmask.recipe import read_recipe
 
 HERE = Path(__file__).parent
@@ -53,6 +54,9 @@ class Experiment:
         """Hash of what is run, without the code that runs it; places on this machine do not count."""
         recipe = self.recipe(self.data)
         del recipe["baseline"], recipe["seeds"]  # a study spells its arms out
+        for name in OPTIONS:  # younger than the first results: where they are null, what is run is what it was
+            if recipe["model"][name] is None:
+                del recipe["model"][name]
         for name in ("devices", "workers", "cache_mb"):
             del recipe["machine"][name]
         for name in ("log_every", "save_every"):

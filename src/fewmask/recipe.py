@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, PositiveInt, ValidationError, field_validator
 
 from fewmask.config import Config
 from fewmask.data.views import Augment
@@ -17,6 +17,7 @@ from fewmask.engine.optim import OptimConfig
 from fewmask.engine.train import TrainConfig
 from fewmask.errors import ConfigError, did_you_mean
 from fewmask.methods import METHODS, resolve
+from fewmask.nets.options import OPTIONS
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -72,12 +73,21 @@ class ModelConfig(Config):
         encoder: encoder; null = chosen for the machine.
         weights: "imagenet", "none", or a .safetensors file of encoder tensors.
         init: networks to start from instead: a run folder or a .safetensors file of networks; null = none.
+        output_stride: pixels a cell of the encoder's last map, where the architecture can dilate it; null = its own.
+        atrous_rates: of ASPP, where the architecture has one; null = its own.
     """
 
     arch: str | None = None
     encoder: str | None = None
     weights: str = "imagenet"
     init: str | None = None
+    output_stride: Literal[8, 16, 32] | None = None
+    atrous_rates: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a network is built with beside names and weights: keyword arguments of ``nets.build``."""
+        return {name: getattr(self, name) for name in OPTIONS}
 
 
 class MachineConfig(Config):

@@ -10,7 +10,7 @@ from fewmask.errors import ConfigError
 
 @pytest.mark.parametrize("arch", [a for a in nets.architectures() if a not in ("dpt", "pan")])
 def test_every_architecture_takes_odd_sizes(arch):
-    encoder = arch if arch in nets.OURS else "resnet18"
+    encoder = {"hrnet": "tu-hrnet_w18_small"}.get(arch, arch if arch in nets.OURS else "resnet18")
     net = nets.build(arch, encoder, 5, weights="none").eval()
     with torch.no_grad():
         logits = net(torch.randn(1, 3, 70, 91))

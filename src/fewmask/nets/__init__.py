@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import traceback
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from segmentation_models_pytorch.encoders import get_encoder_names
 from torch import nn
 
 from fewmask.errors import ConfigError, did_you_mean
+from fewmask.nets import hrnet
+from fewmask.nets.options import arguments
 from fewmask.nets.segmenter import Segmenter
 from fewmask.nets.small import small
 from fewmask.nets.tiny import tiny
@@ -32,7 +36,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 def architectures() -> list[str]:
     """Return the names that ``--arch`` takes."""
-    return sorted([*MODEL_ARCHITECTURES_MAPPING, *OURS])
+    return sorted([*MODEL_ARCHITECTURES_MAPPING, *OURS, hrnet.NAME])
 
 
 def encoders() -> list[str]:
@@ -40,16 +44,32 @@ def encoders() -> list[str]:
     return sorted(n for n in get_encoder_names() if not n.startswith("timm-"))
 
 
-def _from_smp(arch: str, encoder: str, classes: int, channels: int, weights: str | None) -> Segmenter:
-    with warnings.catch_warnings():
-        # smp warns that a boolean is wanted for tu- encoders; what it does with the string is what we ask for
-        warnings.simplefilter("ignore", UserWarning)
-        model: Any = smp.create_model(arch, encoder, weights, channels, classes)
+def default_encoder(arch: str, cuda: bool) -> str:
+    """Return the encoder of an architecture for which none is named.
+
+    Args:
+        arch: a name of ``architectures()``.
+        cuda: the network will run on a GPU, else on a CPU.
+    """
+    if arch in OURS:
+        return arch  # they have one of their own
+    if arch == hrnet.NAME:
+        return "tu-hrnet_w48" if cuda else "tu-hrnet_w18_small"
+    return "resnet50" if cuda else "mobilenet_v2"
+
+
+def _from_smp(
+    arch: str, encoder: str, classes: int, channels: int, options: Mapping[str, Any], weights: str | None
+) -> Segmenter:
+    model: Any = smp.create_model(arch, encoder, weights, channels, classes, **options)
     stride = model.encoder.output_stride if model.requires_divisible_input_shape else 1
     return Segmenter(trim(model.encoder), trim(model.decoder), model.segmentation_head, stride)
 
 
-def build(arch: str, encoder: str, classes: int, *, weights: str = "imagenet", channels: int = 3) -> Segmenter:
+def build(
+    arch: str, encoder: str, classes: int, *, weights: str = "imagenet", channels: int = 3,
+    output_stride: int | None = None, atrous_rates: Sequence[int] | None = None,
+) -> Segmenter:  # fmt: skip
     """Build a network with weights drawn from the global generator, and the encoder's as asked.
 
     Args:
@@ -58,35 +78,64 @@ def build(arch: str, encoder: str, classes: int, *, weights: str = "imagenet", c
         classes: K.
         weights: "imagenet" (downloaded by segmentation_models_pytorch or timm), "none", or a .safetensors file.
         channels: input channels.
+        output_stride: pixels a feature cell of the encoder's last map, for architectures with a dilated encoder (8 or
+            16; PAN 16 or 32); None = the architecture's default.
+        atrous_rates: the three rates of ASPP, for DeepLabV3 and V3+; None = 12, 24, 36.
 
     Raises:
-        ConfigError: unknown names; a pair that cannot be built, with the library's reason; weights that cannot be
-            reached or do not fit.
+        ConfigError: unknown names; an option that the architecture does not take; a pair that cannot be built, with
+            the library's reason; weights that cannot be reached or do not fit.
     """
-    if arch in OURS:
-        if weights not in ("none", "imagenet"):
-            raise ConfigError(
-                f"architecture {arch!r} takes no weights file", where="model.weights", todo="use --weights none"
-            )
-        if weights == "imagenet":
-            raise ConfigError(
-                f"there are no ImageNet weights for {arch!r}", where="model.weights", todo="use --weights none"
-            )
-        return OURS[arch](classes, channels)
-    if arch not in MODEL_ARCHITECTURES_MAPPING:
+    if arch not in architectures():
         raise ConfigError(
             f"unknown architecture {arch!r}", where="model.arch", todo=did_you_mean(arch, architectures())
         )
-    if not encoder.startswith("tu-") and encoder not in encoders():
+    options = arguments(arch, {"output_stride": output_stride, "atrous_rates": atrous_rates})
+    if arch in OURS:
+        return _ours(arch, classes, channels, weights)
+    _check_encoder(arch, encoder)
+    make: Callable[[str | None], Segmenter]
+    if arch == hrnet.NAME:
+        make = partial(hrnet.hrnet, encoder, classes, channels)
+    else:
+        make = partial(_from_smp, arch, encoder, classes, channels, options)
+    net = _make(make, arch, encoder, weights)
+    if weights not in ("none", "imagenet"):
+        path = Path(weights)
+        load_encoder(net.encoder, read_weights(path), path)
+    return net
+
+
+def _ours(arch: str, classes: int, channels: int, weights: str) -> Segmenter:
+    if weights not in ("none", "imagenet"):
+        raise ConfigError(
+            f"architecture {arch!r} takes no weights file", where="model.weights", todo="use --weights none"
+        )
+    if weights == "imagenet":
+        raise ConfigError(
+            f"there are no ImageNet weights for {arch!r}", where="model.weights", todo="use --weights none"
+        )
+    return OURS[arch](classes, channels)
+
+
+def _check_encoder(arch: str, encoder: str) -> None:
+    if arch == hrnet.NAME:
+        hrnet.check_encoder(encoder)
+    elif not encoder.startswith("tu-") and encoder not in encoders():
         raise ConfigError(
             f"unknown encoder {encoder!r}", where="model.encoder",
             todo=did_you_mean(encoder, encoders()) + " (timm names take the prefix tu-)",
         )  # fmt: skip
+
+
+def _make(make: Callable[[str | None], Segmenter], arch: str, encoder: str, weights: str) -> Segmenter:
+    """Call the library, and reword what it raises."""
     try:
-        net = _from_smp(arch, encoder, classes, channels, "imagenet" if weights == "imagenet" else None)
+        return _quietly(make, "imagenet" if weights == "imagenet" else None)
     except Exception as error:  # the libraries raise anything from KeyError to a hub's HTTP classes
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        if weights == "imagenet" and _builds_without_weights(arch, encoder, classes, channels):
+        said = str(error) or traceback.extract_tb(error.__traceback__)[-1].line  # timm's bare assertions
+        reason = f"{type(error).__name__}: {said}".splitlines()[0][:300]
+        if weights == "imagenet" and _builds_without_weights(make):
             raise ConfigError(
                 f"ImageNet weights for {encoder!r} cannot be reached ({reason})", where="model.weights",
                 todo="check the network, give --weights FILE.safetensors, or ask for --weights none",
@@ -95,15 +144,18 @@ def build(arch: str, encoder: str, classes: int, *, weights: str = "imagenet", c
             f"{arch} with encoder {encoder} cannot be built: {reason}", where="model.arch, model.encoder",
             todo="choose another pair; `fewmask models` lists them",
         ) from error  # fmt: skip
-    if weights not in ("none", "imagenet"):
-        path = Path(weights)
-        load_encoder(net.encoder, read_weights(path), path)
-    return net
 
 
-def _builds_without_weights(arch: str, encoder: str, classes: int, channels: int) -> bool:
+def _quietly(make: Callable[[str | None], Segmenter], weights: str | None) -> Segmenter:
+    with warnings.catch_warnings():
+        # smp warns that a boolean is wanted for tu- encoders; what it does with the string is what we ask for
+        warnings.simplefilter("ignore", UserWarning)
+        return make(weights)
+
+
+def _builds_without_weights(make: Callable[[str | None], Segmenter]) -> bool:
     try:
-        _from_smp(arch, encoder, classes, channels, None)
+        _quietly(make, None)
     except Exception:
         return False
     return True
@@ -120,10 +172,16 @@ class Builder:
         classes: K.
         weights: see ``build``.
         seed: the run's seed.
+        output_stride: see ``build``.
+        atrous_rates: see ``build``.
     """
 
-    def __init__(self, arch: str, encoder: str, classes: int, *, weights: str, seed: int) -> None:
-        self.arch, self.encoder, self.classes, self.weights, self.seed = arch, encoder, classes, weights, seed
+    def __init__(
+        self, arch: str, encoder: str, classes: int, *, weights: str, seed: int,
+        output_stride: int | None = None, atrous_rates: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
+        self.weights, self.seed = weights, seed
+        self._build = partial(build, arch, encoder, classes, output_stride=output_stride, atrous_rates=atrous_rates)
         self._pretrained: dict[str, torch.Tensor] | None = None
 
     def __call__(self, name: str) -> nn.Module:
@@ -132,7 +190,7 @@ class Builder:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(self.seed, Purpose.INIT, step=key))
             first = self._pretrained is None
-            net = build(self.arch, self.encoder, self.classes, weights=self.weights if first else "none")
+            net = self._build(weights=self.weights if first else "none")
         if self.weights != "none":
             if self._pretrained is None:
                 self._pretrained = copy.deepcopy(net.encoder.state_dict())

@@ -13,7 +13,8 @@ from fewmask.errors import ConfigError
 # names under which other libraries store an encoder inside a larger network
 _PREFIXES = ("module.", "model.", "net.", "encoder.", "backbone.")
 # parts of a classifier that a segmentation encoder does not have
-_CLASSIFIER = ("classifier.", "fc.", "head.", "last_linear.", "_fc.")
+_CLASSIFIER = ("classifier.", "fc.", "head.", "last_linear.", "_fc.",
+               "incre_modules.", "downsamp_modules.", "final_layer.")  # the last three: HRNet's  # fmt: skip
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -57,7 +58,8 @@ def load_encoder(encoder: nn.Module, tensors: dict[str, Tensor], source: object)
     own = encoder.state_dict()
     prefix = "model." if all(name.startswith("model.") for name in own) else ""  # timm encoders inside smp
     given = {prefix + _strip(name): tensor for name, tensor in tensors.items()}
-    given = {n: t for n, t in given.items() if not n.removeprefix(prefix).startswith(_CLASSIFIER)}
+    # some encoders keep a part of that name: what an HRNet's classifier begins with, under other decoders than its own
+    given = {n: t for n, t in given.items() if n in own or not n.removeprefix(prefix).startswith(_CLASSIFIER)}
     counters = {name for name in own if name.endswith("num_batches_tracked")}  # absent from older files; harmless
     wrong = [f"{n}: missing" for n in own if n not in given and n not in counters]
     wrong += [f"{n}: {list(given[n].shape)} in the file, {list(own[n].shape)} in the encoder"

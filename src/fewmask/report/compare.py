@@ -225,8 +225,13 @@ def _pairs(row: Row, rival: Row) -> list[tuple[Record, Record]]:
 
 def _matches(row: Row, rival: Row) -> bool:
     ours, theirs = row.records[0], rival.records[0]
-    same = get(ours.recipe, "model") == get(theirs.recipe, "model")
+    same = _network(ours) == _network(theirs)
     return same and ours.metrics.get("steps") == theirs.metrics.get("steps") and bool(_pairs(row, rival))
+
+
+def _network(record: Record) -> dict[str, Any]:
+    """Return the keys of the model section that are set: a run may be older than one of them."""
+    return {key: value for key, value in (get(record.recipe, "model") or {}).items() if value is not None}
 
 
 def _distance(row: Row, rival: Row) -> int:

@@ -57,10 +57,12 @@ def _text(value: Any, none: str = NOT_RECORDED) -> str:
 
 def _method(record: Record) -> Rows:
     model = record.recipe.get("model")
-    init = get(model, "init")
+    init, stride, rates = (get(model, key) for key in ("init", "output_stride", "atrous_rates"))
     return [
         ("Method", record.method), ("Paper", record.paper or NOT_RECORDED),
         ("Architecture", _text(get(model, "arch"))), ("Encoder", _text(get(model, "encoder"))),
+        *([("Output stride", str(stride))] if stride else []),
+        *([("Atrous rates", ", ".join(map(str, rates)))] if rates else []),
         ("Weights", _text(get(model, "weights"))), *([("Started from", str(init))] if init else []),
     ]  # fmt: skip
 

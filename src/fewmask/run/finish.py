@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
 import sys
 from typing import Any
@@ -146,7 +148,8 @@ def _deliver(scorer: Scorer, folder: RunFolder) -> None:
     write_json(
         fresh / "config.json",
         {
-            "format": 1, "arch": recipe.model.arch, "encoder": recipe.model.encoder, "classes": list(index.classes),
+            "format": 1, "arch": recipe.model.arch, "encoder": recipe.model.encoder, **recipe.model.options,
+            "classes": list(index.classes),
             "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "resize": recipe.data.resize, "protocol": recipe.protocol,
             "method": recipe.method_name, "predictor": scorer.reported,
             "ids": _file_ids(scorer.prepared),
@@ -209,6 +212,8 @@ _IMAGE = "#   "
 
 def _next_steps(folder: RunFolder, prepared: Prepared, worst: list[str]) -> str:
     run, model = folder.path, prepared.recipe.model
+    chosen = {key: value for key, value in model.options.items() if value is not None}
+    options = "".join(f" {shlex.quote(f'model.{key}={json.dumps(value)}')}" for key, value in chosen.items())
     lines = [
         "# What people do next; every line can be pasted.",
         "",
@@ -220,7 +225,7 @@ def _next_steps(folder: RunFolder, prepared: Prepared, worst: list[str]) -> str:
         "",
         "# after adding masks: continue from these networks",
         f"fewmask train {prepared.recipe.data.dir} --init {run} --method {prepared.recipe.method_name} "
-        f"--arch {model.arch} --encoder {model.encoder} --weights none",
+        f"--arch {model.arch} --encoder {model.encoder} --weights none{options}",
     ]
     if worst:
         lines += ["", "# the validation images with the lowest scores", *(f"{_IMAGE}{name}" for name in worst)]

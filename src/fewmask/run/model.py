@@ -16,6 +16,7 @@ from fewmask.data.masks import read_image
 from fewmask.engine.infer import PROTOCOLS, image_logits, normalise
 from fewmask.errors import CheckpointError
 from fewmask.nets import build
+from fewmask.nets.options import OPTIONS
 from fewmask.nets.weights import read_weights
 
 
@@ -50,7 +51,8 @@ class Model:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError("no delivered model here", where=folder, todo="give a finished run") from error
-        net = build(config["arch"], config["encoder"], len(config["classes"]), weights="none")
+        options = {name: config.get(name) for name in OPTIONS}  # a model older than one of them was built without it
+        net = build(config["arch"], config["encoder"], len(config["classes"]), weights="none", **options)
         tensors = read_weights(folder / "model.safetensors")
         try:
             net.load_state_dict(tensors)

@@ -31,7 +31,7 @@ from fewmask.engine.precision import Format, choose
 from fewmask.errors import CheckpointError, ConfigError, DataError
 from fewmask.method import Task
 from fewmask.methods import resolve
-from fewmask.nets import OURS, Builder
+from fewmask.nets import Builder, default_encoder
 from fewmask.recipe import Recipe
 from fewmask.run.folder import RunFolder
 from fewmask.supervision import Supervision
@@ -186,15 +186,15 @@ def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:
         name = "fixmatch" if pools.unlabelled else "supervised"
         recipe = recipe.model_copy(update={"method": {"name": name}})
         say(f"method: {name}, since there are {len(pools.unlabelled)} unlabelled images")
-    if recipe.model.arch is None:
-        recipe = recipe.replace("model", arch="deeplabv3plus")
-        say("architecture: deeplabv3plus")
-    if recipe.model.encoder is None and recipe.model.arch in OURS:
-        recipe = recipe.replace("model", encoder=recipe.model.arch)  # they have one of their own
+    if (arch := recipe.model.arch) is None:
+        arch = "deeplabv3plus"
+        recipe = recipe.replace("model", arch=arch)
+        say(f"architecture: {arch}")
     if recipe.model.encoder is None:
-        encoder = "resnet50" if cuda else "mobilenet_v2"
+        encoder = default_encoder(arch, cuda)
         recipe = recipe.replace("model", encoder=encoder)
-        say(f"encoder: {encoder}, for a {'GPU' if cuda else 'CPU'}")
+        if encoder != arch:  # else there is no other
+            say(f"encoder: {encoder}, for a {'GPU' if cuda else 'CPU'}")
     if recipe.data.crop is None:
         sizes = [recipe.data.resize] if recipe.data.resize else counts.sizes[counts.rows(pools.labelled)].tolist()
         height, width = median_low(s[0] for s in sizes), median_low(s[1] for s in sizes)
@@ -214,7 +214,7 @@ def _layout(recipe: Recipe, classes: int, say: Say) -> Format:
     machine, model, data = recipe.machine, recipe.model, recipe.data
     device = torch.device("cpu" if machine.devices.startswith("cpu") or not torch.cuda.is_available() else "cuda")
     assert model.arch and model.encoder and data.crop  # fill() has chosen them
-    build = Builder(model.arch, model.encoder, classes, weights=model.weights, seed=recipe.train.seed)
+    build = Builder(model.arch, model.encoder, classes, weights=model.weights, seed=recipe.train.seed, **model.options)
     # building it also proves, before anything is written, that the architecture and its weights can be had
     net = build("probe").to(device)
     try:

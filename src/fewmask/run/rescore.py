@@ -63,8 +63,9 @@ def _reported(folder: RunFolder, step: int) -> torch.nn.Module:
     recipe, pixels = folder.recipe(), list(folder.manifest()["labelled_pixels"].values())
     task = Task.of(pixels)
     method = resolve(recipe.method_name)(recipe.constants(), task)
-    assert recipe.model.arch and recipe.model.encoder  # a run's recipe is complete
-    build = Builder(recipe.model.arch, recipe.model.encoder, task.classes, weights="none", seed=recipe.train.seed)
+    model = recipe.model
+    assert model.arch and model.encoder  # a run's recipe is complete
+    build = Builder(model.arch, model.encoder, task.classes, weights="none", seed=recipe.train.seed, **model.options)
     nets = make_networks(method, build, recipe.train.seed)
     load_networks(nets, Store(folder.path).load(step).networks)
     return method.network(nets, method.predictors[0])

@@ -60,7 +60,9 @@ def _train(arm: Arm, whole_run: Prepared, fabric: Any, stack: ExitStack, say: No
     slots = plan_slots(
         method.streams, prepared.pools, data.batch, data.unlabelled_batch, fabric.global_rank, fabric.world_size
     )
-    build = Builder(model.arch, model.encoder, prepared.task.classes, weights=model.weights, seed=recipe.train.seed)
+    build = Builder(
+        model.arch, model.encoder, prepared.task.classes, weights=model.weights, seed=recipe.train.seed, **model.options
+    )
     learner = Learner(
         fabric, method, build, recipe.optim, slots, recipe.train.steps, recipe.train.seed, prepared.layout
     )
