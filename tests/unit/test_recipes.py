@@ -1,22 +1,36 @@
 """Recipes in the repository, and the pages that describe the keys of a recipe."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
+from benchmarks.recipes import make
 
+from fewmask.data.lists import read_list
 from fewmask.methods import METHODS
 from fewmask.recipe import leaves, read_recipe
+from fixtures_data import SHARED
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
-assert RECIPES, "no recipes, so nothing would be tested"
+PUBLISHED = [p for p in RECIPES if p.parent.parent.name not in ("camvid", "wbc")]
+assert PUBLISHED and len(PUBLISHED) < len(RECIPES), "nothing would be tested"
 ROW = re.compile(r"^\| `([\w.]+)` \| `([^`]+)` \|", re.MULTILINE)
 
 
 def relative(path):
     return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def recipe(path):
+    return read_recipe(path, {})
+
+
+def header(path):
+    return "\n".join(line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
 
 
 def rows(page):
@@ -32,31 +46,86 @@ def defaults(method):
     return {key: value for key, value in leaves(tree) if key != "name"}
 
 
+def test_recipes_are_what_the_table_makes():
+    made = make.recipes()
+    assert [relative(p) for p in RECIPES] == sorted(made), "python -m benchmarks.recipes says which are too many"
+    changed = [relative(p) for p in RECIPES if p.read_text(encoding="utf-8") != made[relative(p)]]
+    assert not changed, "change benchmarks/recipes/tables.yaml, and run python -m benchmarks.recipes"
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=relative)
 def test_recipe_is_complete(path):
-    assert yaml.safe_load(path.read_text(encoding="utf-8")) == read_recipe(path, {}).complete()
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == recipe(path).complete()
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=relative)
 def test_recipe_is_of_the_method_in_its_name(path):
-    assert path.stem in METHODS
-    assert read_recipe(path, {}).method_name == path.stem
+    method, _, rest = path.stem.partition("-")
+    assert method in METHODS
+    assert recipe(path).method_name == method
+    assert bool(rest) == (path in PUBLISHED)  # variant and network
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=relative)
 def test_header_says_command_time_and_score(path):
-    header = "\n".join(line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
-    assert f"--recipe {relative(path)}" in header
+    said = header(path)
+    assert f"--recipe {relative(path)}" in said
     for word in ("# command: fewmask train", "hardware", "time", "mIoU", "paper:", "ours:"):
-        assert word in header, word
+        assert word in said, word
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=relative)
+def test_header_of_a_published_number_says_where_it_stands_and_which_list_it_takes(path):
+    said, asked = header(path), recipe(path)
+    assert re.search(r"mIoU on val: paper: \d\d\.\d\d \(Table \d[^)]*\); ours: \S", said)
+    assert f" --labelled {asked.data.labelled}" in said and "# paper: " in said
+    steps = re.search(r"train\.steps: (\d+) epochs of (\d+) iterations", said)
+    assert asked.train.steps == (int(steps[1]) * int(steps[2]) if steps else {"VOC": 39682}.get(asked.data.dir, 44625))
+    assert f", {path.parent.name} labelled images: " in said
+
+
+def test_iterations_are_those_of_the_published_code():
+    """CPS: floor(max(L, U) / 8), L = floor(pool / 16 .. 2). U2PL: floor(ceil(U / W) / (16 / W)), or ceil(L / 16)."""
+    seen = 0
+    for cell in make.cells():
+        pool, ranks = (2975, 8) if cell.block.family.startswith("cityscapes") else (10582, 4)
+        each = cell.row.iterations or cell.block.iterations
+        if not each or cell.row.steps is not None:
+            continue
+        few = pool // round(pool / cell.labelled)
+        expected = max(few, pool - few) // 8
+        if cell.block.family == "voc-classic":
+            expected = pool // 8  # CPS's issue 22
+        if cell.block.paper.startswith("U2PL"):
+            rest = -(-(pool - cell.labelled) // ranks)
+            expected = -(-cell.labelled // 16) if cell.row.method == "supervised" else rest // (16 // ranks)
+        assert each[cell.split] == expected, cell.path
+        seen += 1
+    assert seen > 100
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (SHARED / "splits").is_dir(), reason="no ../shared/data/splits")
+def test_published_lists_name_as_many_images_as_the_folder_says():
+    """Those that are at hand; a name there has __ for /."""
+    seen = set()
+    for path in PUBLISHED:
+        name = recipe(path).data.labelled.removeprefix("LISTS/").replace("/", "__")
+        for file in (SHARED / "splits" / "cps" / f"DATA__{name}", SHARED / "splits" / "u2pl" / f"data__splits__{name}"):
+            if file.is_file():
+                assert len(read_list(file).entries) == int(path.parent.name), path
+                seen.add(file)
+    assert len(seen) >= 8
 
 
 @pytest.mark.parametrize("path", [p for p in RECIPES if p.parent.parts[-2:] == ("camvid", "16")], ids=relative)
 def test_camvid_recipe_is_the_command_with_flags(path):
+    """And with the constants of its row, if it has any of its own."""
     flags = {
         "data.labelled": "16", "model.arch": "deeplabv3plus", "model.encoder": "mobilenet_v2",
-        "data.resize": "120x160", "data.crop": "96x128", "train.steps": 1500, "method": path.stem,
+        "data.resize": "120x160", "data.crop": "96x128", "train.steps": 1500, "method.name": path.stem,
     }  # fmt: skip
+    flags |= next(cell.row.settings for cell in make.cells() if cell.path == relative(path))
     given = {"data.dir": "elsewhere", "model.weights": "mobilenet_v2.safetensors"}
     assert read_recipe(path, given).complete() == read_recipe(None, given | flags).complete()
 
