@@ -7,13 +7,16 @@ choose the softmax of every pixel, and the gradient of a loss arrives in the tab
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fewmask.batch import Items, Slots, ViewKind
 from fewmask.method import Step
+from fewmask.ops.rng import Draws, Purpose
 
 Grid = Sequence[Sequence[int]]
 
@@ -64,6 +67,33 @@ def step(t: int = 0, total: int = 100, **counts: int) -> Step:
     """Return step t on one rank; counts: stream name to images a step."""
     slots = {name: Slots(first=0, count=n, key=key, size=n, items=1000) for key, (name, n) in enumerate(counts.items())}
     return Step(t, total, 0, 1, seed=11, rank=0, slots=slots, reduce=lambda x: x)
+
+
+class Dealt(Draws):
+    """A source of random numbers that deals out the given ones, and no more."""
+
+    def __init__(self, numbers: Sequence[float]) -> None:
+        self.left = list(numbers)
+
+    def words(self, n: int) -> np.ndarray:
+        assert n <= len(self.left), "more numbers were drawn than dealt"
+        now, self.left = self.left[:n], self.left[n:]
+        return np.array([int(u * 2**53) << 11 for u in now], np.uint64)
+
+
+@dataclass(frozen=True)
+class DealtStep(Step):
+    """A step whose streams draw the given numbers.
+
+    Attributes:
+        dealt: stream name to the numbers of each of its images.
+    """
+
+    dealt: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+
+    def draws(self, stream: str, purpose: Purpose = Purpose.MIX, view: int = 0) -> list[Draws]:
+        assert (purpose, view) == (Purpose.MIX, 0)
+        return [Dealt(numbers) for numbers in self.dealt[stream]]
 
 
 def ce(p: Sequence[float], label: int) -> float:

@@ -31,6 +31,7 @@ from fewmask.batch import Batch
 from fewmask.method import Step, Task
 from fewmask.methods.u2pl import U2PL
 from fewmask.nets.bank import ClassBanks
+from fewmask.nets.running import RunningMean
 from hand import Table, items, step
 
 Rows = Sequence[Sequence[float]]
@@ -109,11 +110,15 @@ def method(classes: int = 3, **config: object) -> U2PL:
     return U2PL(U2PL.Config.model_validate({"cutmix": 0.0, "dim": 2, "bank": 16} | config), Task(classes))
 
 
-def networks(m: U2PL, s: Rows = S, t: Rows = T, z_s: Rows = Z_S, z_t: Rows = Z_T, every: int = 1) -> dict:
-    """Return student, teacher and banks as the method's constants ask for them."""
+def networks(
+    m: U2PL, s: Rows = S, t: Rows = T, z_s: Rows = Z_S, z_t: Rows = Z_T, every: int = 1, sigma: Sequence[float] = ()
+) -> dict:
+    """Return student, teacher, banks and σ (0 unless given) as the method's constants ask for them."""
+    confidence = {"confidence": RunningMean(sigma or [0.0] * m.task.classes)} if m.config.augment == "ael" else {}
     if not m.config.lam_c:
-        return {"student": Table(s), "teacher": Table(t).requires_grad_(False)}
+        return {"student": Table(s), "teacher": Table(t).requires_grad_(False)} | confidence
     nets: dict[str, nn.Module] = {"student": Featured(s, z_s, every), "teacher": Featured(t, z_t, every)}
+    nets.update(confidence)
     if m.config.bank:
         with double():
             nets["bank"] = ClassBanks(m.task.classes, m.config.bank, len(z_t[0]))

@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from fewmask.batch import Items
+from fewmask.method import Step
 from fewmask.methods.u2pl import U2PL
+from fewmask.nets.running import RunningMean
 from fewmask.ops import contrast, losses, mix
 from hand import Table, step
 from hand_u2pl import Featured, double, method, networks
+from oracles import adaptive
 from oracles import u2pl as oracle
 
 CASES: list[dict] = [
@@ -26,6 +29,8 @@ CASES: list[dict] = [
     {"ranked": False, "cutmix": 0.5, "bank": 40},
     {"ranked": False, "negatives_from": "all", "negatives": "authors_code", "delta": 0.0},
     {"r_low": 0, "delta": 0.4, "alpha": 0.5, "eta": 2.5, "lam_c": 0.3, "temperature": 0.2, "cutmix": 1.0, "every": 2},
+    {"augment": "ael", "alpha": 0.4, "momentum": 0.5, "paste_chance": 0.8},
+    {"augment": "ael", "paste_chance": 1.0, "paste_classes": 1, "every": 2, "negatives_from": "all", "bank": 0},
 ]
 
 
@@ -50,10 +55,12 @@ class Scene:
     p: tuple[np.ndarray, np.ndarray]
     first: np.ndarray
     z: tuple[np.ndarray, np.ndarray]
+    sigma: list[float]
 
     def networks(self) -> dict:
         """Return the networks; the teacher's pass in evaluation mode says something else."""
-        nets = networks(self.m, *(p.tolist() for p in self.p), *(z.tolist() for z in self.z), every=self.every)
+        tables = (*(p.tolist() for p in self.p), *(z.tolist() for z in self.z))
+        nets = networks(self.m, *tables, every=self.every, sigma=self.sigma)
         nets["teacher"].__class__ = TwoFaced
         nets["teacher"].__dict__["first"] = Table(self.first.tolist())  # unknown to the moving average
         return nets
@@ -91,7 +98,8 @@ def scene(config: dict, seed: int) -> Scene:
         y[0], valid[-1] = 255, False
     first = np.where(rng.random((rows, 1)) < 0.5, p_t, rng.dirichlet(np.full(k, 0.7), rows) * 0.98 + 0.02 / k)
     z_s, z_t = rng.normal(size=(2, rows, 5))
-    return Scene(method(classes=k, **constants), every, y, lab, weak, valid, (p_s, p_t), first, (z_s, z_t))
+    m, sigma = method(classes=k, **constants), rng.random(k).tolist()
+    return Scene(m, every, y, lab, weak, valid, (p_s, p_t), first, (z_s, z_t), sigma)
 
 
 @dataclass
@@ -133,18 +141,36 @@ def spied() -> Iterator[Drawn]:
         patch.setattr(torch, "rand", lambda *a, **k: kept(out.uniform, rand(*a, **k)))
         patch.setattr(losses, "weighted_cross_entropy", on_loss)
         patch.setattr(contrast, "quantile", lambda *a: kept(out.gammas, quantile(*a)))
-        patch.setattr(mix, "half_area_mask", lambda *a: kept(out.boxes, box(*a)))
+        patch.setattr(mix, "half_area_mask", lambda *a, **k: kept(out.boxes, box(*a, **k)))
         yield out
 
 
+def neighbour(i: int, n: int) -> int:
+    """Return whom an image takes from: 0 and 1 from each other, 2 and 3; a last odd one from the one before."""
+    j = i + 1 if i % 2 == 0 else i - 1
+    return max(0, i - 1) if j >= n else j
+
+
 def mixed(weak: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Return each image with its neighbour's rectangle: 0 with 1, 2 with 3, a last odd one with the one before."""
+    """Return each image with its neighbour's pixels where the mask is True."""
     out = weak.copy()
     for i in range(len(weak)):
-        j = i + 1 if i % 2 == 0 else i - 1
-        j = max(0, i - 1) if j >= len(weak) else j
-        out[i][box[i]] = weak[j][box[i]]
+        out[i][box[i]] = weak[neighbour(i, len(weak))][box[i]]
     return out
+
+
+def by_ael(s: Scene, sigma: list[float], now: Step, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what labelled and unlabelled images take from their neighbours, by the step's own random numbers."""
+    cfg, label, box, paste = s.m.config, s.first[s.weak].argmax(-1), half.copy(), np.zeros(s.lab.shape, dtype=bool)
+    for i, source in enumerate(now.draws("u")):
+        *_, u_class, u_object = source.uniforms((4 if half.shape[2] > 2 else 3) + 2).tolist()
+        j = neighbour(i, len(label))
+        found = adaptive.object_box(label[j], s.valid[j], sigma, u_class, u_object)
+        box[i] = half[i] if found is None else found
+    for i, source in enumerate(now.draws("l")):
+        u_chance, *u = source.uniforms(1 + cfg.paste_classes).tolist()
+        paste[i] = adaptive.pasted(s.y[neighbour(i, len(s.y))], sigma, u_chance, cfg.paste_chance, u)
+    return paste, box
 
 
 def expected_contrast(
@@ -176,7 +202,7 @@ def expected_contrast(
 def test_step(config: dict, exact: bool) -> None:
     """Three steps of 6 scenes: every set exactly, γ, and every loss; to 1e-9 in float64 and 1e-6 in float32."""
     near = {"rel": 1e-9, "abs": 1e-12} if exact else {"rel": 1e-6, "abs": 1e-6}
-    contrasts = boxes = 0
+    contrasts = boxes = pastes = 0
     for seed in range(6 if exact else 2):
         s = scene(config, seed)
         cfg, k = s.m.config, s.m.task.classes
@@ -191,31 +217,41 @@ def test_step(config: dict, exact: bool) -> None:
                 out = s.m.losses(nets, s.batch(), now, memo)
             alpha = oracle.share(cfg.alpha, t, 4, cfg.dynamic)
             assert s.m.alpha_t(now) == pytest.approx(alpha)
-            box = drawn.boxes[0].numpy()
+            box, paste = drawn.boxes[0].numpy(), np.zeros(s.lab.shape, dtype=bool)
+            sigma = RunningMean.of(nets, "confidence").mean.tolist() if cfg.augment == "ael" else []
+            if sigma:
+                paste, box = by_ael(s, sigma, now, box)
+            lab, y = mixed(s.lab, paste), mixed(s.y, paste)
             codes, valid = mixed(s.weak, box), mixed(s.valid, box)
             label = mixed(s.first[s.weak].argmax(-1), box)
-            every = np.concatenate((s.lab, codes))
+            every = np.concatenate((lab, codes))
             p_s, p_t = (np.moveaxis(p[every], -1, 1) for p in s.p)
             p_u, few = p_t[len(s.lab) :], len(s.lab)
 
             counts, gamma = oracle.reliable(p_u, valid, alpha)
             assert (drawn.reliable[0].numpy() == counts).all()
             assert drawn.gammas[0].item() == pytest.approx(gamma, **near)
-            assert out["sup"].item() == pytest.approx(oracle.supervised(p_s[:few], s.y), **near)
+            assert out["sup"].item() == pytest.approx(oracle.supervised(p_s[:few], y), **near)
             unsup = oracle.weighted_unsupervised(p_s[few:], label, counts, valid, cfg.eta)
             assert out["unsup"].item() == pytest.approx(unsup, **near)
             assert memo["kept"].item() == pytest.approx(counts.sum() / max(1, valid.sum()))
             assert memo["pseudo"].tolist() == np.bincount(label[counts], minlength=k).tolist()
 
             grid = (p_t.shape[2] // s.every, p_t.shape[3] // s.every)
-            sets = oracle.Sets(p_t, s.y, label, valid, grid, alpha, cfg.model_dump())
+            sets = oracle.Sets(p_t, y, label, valid, grid, alpha, cfg.model_dump())
             assert drawn.anchors[0][0].tolist() == sets.anchors()
             assert drawn.negatives[0][0].tolist() == sets.negatives()
             cells = every[:, :: s.every, :: s.every].ravel()
             value, own = expected_contrast(s, sets, drawn, [z[cells] for z in s.z], fifo.queues)
             assert out["contrast"].item() == pytest.approx(cfg.lam_c * value, **near)
+            s.m.after_step(nets, now, memo)
+            if sigma:
+                sums, pixels = adaptive.true_class([p_s[:few]], y)
+                seen = [total / max(1, n) for total, n in zip(sums, pixels, strict=True)]
+                keep = [cfg.momentum if n else 1.0 for n in pixels]
+                after = [m * old + (1 - m) * new for m, old, new in zip(keep, sigma, seen, strict=True)]
+                assert RunningMean.of(nets, "confidence").mean.tolist() == pytest.approx(after, rel=1e-5, abs=1e-7)
             if cfg.bank:
-                s.m.after_step(nets, now, memo)
                 for c, features in enumerate(own):
                     for f in features:
                         fifo.push(c, (f / np.linalg.norm(f)).tolist())
@@ -228,6 +264,7 @@ def test_step(config: dict, exact: bool) -> None:
             # the teacher's table must not move: the oracle's is fixed
             with torch.no_grad():
                 nets["teacher"].load_state_dict(s.networks()["teacher"].state_dict())
-            contrasts, boxes = contrasts + (value > 0), boxes + box.any()
+            contrasts, boxes, pastes = contrasts + (value > 0), boxes + box.any(), pastes + paste.any()
     assert contrasts > 6 or not exact
-    assert bool(boxes) == bool(config.get("cutmix"))
+    assert bool(boxes) == bool(config.keys() & {"cutmix", "augment"})
+    assert bool(pastes) == ("augment" in config) or not exact

@@ -33,7 +33,8 @@ Readings and departures
 6. At most ``push`` random negatives a class, rank and step enter its bank; the paper pushes all of them. The step's own
    can be drawn at once, as in Algorithm 1, and those of all ranks are pushed on each.
 7. With few classes r_l is at most K - 1 and r_h at most K, so that two classes leave both kinds of negatives.
-8. CutMix: half of the images take a rectangle of half the area from their neighbour in the batch (the code).
+8. CutMix: half of the images take a rectangle of half the area from their neighbour in the batch (the code, but all
+   images of half of the batches, from the next one).
    ``augment = ael`` is the other augmentation of Table 3 (their branch with_AEL): every unlabelled image takes the box
    around an object of a class with low confidence σ from its neighbour, and labelled images get pixels of such classes
    pasted. σ_c is a moving average of the student's probability of c on labelled pixels of c (0 at first; theirs starts
@@ -42,9 +43,11 @@ Readings and departures
    made as above (the branch labels in the unmixed pass and drops the pixels of *low* entropy).
 9. ``negatives = authors_code`` is what their code does: the class-c label mask also restricts the candidates, so that
    labelled pixels never enter and unlabelled ones only where the two teacher passes disagree; anchors of unlabelled
-   images are the α_t surest. 256 anchors with 50 negatives each are set by ``anchors`` and ``draws``. That δ_p does not
-   limit their positives is not reproduced, nor the mismatch of class lists and banks, which is a bug.
-10. ``warmup`` is a share of the steps with L_s alone, while the teacher copies the student; the code: an epoch on VOC.
+   images are the α_t surest. 256 anchors with 50 negatives each are set by ``anchors`` and ``draws``. Not reproduced:
+   that δ_p does not limit their positives, that C counts the classes present, and two bugs, the mismatch of class lists
+   and banks, and one-hot labels that put the classes of all images of a batch into the first (docs/parity.md).
+10. ``warmup`` is a share of the steps with L_s alone, while the teacher copies the student; the code: an epoch on VOC,
+   and copies for one epoch more.
 """
 
 from __future__ import annotations
@@ -231,7 +234,8 @@ class U2PL(Method):
             sigma = RunningMean.of(nets, "confidence").mean
             box = adaptive.component_box_mask(label[j], u.valid[j], sigma, draws)
         else:
-            box = mix.half_area_mask(draws, *label.shape[1:], self.config.cutmix)
+            height, width = label.shape[1:]
+            box = mix.half_area_mask(draws, height, width, self.config.cutmix)
         box = box.to(label.device, non_blocking=True)
         x, label, valid = (mix.take(m, m[j], box) for m in (u.weak, label, u.valid))
         return x, label, valid

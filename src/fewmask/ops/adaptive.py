@@ -66,14 +66,15 @@ def component_box_mask(labels_BHW: Tensor, valid_BHW: Tensor, sigma_K: Tensor, d
 
     A class is drawn in proportion to exp(1 - σ) among those that cover at least ``PRESENT`` of the image, one of its
     8-connected components of more than ``COMPONENT`` uniformly, and its bounding box is the mask. Where there is no
-    such class or component, it is a random rectangle of half the area (AEL's adaptive CutMix; their image is drawn from
-    the whole set for its class, here it is given).
+    such class, or no such component of the class that was drawn, it is a random rectangle of half the area (AEL's
+    adaptive CutMix; their image is drawn from the whole set for its class, here it is given). Shares are of the whole
+    crop, padding included; a σ above 1 counts as 1.
 
     Args:
         labels_BHW: int64 predicted class of the image that is cut from. Components are found on the CPU: this waits.
         valid_BHW: False on padding, which is no object.
         sigma_K: confidence of each class.
-        draws: one source of random numbers an image.
+        draws: one source of random numbers an image: the rectangle takes its numbers first, then class and component.
     """
     labels, valid = labels_BHW.cpu().numpy(), valid_BHW.cpu().numpy()
     weight = (1 - sigma_K.detach().cpu().double().numpy()).clip(min=0)
@@ -91,7 +92,7 @@ def _component_box(
     labels: np.ndarray, valid: np.ndarray, weight: np.ndarray, source: Draws
 ) -> tuple[slice, ...] | None:
     area = np.bincount(labels[valid], minlength=len(weight))
-    upto = np.cumsum(weight * (area >= PRESENT * labels.size) * (area > 0))
+    upto = np.cumsum(weight * (area >= PRESENT * labels.size))
     if upto[-1] == 0:
         return None
     drawn = int(np.searchsorted(upto, source.uniform() * upto[-1], side="right"))
