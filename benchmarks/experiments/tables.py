@@ -20,7 +20,7 @@ from benchmarks.experiments.source import source_hash  # noqa: E402
 from benchmarks.experiments.study import HERE  # noqa: E402
 
 DOCS = HERE.parents[1] / "docs"
-PAGES = ("results.md", "log.md")
+PAGES = ("results.md", "development.md")
 BASELINE = "supervised"
 _BLOCK = re.compile(r"(<!-- study: ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

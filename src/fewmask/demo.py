@@ -32,7 +32,7 @@ METHOD: dict[str, Any] = {
     "method.name": "fixmatch", "method.teacher": "ema", "method.ema_decay": 0.99, "method.tau": 0.8, "method.ramp": 0.3,
     "method.cutmix": 1.0,
 }  # fmt: skip
-"""The semi-supervised training: the best of those tried on scenes of another seed (docs/results.md)."""
+"""The semi-supervised training: the best of those tried on scenes of another seed (docs/development.md)."""
 
 
 def demonstrate(out: Path, *, steps: int = STEPS, seed: int = 0, settings: Sequence[str] = (), say: Say = print) -> Run:
