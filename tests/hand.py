@@ -7,7 +7,8 @@ choose the softmax of every pixel, and the gradient of a loss arrives in the tab
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,18 @@ from fewmask.method import Step
 from fewmask.ops.rng import Draws, Purpose
 
 Grid = Sequence[Sequence[int]]
+Rows = Sequence[Sequence[float]]
+
+
+@contextmanager
+def double() -> Iterator[None]:
+    """Let new tensors be float64, as the tables' probabilities are; networks promise float32 logits."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 class Table(nn.Module):
@@ -28,7 +41,7 @@ class Table(nn.Module):
         seen: for each call the codes of its images, whether the network was training, whether gradients were on.
     """
 
-    def __init__(self, probabilities: Sequence[Sequence[float]]) -> None:
+    def __init__(self, probabilities: Rows) -> None:
         super().__init__()
         p = torch.tensor(probabilities, dtype=torch.float64)
         assert torch.allclose(p.sum(1), torch.ones(len(p), dtype=torch.float64))

@@ -20,8 +20,7 @@ class have one direction, and so have all its negatives; L_c does not depend on 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -32,9 +31,7 @@ from fewmask.method import Step, Task
 from fewmask.methods.u2pl import U2PL
 from fewmask.nets.bank import ClassBanks
 from fewmask.nets.running import RunningMean
-from hand import Table, items, step
-
-Rows = Sequence[Sequence[float]]
+from hand import Rows, Table, double, items, step
 
 T: list[tuple[float, ...]] = [
     (0.6, 0.3, 0.1),
@@ -92,17 +89,6 @@ class Featured(nn.Module):
         """Return d loss / d features, a row a code."""
         (g,) = torch.autograd.grad(loss, self.features, retain_graph=True, allow_unused=True)
         return (torch.zeros_like(self.features) if g is None else g).tolist()
-
-
-@contextmanager
-def double() -> Iterator[None]:
-    """Let new tensors be float64, as the tables are."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def method(classes: int = 3, **config: object) -> U2PL:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from fewmask.batch import Batch
 from fewmask.method import Task
 from fewmask.methods.ucc import UCC
 from fewmask.nets.running import RunningMean
-from hand import Grid, Table, ce, items, step
-
-Rows = Sequence[Sequence[float]]
+from hand import Grid, Rows, Table, ce, double, items, step
 
 # softmax of the two heads; rows 0-3 and 4-7: labelled images, 8-11: weak views, 12-15 and 16-19: strong views
 A: list[tuple[float, ...]] = [
@@ -82,17 +78,6 @@ class Heads(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return [self.first(x), self.second(x)]
-
-
-@contextmanager
-def double() -> Iterator[None]:
-    """Let new tensors be float64, as the tables' probabilities are; networks promise float32 logits."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def method(classes: int = 3, **config: object) -> UCC:

@@ -52,6 +52,8 @@ def _write(experiment: Experiment, record: dict[str, Any]) -> None:
 
 def carry_out(experiment: Experiment) -> str:
     """Train one run in a process of its own and write its JSON; return a line for the log."""
+    if adopt(experiment):  # asked now, not at the start: a run before this one may have been the same
+        return f"{experiment.data} {experiment.arm} seed {experiment.keys['train.seed']}: another study has it"
     folder, out = SCRATCH / "data" / experiment.data, SCRATCH / experiment.study / experiment.key()
     recipe = experiment.recipe(str(folder))
     if recipe["model"]["weights"] == WEIGHTS:
@@ -127,7 +129,6 @@ def main() -> None:
             older = " (an older source has)" if finished(e, older=True) else ""
             print(f"  {e.key()} {e.study}: {e.data} {e.arm} seed {e.keys['train.seed']}{older}")
         return
-    open_runs = [e for e in open_runs if not adopt(e)]
     for name in {e.data for e in open_runs}:
         data_folder(name, SCRATCH)  # before the jobs, which would make the same links at once
     with ThreadPoolExecutor(args.jobs) as pool:

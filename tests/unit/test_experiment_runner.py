@@ -33,6 +33,13 @@ def test_a_result_serves_every_study_that_asks_for_it(here):
     assert json.loads(first.result().read_text())["study"] == "first"
 
 
+def test_a_run_that_was_finished_meanwhile_is_not_trained_again(here, monkeypatch):
+    monkeypatch.setattr(runner.subprocess, "run", lambda *a, **k: pytest.fail("trained again"))
+    runner._write(one("first"), {"study": "first", "arm": "a"})
+    assert runner.carry_out(one("second", "b")).endswith("another study has it")
+    assert one("second", "b").result().is_file()
+
+
 def test_a_result_of_another_source_serves_only_where_that_is_asked_for(here, monkeypatch):
     run = one("first")
     runner._write(run, {"study": "first", "arm": "a"})

@@ -36,8 +36,8 @@ from fewmask.method import Step, Task, make_networks
 from fewmask.methods.u2pl import U2PL
 from fewmask.nets import Builder
 from fewmask.nets.running import RunningMean
-from hand import DealtStep, ce, items, slope, total_slope
-from hand_u2pl import ROWS, S, at, batch, double, method, nce, networks, run
+from hand import DealtStep, ce, double, items, slope, total_slope
+from hand_u2pl import ROWS, S, at, batch, method, nce, networks, run
 
 SIGMA = [0.0, 0.75, 1.0]
 A, Y_A = [[0, 1], [2, 3]], [[0, 1], [2, 255]]

@@ -21,8 +21,8 @@ from fewmask.nets.represent import Represented
 from fewmask.nets.segmenter import Segmenter
 from fewmask.ops import contrast
 from fewmask.run.init import start_from
-from hand import Table
-from hand_u2pl import NEGATIVE, POSITIVE, at, double, method, nce, networks, run
+from hand import Table, double
+from hand_u2pl import NEGATIVE, POSITIVE, at, method, nce, networks, run
 
 
 def loss(*classes: tuple[float, float], draws: int = 256, tau: float = 0.5) -> float:

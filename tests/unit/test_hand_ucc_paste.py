@@ -11,8 +11,8 @@ import torch
 from fewmask.batch import Batch, Slots
 from fewmask.methods.ucc import UCC
 from fewmask.ops.rng import Purpose
-from hand import ce, items, slope, step, total_slope
-from hand_ucc import OTHER, ROWS, STRONG, WEAK, A, B, double, method, networks, run, tables
+from hand import ce, double, items, slope, step, total_slope
+from hand_ucc import OTHER, ROWS, STRONG, WEAK, A, B, method, networks, run, tables
 
 # each labelled image shows one class, so whatever is drawn, it is drawn: class 1 of the first, class 2 of the second
 X0, Y0 = [[0, 1], [2, 3]], [[1, 255], [255, 1]]

@@ -15,8 +15,8 @@ from fewmask.method import Step
 from fewmask.methods.u2pl import U2PL
 from fewmask.nets.running import RunningMean
 from fewmask.ops import contrast, losses, mix
-from hand import Table, step
-from hand_u2pl import Featured, double, method, networks
+from hand import Table, double, step
+from hand_u2pl import Featured, method, networks
 from oracles import adaptive
 from oracles import u2pl as oracle
 
