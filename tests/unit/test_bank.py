@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewmask.nets.bank import ClassBanks
 from oracles.u2pl import Fifo
@@ -96,3 +99,33 @@ def test_features_of_another_dtype() -> None:
     bank = ClassBanks(1, 2, 1)
     bank.push(torch.full((1, 1, 1), 0.5, dtype=torch.bfloat16), torch.ones(1, 1, dtype=torch.bool))
     assert bank.features.dtype == torch.float32 and contents(bank, 0) == [[0.5]]
+
+
+class Touched(TorchDispatchMode):
+    """Counts operations and the numbers they return; views return none of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[str] = []
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.operations.append(str(func))
+        written = isinstance(out, torch.Tensor) and not func.is_view and "index_put" not in str(func)
+        self.numbers += out.numel() if written else 0
+        return out
+
+
+def test_a_step_touches_what_it_pushes_and_draws_and_nothing_that_grows_with_the_bank() -> None:
+    new, real = torch.randn(3, 8, 4), torch.ones(3, 8, dtype=torch.bool)
+    counts = set()
+    for length in (16, 1_000, 50_000):
+        bank = ClassBanks(3, length, 4)
+        bank.push(new, real)
+        with Touched() as touched:
+            bank.newest(torch.randint(0, 8, (3, 20)))
+            bank.push(new, real)
+        counts.add((tuple(touched.operations), touched.numbers))
+        assert touched.numbers < 3 * 16 * 4 * 10
+    assert len(counts) == 1
