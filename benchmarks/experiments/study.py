@@ -73,21 +73,25 @@ class Experiment:
 
 
 def read_study(name: str) -> list[Experiment]:
-    """Return the runs of ``studies/NAME.yaml``: every arm × every point of the grid × every seed."""
+    """Return the runs of ``studies/NAME.yaml``: every arm × every point of the grid × every draw × every seed.
+
+    A draw is a split seed: which images the labelled set holds. Arms are compared within a draw and a seed.
+    """
     tree = yaml.safe_load((HERE / "studies" / f"{name}.yaml").read_text(encoding="utf-8"))
     return list(_expand(name, tree))
 
 
 def _expand(name: str, tree: dict[str, Any]) -> Iterator[Experiment]:
     grid = tree.get("grid") or {}
-    for seed in tree["seeds"]:
+    for seed, draw in itertools.product(tree["seeds"], tree.get("draws") or [None]):
+        drawn = {} if draw is None else {"data.split_seed": draw}
         for data in tree["data"]:
             for arm, own in tree["arms"].items():
                 for point in itertools.product(*grid.values()):
                     varied = dict(zip(grid, point, strict=True))
                     keys = (tree.get("keys") or {}) | (tree["data"][data] or {}) | (own or {}) | varied
                     label = " ".join([arm, *(f"{k.rpartition('.')[2]}={v}" for k, v in varied.items())])
-                    yield Experiment(name, label, data, {**keys, "train.seed": seed})
+                    yield Experiment(name, label, data, {**keys, **drawn, "train.seed": seed})
 
 
 def data_folder(name: str, scratch: Path) -> Path:

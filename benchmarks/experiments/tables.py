@@ -58,7 +58,7 @@ def newest(study: str) -> list[Record]:
         if old is None or not _current(old):
             found[record["config_key"]] = record
     order = {arm: n for n, arm in enumerate(dict.fromkeys(_arms(study)))}
-    return sorted(found.values(), key=lambda r: (order.get(r["arm"], len(order)), r["keys"]["train.seed"]))
+    return sorted(found.values(), key=lambda r: (order.get(r["arm"], len(order)), _pair(r)))
 
 
 def _arms(study: str) -> list[str]:
@@ -91,12 +91,12 @@ def _heading(data: str, records: list[Record]) -> str:
 
 def _scores(records: list[Record]) -> list[str]:
     role = _role(records)
-    base = {r["keys"]["train.seed"]: _miou(r, role) for r in records if r["arm"] == BASELINE}
-    lines = [f"| arm | steps | {role} mIoU | seeds | gain, paired | best on val | kept | minutes |", "|---" * 8 + "|"]
+    base = {_pair(r): _miou(r, role) for r in records if r["arm"] == BASELINE}
+    lines = [f"| arm | steps | {role} mIoU | runs | gain, paired | best on val | kept | minutes |", "|---" * 8 + "|"]
     for arm in dict.fromkeys(r["arm"] for r in records):
         mine = [r for r in records if r["arm"] == arm]
         scores = [_miou(r, role) for r in mine]
-        pairs = [_miou(r, role) - base[s] for r in mine if (s := r["keys"]["train.seed"]) in base]
+        pairs = [_miou(r, role) - base[p] for r in mine if (p := _pair(r)) in base]
         best = [r["metrics"]["best"][role]["miou"] for r in mine]
         kept = [k for r in mine for _, k in r["kept"][-5:]]
         minutes = fmean(r["metrics"]["seconds"] for r in mine) / 60
@@ -111,12 +111,17 @@ def _scores(records: list[Record]) -> list[str]:
     return lines
 
 
+def _pair(record: Record) -> tuple[int, int]:
+    """Return what two runs that are compared must share: the draw of the labelled images, and the seed."""
+    return record["keys"].get("data.split_seed", 0), record["keys"]["train.seed"]
+
+
 def _miou(record: Record, role: str) -> float:
     return record["metrics"][role]["miou"]
 
 
 def _spread(values: list[float], sign: str = "") -> str:
-    """Return mean ± standard deviation over the seeds."""
+    """Return mean ± standard deviation over the runs."""
     return f"{fmean(values):{sign}.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 

@@ -30,7 +30,7 @@ MAX_CLASSES = 255
 """Masks are uint8 and 255 is IGNORE, so ids 0..254 remain."""
 
 Pool = Literal["labelled", "unlabelled", "labelled+unlabelled"]
-ViewKind = Literal["weak", "strong"]
+ViewKind = Literal["weak", "strong", "geo"]
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,12 @@ class Stream:
     Attributes:
         pool: which images. Items of the pools with "unlabelled" carry no mask, and no path to one.
         views: one entry a view. The geometry (scale, flip, crop) is drawn once an item and shared by its views;
-            "strong" adds photometry, drawn separately for each view.
+            "strong" adds photometry, "geo" moves pixels too, both drawn separately for each view.
         second_pass: an order of its own over the same pool: partners for mixing.
         perturb: makes a strong view of a uint8 crop [C, H, W] from draws of its own; None = the recipe's photometry
             (``data.augment``). Worker processes hold a copy: a frozen dataclass, not a closure.
+        warp: makes a geo view of a uint8 crop from draws of its own, and says where each pixel came from: int64 [H, W],
+            row·W + column in the crop, -1 = from outside it. Like ``perturb`` a frozen dataclass.
         together: slots ``k*together .. (k+1)*together-1`` stay on one rank, so that pairs inside a batch do not
             depend on the number of ranks.
     """
@@ -53,6 +55,7 @@ class Stream:
     second_pass: bool = False
     together: int = 1
     perturb: Callable[[Tensor, Draws], Tensor] | None = None
+    warp: Callable[[Tensor, Draws], tuple[Tensor, Tensor]] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,10 @@ class Items:
         valid: bool [B, H, W], False in the padding. Apart from IGNORE, which marks void labels too.
         index: int64 [B], position of each item in its pool.
         mask: int64 [B, H, W] with IGNORE in void and padding; None unless the pool is "labelled".
+        pseudo: pseudo-labels that an earlier round made, int64 [B, H, W] with IGNORE where there are none and in the
+            padding; None in a round without them. Never ground truth.
+        source: for each geo view int64 [B, H, W], the pixel of the weak geometry that stands there, row·W + column;
+            -1 where there is none, or padding.
     """
 
     views: tuple[Tensor, ...]
@@ -98,6 +105,8 @@ class Items:
     valid: Tensor
     index: Tensor
     mask: Tensor | None = None
+    pseudo: Tensor | None = None
+    source: tuple[Tensor, ...] = ()
 
     @property
     def weak(self) -> Tensor:
@@ -110,6 +119,12 @@ class Items:
         return tuple(v for v, kind in zip(self.views, self.kinds, strict=True) if kind == "strong")
 
     @property
+    def geo(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """All geo views with their ``source``: pairs of [B, C, H, W] and [B, H, W]."""
+        views = (v for v, kind in zip(self.views, self.kinds, strict=True) if kind == "geo")
+        return tuple(zip(views, self.source, strict=True))
+
+    @property
     def labels(self) -> Tensor:
         """The mask, [B, H, W], of a labelled stream.
 
@@ -119,6 +134,17 @@ class Items:
         if self.mask is None:
             raise ValueError("this stream is unlabelled: it has no mask")
         return self.mask
+
+    @property
+    def pseudo_labels(self) -> Tensor:
+        """The pseudo-labels, [B, H, W], of a round that has some.
+
+        Raises:
+            ValueError: this round declares no labeller.
+        """
+        if self.pseudo is None:
+            raise ValueError("no earlier round has labelled these images")
+        return self.pseudo
 
     def __len__(self) -> int:
         return len(self.index)
@@ -131,6 +157,8 @@ class Items:
             valid=fn(self.valid),
             index=fn(self.index),
             mask=None if self.mask is None else fn(self.mask),
+            pseudo=None if self.pseudo is None else fn(self.pseudo),
+            source=tuple(fn(s) for s in self.source),
         )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fewmask.batch import Batch, Pool, Slots, Stream
 from fewmask.config import Config
 from fewmask.ops.rng import Draws, Purpose, torch_seed
+from fewmask.ops.select import Selection
 
 Nets = Mapping[str, nn.Module]
 Terms = dict[str, Tensor]
@@ -134,23 +135,28 @@ class Phase:
 
 @dataclass(frozen=True)
 class Round:
-    """One run of a multi-round scheme (self-training): a method of its own on labels made by an earlier round.
+    """One training of a multi-round scheme (self-training), on labels that an earlier round made.
 
     Attributes:
-        name: name of its folder.
-        method: the Method object that this round trains.
-        init: "scratch", or the name of the round whose networks it continues.
-        labeller: name of the round whose network labels the pool; None for a purely supervised round.
+        name: of its folder.
+        method: the Method object that this round trains; one whose ``rounds()`` is empty.
+        share: of the run's steps; the shares of all rounds sum to 1.
+        init: the earlier round whose networks this one continues, by name, with a new optimiser and schedule; None =
+            from scratch.
+        labeller: the earlier round whose last networks (its reported predictor) label the pool; None = nobody does.
         pool: the images that are labelled.
-        keep: shares of the steps at which snapshots stay (ST++ ranks images with them).
+        select: which pixels become pseudo-labels.
+        scale: factors on the two bounds of the recipe's random scale.
     """
 
     name: str
     method: Method
-    init: str = "scratch"
+    share: float
+    init: str | None = None
     labeller: str | None = None
     pool: Pool = "unlabelled"
-    keep: tuple[float, ...] = ()
+    select: Selection = Selection()
+    scale: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -230,6 +236,11 @@ class Method:
     def predict(self, nets: Nets, name: str, images: Tensor) -> Tensor:
         """Return the logits [B, K, H, W] of predictor ``name`` for images [B, C, H, W], in evaluation mode."""
         return self.network(nets, name)(images)
+
+
+def trainings(method: Method) -> list[Method]:
+    """Return what is trained one after the other: the method itself, or those of its rounds."""
+    return [r.method for r in method.rounds()] or [method]
 
 
 def make_networks(method: Method, build: Build, seed: int) -> dict[str, nn.Module]:

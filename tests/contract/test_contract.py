@@ -36,7 +36,7 @@ VARIANTS = [
     Case("u2pl", {"augment": "ael"}),
     Case("planted:Adversarial"),
 ]
-CASES = [Case(name) for name in METHODS] + VARIANTS
+CASES = [one for case in [*map(Case, METHODS), *VARIANTS] for one in case.each_round()]
 QUICK = [point for point in POINTS if not point.startswith("7")]
 
 

@@ -57,11 +57,15 @@ def _assert_it_trained(result: dict[str, Any]) -> None:
     """Prove that equal outcomes would say something: every loss term acts, and the log and checkpoints are there."""
     steps = [line for line in result["metrics.jsonl"] if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, STEPS + 1))
-    assert [line["step"] for line in result["metrics.jsonl"] if "val" in line] == [4, 8, 12]
-    terms = steps[-1].keys() - {"step", "lr", "loss", "kept", "pseudo"}
+    rounds = sorted(key.partition("/")[0] for key in result if key.endswith("/DONE"))
+    if not rounds:
+        assert [line["step"] for line in result["metrics.jsonl"] if "val" in line] == [4, 8, 12]
+    terms = steps[-1].keys() - {"step", "lr", "loss", "kept", "pseudo", "data_wait", "round"}
+    steps = [line for line in steps if line.get("round", 0) == max(0, len(rounds) - 1)]
     assert terms and all(any(line[term] > 0 for line in steps) for term in terms), steps
-    assert len(result[f"step-{STEPS:08d}/networks.safetensors"]) > 1000
-    assert len(result[f"step-{STEPS:08d}/optimiser.safetensors"]) > 1000
+    last = f"{rounds[-1]}/step-{len(steps):08d}" if rounds else f"step-{STEPS:08d}"
+    for name in ("networks", "optimiser"):
+        assert len(result[f"{last}/{name}.safetensors"]) > 1000
 
 
 @pytest.fixture

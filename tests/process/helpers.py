@@ -22,6 +22,7 @@ from fixtures_data import blocks, make_folder, save_mask
 STEPS = 12
 VARIANTS: dict[str, list[str]] = {name: ["--method", name] for name in METHODS}
 VARIANTS["cps-cutmix"] = ["--method", "cps", "method.cutmix=true"]
+VARIANTS["self_training-cbst"] = ["--method", "self_training", "method.rule=cbst", "method.more=1"]
 VARIANTS["fixmatch-ema"] = ["--method", "fixmatch", "method.teacher=ema"]
 for _name in ("fixmatch", "fixmatch-ema"):
     VARIANTS[_name] += ["method.tau=0.3"]  # untrained networks are not confident: nothing would train
@@ -184,6 +185,12 @@ def outcome(run_folder: Path) -> dict[str, Any]:
     Tensors as the bytes of their files; what measures time or memory is left out.
     """
     found: dict[str, Any] = {}
+    for part in (run_folder / "rounds").glob("*"):
+        found |= {f"{part.name}/{key}": value for key, value in outcome(part).items()}
+        found |= {str(p.relative_to(run_folder)): p.read_bytes() for p in (part / "pseudo").rglob("*.png")}
+        if (part / "pseudo").is_dir():
+            found[f"{part.name}/manifest.json"] = json.loads((part / "pseudo" / "manifest.json").read_text())
+        found[f"{part.name}/DONE"] = (part / "DONE").read_text()
     for path in sorted((run_folder / "checkpoints").glob("*/*.safetensors")):
         found[f"{path.parent.name}/{path.name}"] = path.read_bytes()
     for path in sorted((run_folder / "checkpoints").glob("*/state.json")):
@@ -194,6 +201,8 @@ def outcome(run_folder: Path) -> dict[str, Any]:
     found["metrics.jsonl"] = [_without(line, "data_wait") for line in lines]
     metrics = json.loads((run_folder / "metrics.json").read_text())
     found["metrics.json"] = _without(metrics, "seconds", "images_per_second", "peak_memory_mb")
+    if "rounds" in metrics:
+        found["metrics.json"]["rounds"] = [_without(one, "seconds") for one in metrics["rounds"]]
     found["model"] = (run_folder / "model" / "model.safetensors").read_bytes()
     found["pictures"] = {p.name: p.read_bytes() for p in (run_folder / "pictures").iterdir()}
     return found

@@ -51,12 +51,15 @@ def methods(
 
 
 def _describe(name: str, cls: Any) -> dict[str, Any]:
-    from fewmask.method import Task
+    from fewmask.method import Task, trainings
 
     method = cls(cls.Config(), Task(classes=2))
-    views = [f"{stream}: {'+'.join(s.views)}" for stream, s in method.streams.items()]
-    rounds = max(1, len(method.rounds()))
-    return {"name": name, "title": cls.title, "paper": cls.paper, "year": cls.year, "rounds": rounds, "views": views}
+    each = trainings(method)
+    views = [f"{stream}: {'+'.join(s.views)}" for one in each for stream, s in one.streams.items()]
+    return {
+        "name": name, "title": cls.title, "paper": cls.paper, "year": cls.year, "rounds": len(each),
+        "views": list(dict.fromkeys(views)),
+    }  # fmt: skip
 
 
 def _check_method(name: str) -> None:

@@ -20,7 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewmask.batch import IGNORE
 from fewmask.contract.toys import (
+    CLASSES,
     STEPS,
     Case,
     ToyBuild,
@@ -74,7 +76,7 @@ def check_gradient_map(case: Case) -> None:
 
 
 def check_views_matter(case: Case) -> None:
-    """Point 3: replacing a declared view by noise changes some term."""
+    """Point 3: replacing a declared view by noise changes some term, and so do labels that an earlier round made."""
     method = case.make()
     batch = case_batch(method, 5)
     nets = toy_networks(method)
@@ -86,6 +88,16 @@ def check_views_matter(case: Case) -> None:
             other = all_terms(method, copy.deepcopy(nets), {**batch, name: replace(items, views=views)}, 5)
             moved = [t for t in plain if not torch.equal(plain[t], other[t])]
             assert moved, f"view {v} ({kind}) of stream {name!r} is declared and changes no term"
+    guessed = {name: items for name, items in batch.items() if items.pseudo is not None}
+    moved = []
+    for name, items in guessed.items():
+        turned = replace(items, pseudo=torch.where(items.pseudo_labels < CLASSES, 0, IGNORE))
+        other = all_terms(method, copy.deepcopy(nets), {**batch, name: turned}, 5)
+        moved += [t for t in plain if not torch.equal(plain[t], other[t])]
+    assert bool(moved) == case.labelled_before, (
+        "an earlier round labels images, and their labels change no term" if not moved
+        else f"{moved[0]!r} reads pseudo-labels, which no earlier round of this method makes"
+    )  # fmt: skip
 
 
 def check_all_trained(case: Case) -> None:
@@ -214,16 +226,17 @@ def check_method(name: str, say: Callable[[str], None]) -> list[str]:
         name: registry name or ``package.module:Class``.
         say: receives one line a point.
     """
-    case, failures = Case(name), []
-    case.make()
-    for point, check in POINTS.items():
-        try:
-            check(case)
-        except AssertionError as error:
-            failures.append(f"{point}: {error}")
-            say(f"FAILED {point}: {error}")
-        else:
-            say(f"ok     {point}")
+    failures, cases = [], Case(name).each_round()
+    for case in cases:
+        where = f", round {case.round + 1}" if len(cases) > 1 else ""
+        for point, check in POINTS.items():
+            try:
+                check(case)
+            except AssertionError as error:
+                failures.append(f"{point}{where}: {error}")
+                say(f"FAILED {point}{where}: {error}")
+            else:
+                say(f"ok     {point}{where}")
     return failures
 
 
@@ -231,7 +244,7 @@ def run_two_ranks(cases: Sequence[Case]) -> dict[str, str]:
     """Train every case for 4 steps in two gloo processes; return case to the first tensor that differs, "" if none."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
-        words = [json.dumps([c.name, dict(c.constants)]) for c in cases]
+        words = [json.dumps([c.name, dict(c.constants), c.round]) for c in cases]
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
         done = subprocess.run(
             [*command, "-m", "fewmask.contract", str(out), *words], capture_output=True, text=True, timeout=240

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from fewmask.engine.launch import launch
 from fewmask.engine.learner import Learner
 from fewmask.engine.optim import OptimConfig
 from fewmask.engine.precision import Format
-from fewmask.method import Method, Step, Task, make_networks
+from fewmask.method import Method, Step, Task, make_networks, trainings
 from fewmask.methods import resolve
 from fewmask.nets import Builder
 
@@ -28,18 +28,35 @@ class Case:
     Attributes:
         name: registry name or ``package.module:Class``.
         constants: what differs from the defaults.
+        round: number of the round, of a method that has several: each is a training of its own.
     """
 
     name: str
     constants: Mapping[str, Any] = field(default_factory=dict)
+    round: int = 0
 
     def __str__(self) -> str:
-        return "-".join([self.name, *(f"{k}={v}" for k, v in self.constants.items())])
+        words = [self.name, *(f"{k}={v}" for k, v in self.constants.items())]
+        return "-".join([*words, f"round={self.round}"] if self.round else words)
 
-    def make(self) -> Method:
-        """Return a fresh Method object."""
+    def whole(self) -> Method:
+        """Return a fresh Method object, with all of its rounds."""
         cls = resolve(self.name)
         return cls(cls.Config(**self.constants), Task(CLASSES, frequency=(0.6, 0.3, 0.1)))
+
+    def make(self) -> Method:
+        """Return what the case trains: a fresh Method object."""
+        return trainings(self.whole())[self.round]
+
+    @property
+    def labelled_before(self) -> bool:
+        """Whether an earlier round labels images for this one."""
+        rounds = self.whole().rounds()
+        return bool(rounds) and rounds[self.round].labeller is not None
+
+    def each_round(self) -> list[Case]:
+        """Return one case a round."""
+        return [replace(self, round=n) for n in range(len(trainings(self.whole())))]
 
 
 class ToyBuild:
@@ -70,6 +87,8 @@ def toy_batch(streams: Mapping[str, Stream], slots: Mapping[str, Slots], t: int)
 def _toy_items(stream: Stream, slots: Slots, t: int) -> Items:
     views: list[list[Tensor]] = [[] for _ in stream.views]
     masks, valids = [], []
+    place = torch.arange(SIDE * SIDE).view(SIDE, SIDE).roll(1, dims=1)  # a geo view moves everything by one column
+    place[:, 0] = -1
     for slot in slots:
         g = torch.Generator().manual_seed(1000 * t + 10 * slot + slots.key)
         coarse = torch.randint(0, CLASSES, (SIDE // 4, SIDE // 4), generator=g)
@@ -80,13 +99,18 @@ def _toy_items(stream: Stream, slots: Slots, t: int) -> Items:
         mask = mask.masked_fill(~valid, IGNORE)
         mask[: slot % 2] = IGNORE
         for v, kind in enumerate(stream.views):
-            noise = 0.5 * torch.randn(3, SIDE, SIDE, generator=g) if kind == "strong" else 0.0
-            views[v].append((image + noise) * valid)
+            noise = 0.0 if kind == "weak" else 0.5 * torch.randn(3, SIDE, SIDE, generator=g)
+            view = (image + noise) * valid
+            views[v].append(view.roll(1, dims=2) * (place >= 0) if kind == "geo" else view)
         masks.append(mask)
         valids.append(valid)
-    labels = torch.stack(masks) if stream.pool == "labelled" else None
-    stacked = tuple(torch.stack(v) for v in views)
-    return Items(stacked, stream.views, torch.stack(valids), torch.arange(len(masks)), labels)
+    known, inside = torch.stack(masks), torch.stack(valids).flatten(1)
+    source = torch.where(inside[:, place.clamp(min=0).flatten()].view_as(known), place, -1)
+    true = stream.pool == "labelled"
+    return Items(
+        tuple(torch.stack(v) for v in views), stream.views, torch.stack(valids), torch.arange(len(masks)),
+        known if true else None, None if true else known, tuple(source for kind in stream.views if kind == "geo"),
+    )  # fmt: skip
 
 
 def toy_step(method: Method, t: int) -> Step:

@@ -27,16 +27,22 @@ class Item:
         image: the file.
         mask: its mask file; None where there is none or where it may not be looked at.
         group: images of one group (video, field, patient) correlate; "" = a group of its own.
+        pseudo: its pseudo-labels, a PNG of learned class indices that an earlier round of this run wrote.
     """
 
     name: str
     image: Path
     mask: Path | None = None
     group: str = ""
+    pseudo: Path | None = None
 
     def without_mask(self) -> Item:
         """The same image with no path to its mask: what an unlabelled pool is made of."""
         return replace(self, mask=None)
+
+    def without_labels(self) -> Item:
+        """The same image alone."""
+        return replace(self, mask=None, pseudo=None)
 
 
 @dataclass(frozen=True)

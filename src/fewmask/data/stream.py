@@ -42,7 +42,7 @@ class ItemLoader:
         self._kept: OrderedDict[Item, tuple[Tensor, Tensor | None]] = OrderedDict()
 
     def __call__(self, item: Item) -> tuple[Tensor, Tensor | None]:
-        """Return the image uint8 [3, H, W] and the mask uint8 [H, W] (None where the item has none).
+        """Return the image uint8 [3, H, W], and its mask or else its pseudo-labels uint8 [H, W]; None without either.
 
         Raises:
             DataError: a file cannot be read.
@@ -51,7 +51,8 @@ class ItemLoader:
             self._kept.move_to_end(item)
             return self._kept[item]
         image = torch.from_numpy(np.ascontiguousarray(read_image(item.image).transpose(2, 0, 1)))
-        mask = None if item.mask is None else torch.from_numpy(read_mask(item.mask, self.code))
+        file, code = (item.mask, self.code) if item.mask is not None else (item.pseudo, MaskCode())
+        mask = None if file is None else torch.from_numpy(read_mask(file, code))
         if self.resize is not None:
             image = F.resize(image, list(self.resize), antialias=True)
             mask = None if mask is None else F.resize(tv_tensors.Mask(mask), list(self.resize)).as_subclass(Tensor)
@@ -140,29 +141,44 @@ class StepDataset(Dataset[dict[str, Items]]):
     def _photometry(self, image: Tensor, draws: Draws) -> Tensor:
         return photometry(image, draws, self.augment)
 
+    def _half(self, image: Tensor, draws: Draws) -> Tensor:
+        return self._photometry(image, draws) if draws.chance(0.5) else image
+
     def _items(self, name: str, t: int) -> Items:
         stream, slots = self.streams[name], self.slots[name]
         pool = self._pools[stream.pool]
         strong = stream.perturb or self._photometry
-        weak = self._photometry if (stream.pool, self.augment.labelled) == ("labelled", "strong") else _unchanged
+        plain = {"weak": _unchanged, "half": self._half, "strong": self._photometry}
+        weak = plain[self.augment.labelled if stream.pool == "labelled" else "weak"]
         views: list[list[Tensor]] = [[] for _ in stream.views]
-        valids, masks, index = [], [], []
+        sources: list[list[Tensor]] = [[] for kind in stream.views if kind == "geo"]
+        valids, labels, index = [], [], []
         for slot in slots:
             i = self.sample(name, t, slot)
-            image, mask = self.loader(pool[i])
+            image, label = self.loader(pool[i])
             draws = Draws(self.seed, Purpose.GEOMETRY, t, slot, slots.view(0))
             geometry = draw_geometry(draws, image.shape[-2], image.shape[-1], self.crop, self.augment)
-            image, mask, valid = apply_geometry(image, mask, geometry, self.crop)
+            image, label, valid = apply_geometry(image, label, geometry, self.crop)
+            geo = iter(sources)
             for v, kind in enumerate(stream.views):
                 draws = Draws(self.seed, Purpose.PHOTOMETRY, t, slot, slots.view(v))
-                views[v].append((weak if kind == "weak" else strong)(image, draws))
+                if kind == "geo":
+                    assert stream.warp is not None, f"stream {name!r} declares a geo view and no warp"
+                    view, source = stream.warp(image, draws)
+                    next(geo).append(torch.where(valid.flatten()[source.clamp(min=0)], source, -1))
+                else:
+                    view = (weak if kind == "weak" else strong)(image, draws)
+                views[v].append(view)
             valids.append(valid)
             index.append(i)
-            if mask is not None:
-                masks.append(mask)
+            if label is not None:
+                labels.append(label)
+        known = torch.stack(labels) if labels else None
+        true = stream.pool == "labelled"  # what the other pools carry, an earlier round has guessed
         return Items(
             views=tuple(torch.stack(v) for v in views), kinds=stream.views, valid=torch.stack(valids),
-            index=torch.tensor(index), mask=torch.stack(masks) if masks else None,
+            index=torch.tensor(index), mask=known if true else None, pseudo=None if true else known,
+            source=tuple(torch.stack(s) for s in sources),
         )  # fmt: skip
 
 
@@ -223,8 +239,12 @@ def to_device(
     out = {}
     for name, items in batch.items():
         moved = items.map(lambda x: x.to(device, non_blocking=True))
-        inside = moved.valid.unsqueeze(1)
-        views = tuple(((v - shift) * factor * inside).contiguous(memory_format=layout) for v in moved.views)
-        mask = None if moved.mask is None else moved.mask.long()
-        out[name] = Items(views, moved.kinds, moved.valid, moved.index, mask)
+        source = iter(moved.source)
+        inside = [(moved.valid if kind != "geo" else next(source) >= 0).unsqueeze(1) for kind in moved.kinds]
+        views = tuple(
+            ((v - shift) * factor * i).contiguous(memory_format=layout)
+            for v, i in zip(moved.views, inside, strict=True)
+        )
+        mask, pseudo = (None if m is None else m.long() for m in (moved.mask, moved.pseudo))
+        out[name] = Items(views, moved.kinds, moved.valid, moved.index, mask, pseudo, moved.source)
     return out

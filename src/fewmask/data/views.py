@@ -36,7 +36,8 @@ class Augment(Config):
         blur: probability of Gaussian blur, sigma U(0.1, 2) pixels; on crops smaller than UniMatch's, whose sides are
             321 pixels or more, as many times less: the same sigma would wipe out what tells small things apart.
         labelled: "strong" gives labelled images the photometry of the strong views too, whatever the method; for
-            pictures whose colours vary more than the few masks show.
+            pictures whose colours vary more than the few masks show. "half" gives it to every second one, drawn, so
+            that BatchNorm sees clean images too.
     """
 
     scale: tuple[float, ...] = (0.5, 2.0)
@@ -49,7 +50,7 @@ class Augment(Config):
     hue: float = Field(default=0.25, ge=0, le=0.5)
     grey: float = Field(default=0.2, ge=0, le=1)
     blur: float = Field(default=0.5, ge=0, le=1)
-    labelled: Literal["weak", "strong"] = "weak"
+    labelled: Literal["weak", "half", "strong"] = "weak"
 
     @model_validator(mode="after")
     def _sensible_scale(self) -> Augment:

@@ -163,6 +163,14 @@ class Store:
             )
         return self._read(step)[0]
 
+    def digest(self, step: int) -> str:
+        """Return the sha256 of a step's networks, as its manifest has it.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        return hashlib.sha256(self._verified(step, _FILES[0])).hexdigest()
+
     def save(self, snapshot: Snapshot, best: bool = False) -> Path:
         """Write a snapshot, then remove those that are no longer kept and any of a later step.
 

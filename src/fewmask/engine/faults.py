@@ -23,6 +23,8 @@ SITES = {
     "step.end": "after a step, before anything is logged or saved",
     "validate.inside": "before each image of a validation pass",
     "select.inside": "before each image of a pseudo-labelling pass",
+    "round.labelled": "the labels of a round are complete, nothing is trained on them yet",
+    "round.done": "a round has its file DONE, the next one has nothing yet",
     "save.open": "before each file of a checkpoint is opened",
     "save.mid_write": "when half of each file of a checkpoint is written",
     "save.before_fsync": "before each file of a checkpoint is fsynced",

@@ -26,9 +26,30 @@ Rule = Literal["none", "st", "cbst", "da", "dars"]
 BINS = 0x3C00 + 1
 """Patterns of the fp16 numbers 0..1; 0x3C00 is 1."""
 
+
+@dataclass(frozen=True)
+class Selection:
+    """Which pixels of a set become pseudo-labels.
+
+    Attributes:
+        rule: see ``cut``.
+        ratio: α, the share of the pixels that are wanted; "none" wants all.
+        drop: where "dars" wants fewer pixels of a class than reach its threshold: "dataset" keeps exactly as many as
+            wanted, any of them with the same chance (Algorithm 1); "image" drops the same share in every image, rounded
+            down (the authors' code).
+        temperature: T, divides the logits before the softmax.
+    """
+
+    rule: Rule = "none"
+    ratio: float = 1.0
+    drop: Literal["dataset", "image"] = "dataset"
+    temperature: float = 1.0
+
+
 LEVELS = 3
 _BITS = 16
-_BUCKETS = 1 << _BITS
+BUCKETS = 1 << _BITS
+"""Cells a class of ``KeyCut.count``."""
 
 
 def to_bits(confidence: np.ndarray) -> np.ndarray:
@@ -147,14 +168,14 @@ class KeyCut:
         shift = np.uint64((LEVELS - 1 - self._level) * _BITS)
         head_N = key_N >> shift
         inside_N = head_N >> np.uint64(_BITS) == self.last_K[label_N]
-        cell_N = label_N[inside_N].astype(np.int64) * _BUCKETS
-        cell_N += (head_N[inside_N] & np.uint64(_BUCKETS - 1)).astype(np.int64)
-        return np.bincount(cell_N, minlength=len(self.last_K) * _BUCKETS).reshape(-1, _BUCKETS)
+        cell_N = label_N[inside_N].astype(np.int64) * BUCKETS
+        cell_N += (head_N[inside_N] & np.uint64(BUCKETS - 1)).astype(np.int64)
+        return np.bincount(cell_N, minlength=len(self.last_K) * BUCKETS).reshape(-1, BUCKETS)
 
     def descend(self, counts_KB: np.ndarray) -> None:
         """Find the next 16 bits of the last key that stays."""
         upto_KB = counts_KB.cumsum(1)
-        bucket_K = np.minimum((upto_KB < self._left_K[:, None]).sum(1), _BUCKETS - 1)
+        bucket_K = np.minimum((upto_KB < self._left_K[:, None]).sum(1), BUCKETS - 1)
         before_K = np.take_along_axis(upto_KB - counts_KB, bucket_K[:, None], axis=1)[:, 0]
         self._left_K = self._left_K - before_K
         self.last_K = self.last_K << np.uint64(_BITS) | bucket_K.astype(np.uint64)

@@ -18,8 +18,8 @@ from fewmask.run.folder import RunFolder, choose_folder
 from fewmask.run.prepare import Notes, Prepared, Say, confirm, fill, prepare, read_data
 from fewmask.run.report import write_report
 from fewmask.run.result import Run
+from fewmask.run.rounds import train_arm
 from fewmask.run.seeds import summarise
-from fewmask.run.training import train_arm
 
 RUNS = Path("runs")
 """Where runs go that are given no --out."""

@@ -36,6 +36,8 @@ class RunFolder:
         self.evaluation = self.path / "evaluation.npz"
         self.report = self.path / "report.html"
         self.next_steps = self.path / "NEXT_STEPS.txt"
+        self.done = self.path / "DONE"
+        self.pseudo = self.path / "pseudo"
 
     SEEDS: ClassVar[str] = "seeds"
 
@@ -47,6 +49,10 @@ class RunFolder:
     def seed(self, seed: int) -> RunFolder:
         """Return the run of one seed, in a run of several."""
         return RunFolder(self.path / self.SEEDS / str(seed))
+
+    def round(self, number: int, name: str) -> RunFolder:
+        """Return the run of one round, in a run of several."""
+        return RunFolder(self.path / "rounds" / f"{number}-{name}")
 
     def path_from(self, other: RunFolder) -> str:
         """Return this folder's path as a run notes it: relative where it lies inside that run's folder."""

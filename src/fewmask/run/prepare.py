@@ -29,7 +29,7 @@ from fewmask.engine.files import write_atomic, write_json
 from fewmask.engine.launch import placement
 from fewmask.engine.precision import Format, choose
 from fewmask.errors import CheckpointError, ConfigError, DataError
-from fewmask.method import Task
+from fewmask.method import Task, trainings
 from fewmask.methods import resolve
 from fewmask.nets import Builder, default_encoder
 from fewmask.recipe import Recipe
@@ -151,7 +151,8 @@ def _check_batches(recipe: Recipe, task: Task, pools: Pools) -> None:
     """Divide the batches among the processes that there will be: before these are started, and for the first one."""
     method = resolve(recipe.method_name)(recipe.constants(), task)
     world = int(os.environ.get("WORLD_SIZE", placement(recipe.machine.devices)[1]))
-    plan_slots(method.streams, pools, recipe.data.batch, recipe.data.unlabelled_batch, 0, world)
+    for one in trainings(method):
+        plan_slots(one.streams, pools, recipe.data.batch, recipe.data.unlabelled_batch, 0, world)
 
 
 def read_data(asked: Recipe, say: Say) -> tuple[DataIndex, Pools, Scan]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fewmask.data.index import Item
 from fewmask.data.masks import read_mask
@@ -20,25 +23,41 @@ from fewmask.engine.monitor import Monitor
 from fewmask.engine.progress import Reporter
 from fewmask.engine.signals import StopRequest
 from fewmask.engine.train import Progress, Surroundings, fit
-from fewmask.methods import resolve
+from fewmask.method import Method
 from fewmask.nets import IMAGENET_MEAN, IMAGENET_STD, Builder
-from fewmask.run.arms import Arm
 from fewmask.run.finish import finish
 from fewmask.run.folder import RunFolder
-from fewmask.run.init import start_from
 from fewmask.run.prepare import Notes, Prepared, Say, begin
 from fewmask.run.score import Scorer
 
 
-def train_arm(arm: Arm, whole_run: Prepared, fabric: Any, say: Notes, title: str | None = None) -> str:
-    """Train one arm to its end, continuing where it stands, and write its run folder.
+@dataclass(frozen=True)
+class Training:
+    """One training, and what is asked of it.
+
+    Attributes:
+        prepared: data, recipe and run folder; the recipe's steps are this training's.
+        method: what is trained.
+        baseline: folder of the finished run that it is compared with; None = none.
+        start: gives the networks their start, at step 0; None = as they are built.
+        title: announces it, where there are several.
+    """
+
+    prepared: Prepared
+    method: Method
+    baseline: Path | None = None
+    start: Callable[[Mapping[str, nn.Module]], None] | None = None
+    title: str | None = None
+
+
+def train_one(job: Training, within: Sequence[Prepared], fabric: Any, say: Notes) -> str:
+    """Train to the end, continuing where it stands, and write the run folder.
 
     Args:
-        arm: the training.
-        whole_run: the command's run; its folder is begun with its first arm.
+        job: the training.
+        within: the runs that it is a part of, the command's first; their folders are begun with their first training.
         fabric: launched.
         say: receives one sentence for each decision.
-        title: announces the training, where there are several.
 
     Returns:
         Who asked to stop while it was being scored, which nothing interrupts; "" = nobody.
@@ -47,49 +66,60 @@ def train_arm(arm: Arm, whole_run: Prepared, fabric: Any, say: Notes, title: str
         FewmaskError: see ``docs/exit-codes.md``.
     """
     with ExitStack() as stack:
-        return _train(arm, whole_run, fabric, stack, say, title)
+        return _train(job, within, fabric, stack, say)
 
 
-def _train(arm: Arm, whole_run: Prepared, fabric: Any, stack: ExitStack, say: Notes, title: str | None) -> str:
-    prepared = arm.prepared
-    recipe, folder = prepared.recipe, RunFolder(prepared.folder)
-    data, machine, model = recipe.data, recipe.machine, recipe.model
-    assert data.crop and model.arch and model.encoder and machine.workers is not None  # prepare() has chosen them
-    first = fabric.global_rank == 0
-    method = resolve(recipe.method_name)(recipe.constants(), prepared.task)
+def learner_of(prepared: Prepared, method: Method, fabric: Any) -> Learner:
+    """Return the networks and optimisers of a method, as a recipe wants them."""
+    recipe = prepared.recipe
+    data, model = recipe.data, recipe.model
+    assert model.arch and model.encoder  # prepare() has chosen them
     slots = plan_slots(
         method.streams, prepared.pools, data.batch, data.unlabelled_batch, fabric.global_rank, fabric.world_size
     )
     build = Builder(
         model.arch, model.encoder, prepared.task.classes, weights=model.weights, seed=recipe.train.seed, **model.options
     )
-    learner = Learner(
-        fabric, method, build, recipe.optim, slots, recipe.train.steps, recipe.train.seed, prepared.layout
-    )
-    if first:
-        clean_leftovers(folder.path)
-    store = Store(folder.path, warn=say) if first else None
-    done = _resume(learner, store, say)
-    if done.step == 0 and model.init:
-        start_from(learner.nets, Path(model.init), say)
-    if first:
-        begin(whole_run)  # a command that is interrupted in its first arm finds its folder again
-        begin(prepared)
+    return Learner(fabric, method, build, recipe.optim, slots, recipe.train.steps, recipe.train.seed, prepared.layout)
 
-    code, device = prepared.index.code, fabric.device
-    mean, std = torch.tensor(IMAGENET_MEAN, device=device), torch.tensor(IMAGENET_STD, device=device)
-    cache = machine.cache_mb / max(1, machine.workers)
-    dataset = StepDataset(
-        prepared.pools, method.streams, slots, ItemLoader(code, data.resize, cache), data.crop, data.augment,
-        recipe.train.seed,
-    )  # fmt: skip
-    stored = ItemLoader(code, data.resize, machine.cache_mb / 4)
+
+def pictures_of(prepared: Prepared, learner: Learner) -> Pictures:
+    """Return how the images and masks of a run's data become inputs and truths of a learner's networks."""
+    recipe, code, device = prepared.recipe, prepared.index.code, learner.fabric.device
+    stored = ItemLoader(code, recipe.data.resize, recipe.machine.cache_mb / 4)
 
     def truth(item: Item) -> torch.Tensor:
         assert item.mask is not None  # val and test items all have one
         return torch.from_numpy(read_mask(item.mask, code))
 
-    pictures = Pictures(lambda i: stored(i.without_mask())[0], truth, mean, std, device, learner.autocast)
+    mean, std = (torch.tensor(values, device=device) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return Pictures(lambda i: stored(i.without_labels())[0], truth, mean, std, device, learner.autocast)
+
+
+def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitStack, say: Notes) -> str:
+    prepared, method = job.prepared, job.method
+    recipe, folder = prepared.recipe, RunFolder(prepared.folder)
+    data, machine = recipe.data, recipe.machine
+    assert data.crop and machine.workers is not None  # prepare() has chosen them
+    first = fabric.global_rank == 0
+    learner = learner_of(prepared, method, fabric)
+    if first:
+        clean_leftovers(folder.path)
+    store = Store(folder.path, warn=say) if first else None
+    done = _resume(learner, store, say)
+    if done.step == 0 and job.start is not None:
+        job.start(learner.nets)
+    if first:
+        for run in (*within, prepared):  # a command that is interrupted in its first training finds its folder again
+            begin(run)
+
+    code, device = prepared.index.code, fabric.device
+    dataset = StepDataset(
+        prepared.pools, method.streams, learner.slots,
+        ItemLoader(code, data.resize, machine.cache_mb / max(1, machine.workers)), data.crop, data.augment,
+        recipe.train.seed,
+    )  # fmt: skip
+    pictures = pictures_of(prepared, learner)
     scorer = Scorer(learner, prepared, pictures)
     log = stack.enter_context(MetricsLog(folder.log)) if first else None
     if log is not None:
@@ -106,7 +136,7 @@ def _train(arm: Arm, whole_run: Prepared, fabric: Any, stack: ExitStack, say: No
 
     around = Surroundings(
         batches=lambda start, stop: batches(dataset, start, stop, machine.workers or 0, device.type == "cuda"),
-        prepare=lambda raw: to_device(raw, device, mean, std, prepared.layout.channels_last),
+        prepare=lambda raw: to_device(raw, device, pictures.mean, pictures.std, prepared.layout.channels_last),
         validate=scorer.validate if prepared.index.items["val"] else None,
         store=store, log=log,
         tensorboard=board,
@@ -114,12 +144,12 @@ def _train(arm: Arm, whole_run: Prepared, fabric: Any, stack: ExitStack, say: No
         agree=learner.any_rank,
         report=report,
     )  # fmt: skip
-    if title:
-        say(title)
+    if job.title:
+        say(job.title)
     say.release()
     done = fit(learner, around, recipe.train, done)
     reporter.message("scoring")
-    finish(scorer, done, store, folder, None if arm.baseline is None else RunFolder(arm.baseline), say)
+    finish(scorer, done, store, folder, None if job.baseline is None else RunFolder(job.baseline), say)
     stop = around.stop
     return (stop.name or "another process") if learner.any_rank(stop.requested, due=True) else ""
 

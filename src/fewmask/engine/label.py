@@ -1,0 +1,282 @@
+"""A labelling pass: a network's predictions on a set of images become pseudo-labels on disk.
+
+``FOLDER/labels/<item>.png`` holds class indices, 255 where there is no label; ``FOLDER/manifest.json``, written last,
+says what made them. Between its passes a selection keeps 3 bytes a pixel below ``FOLDER/raw``: the predicted class and
+the fp16 confidence. Images are divided among the ranks, and the result does not depend on how many there are. An
+interrupted pass predicts no image again that it has finished.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from fewmask.batch import IGNORE
+from fewmask.data.index import Item
+from fewmask.engine.evaluate import Pictures
+from fewmask.engine.faults import site
+from fewmask.engine.files import write_atomic, write_json
+from fewmask.engine.infer import Forward, Protocol, image_logits, normalise
+from fewmask.errors import CheckpointError, Interrupted
+from fewmask.ops import pseudo, select
+from fewmask.ops.select import Selection
+
+Predict = Callable[[Item], tuple[np.ndarray, np.ndarray]]
+"""Item to the predicted class uint8 [H, W] and its probability float32 [H, W], on the grid that is labelled."""
+
+Sum = Callable[[np.ndarray], np.ndarray]
+"""Integers of this rank to their sum over all ranks."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """This process's part of a labelling pass.
+
+    Attributes:
+        rank: its number.
+        world: how many there are.
+        sum: over all of them.
+    """
+
+    rank: int = 0
+    world: int = 1
+    sum: Sum = lambda counts: counts
+
+    @classmethod
+    def of(cls, fabric: Any) -> Share:
+        """Return the part of a launched process."""
+
+        def total(counts: np.ndarray) -> np.ndarray:
+            here = torch.from_numpy(np.ascontiguousarray(counts)).to(fabric.device)
+            return fabric.all_reduce(here, reduce_op="sum").cpu().numpy()
+
+        return cls(fabric.global_rank, fabric.world_size, total)
+
+
+def confident(
+    forward: Forward, pictures: Pictures, protocol: Protocol, temperature: float = 1.0,
+    grid: Callable[[Item], tuple[int, int]] | None = None,
+) -> Predict:  # fmt: skip
+    """Return a ``Predict`` of one network.
+
+    Args:
+        forward: the network in evaluation mode.
+        pictures: reads images.
+        protocol: how an image becomes a prediction.
+        temperature: T, divides the logits (log-probabilities, for a window or flip) before the softmax.
+        grid: item to the (height, width) that is labelled; None = the network's input.
+    """
+    summed = protocol.window is not None or protocol.flip
+
+    def predict(item: Item) -> tuple[np.ndarray, np.ndarray]:
+        image = normalise(pictures.image(item), pictures.mean, pictures.std, pictures.device)
+        with torch.no_grad(), pictures.context():
+            z = image_logits(forward, image, protocol).float()
+        if summed:
+            z = (z / z.sum(1, keepdim=True)).clamp(min=torch.finfo(z.dtype).tiny).log()
+        if grid is not None and (size := grid(item)) != tuple(z.shape[-2:]):
+            z = F.interpolate(z, size, mode="bilinear", align_corners=False)
+        confidence, label = pseudo.confidence_and_label(z / temperature)
+        return label[0].to(torch.uint8).cpu().numpy(), confidence[0].cpu().numpy()
+
+    return predict
+
+
+def write_labels(
+    predict: Predict, items: Sequence[Item], folder: Path, how: Selection, classes: Sequence[str], *,
+    frequency: Sequence[float] | None = None, seed: int = 0, turn: int = 0, source: dict[str, Any] | None = None,
+    share: Share = Share(), say: Callable[[str], None] = lambda text: None,
+    stop: Callable[[], str] = lambda: "",
+) -> dict[str, Any]:  # fmt: skip
+    """Label a set of images; where that was done before, read what it found.
+
+    Args:
+        predict: the labelling network.
+        items: all images of the set, on every rank the same.
+        folder: made; holds the labels afterwards.
+        how: which pixels become pseudo-labels.
+        classes: names.
+        frequency: r^l, share of each class among the labelled pixels, for "da" and "dars".
+        seed: of the random drop.
+        turn: which labelling of the run this is; each draws anew.
+        source: what names the labelling network; an interrupted pass of another one is not continued.
+        share: this process's part.
+        say: told what it takes.
+        stop: asked after every image for the name of who wants to stop; "" = nobody.
+
+    Returns:
+        The content of manifest.json.
+
+    Raises:
+        CheckpointError: the folder holds labels that were made in another way.
+        Interrupted: somebody wanted to stop, on any rank; what is predicted is kept.
+        WriteError: the disk refused.
+    """
+    made = {"source": source or {}, "select": asdict(how), "seed": seed, "turn": turn, "classes": list(classes)}
+    finished = share.sum(np.array([share.rank == 0 and (folder / "manifest.json").is_file()], dtype=np.int64))[0]
+    if finished:
+        return read_manifest(folder, made)
+    job = _Pass(predict, items, folder, how, len(classes), seed, turn, share, stop)
+    job.begin(made)
+    found = job.run(None if frequency is None else np.asarray(frequency, dtype=np.float64))
+    manifest = made | {"images": len(items), **found}
+    if share.rank == 0:
+        write_json(folder / "manifest.json", manifest)
+        shutil.rmtree(folder / "raw", ignore_errors=True)
+    kept = sum(found["kept"]) / max(1, sum(found["predicted"]))
+    say(f"pseudo-labels: {kept:.1%} of the pixels of {len(items)} images, in {folder}")
+    return manifest
+
+
+def read_manifest(folder: Path, made: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return manifest.json of a labelling pass.
+
+    Raises:
+        CheckpointError: it is damaged, or says something else than ``made`` on how the labels were made.
+    """
+    file = folder / "manifest.json"
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            "the pseudo-labels have no readable manifest", where=file, todo="remove the folder: they are made again"
+        ) from error
+    other = [k for k, v in (made or {}).items() if manifest.get(k) != json.loads(json.dumps(v))]
+    if other:
+        raise CheckpointError(
+            f"the folder holds pseudo-labels made in another way ({', '.join(other)} differ)", where=folder,
+            todo="give another folder, or remove this one",
+        )  # fmt: skip
+    return manifest
+
+
+def label_file(folder: Path, item: Item) -> Path:
+    """Return where the pseudo-labels of an item lie."""
+    return folder / "labels" / f"{item.name}.png"
+
+
+class _Pass:
+    """One labelling pass; see ``write_labels``."""
+
+    def __init__(
+        self, predict: Predict, items: Sequence[Item], folder: Path, how: Selection, classes: int, seed: int,
+        turn: int, share: Share, stop: Callable[[], str],
+    ) -> None:  # fmt: skip
+        self.predict, self.folder, self.how, self.classes = predict, folder, how, classes
+        self.seed, self.turn, self.share, self.stop = seed, turn, share, stop
+        self.raw = folder / "raw"
+        self.mine = list(enumerate(items))[share.rank :: share.world]
+
+    def begin(self, made: dict[str, Any]) -> None:
+        """Remove what a pass of another network has left; the first rank alone."""
+        note, text = self.raw / "made.json", json.dumps(made)
+        if self.share.rank == 0 and not (note.is_file() and note.read_text(encoding="utf-8") == text):
+            shutil.rmtree(self.raw, ignore_errors=True)
+            shutil.rmtree(self.folder / "labels", ignore_errors=True)
+            self.raw.mkdir(parents=True)
+            write_atomic(note, text)
+        self.share.sum(np.zeros(1, dtype=np.int64))  # nobody writes before that
+
+    def run(self, frequency_K: np.ndarray | None) -> dict[str, Any]:
+        """Predict, choose, write; return what the manifest tells of it."""
+        if self.how.rule == "none":
+            every_K = self._total(self._write_every(item) for _, item in self.mine)
+            return {"predicted": every_K.tolist(), "kept": every_K.tolist()}
+        counts_KV = self._total((self._count(number, item) for number, item in self.mine), select.BINS)
+        cut = select.cut(counts_KV, self.how.rule, self.how.ratio, frequency_K)
+        drop = self._key_cut(cut)
+        kept_K = self._total(self._write_kept(number, item, cut, drop) for number, item in self.mine)
+        least = [None if b == select.BINS else float(np.int16(b).view(np.float16)) for b in cut.least_K]
+        found: dict[str, Any] = {"predicted": counts_KV.sum(1).tolist(), "least": least}
+        found |= {"reached": cut.reached_K.tolist(), "wanted": cut.wanted_K.tolist(), "kept": kept_K.tolist()}
+        if frequency_K is not None:
+            divergence, missing = select.divergence(frequency_K, kept_K)
+            found |= {"divergence": divergence, "never": missing}
+        return found
+
+    def _total(self, parts: Iterator[np.ndarray], *more: int) -> np.ndarray:
+        """Return the sum over all images of all ranks, int64 [K, ...]."""
+        total, who = np.zeros((self.classes, *more), dtype=np.int64), ""
+        for part in parts:
+            total += part
+            if who := self.stop():
+                break
+        if self.share.sum(np.array([bool(who)], dtype=np.int64))[0]:  # all ranks stop together
+            raise Interrupted(
+                f"stopped by {who or 'another process'} while labelling", where="what is predicted is kept",
+                todo="run the same command again to continue",
+            )  # fmt: skip
+        return self.share.sum(total)
+
+    def _count(self, number: int, item: Item) -> np.ndarray:
+        """Predict an image, unless that was done, and count its confidences."""
+        file = self.raw / f"{number}.bin"
+        if not file.is_file():
+            site("select.inside")
+            label, confidence = self.predict(item)
+            head = struct.pack("<II", *label.shape)
+            write_atomic(file, head + label.tobytes() + select.to_bits(confidence).tobytes())
+        label, bits = self._read(number)
+        return select.count(label, bits, self.classes)
+
+    def _read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the predicted classes uint8 [H, W] and the fp16 patterns of their probabilities int16 [H, W]."""
+        data = (self.raw / f"{number}.bin").read_bytes()
+        height, width = struct.unpack_from("<II", data)
+        pixels = height * width
+        label = np.frombuffer(data, np.uint8, pixels, 8)
+        bits = np.frombuffer(data, np.int16, pixels, 8 + pixels)
+        return label.reshape(height, width), bits.reshape(height, width)
+
+    def _key_cut(self, cut: select.Cut) -> select.KeyCut | None:
+        """Find the largest key of each class that stays; None where nothing is dropped, or in every image by itself."""
+        if self.how.drop == "image" or (cut.wanted_K == cut.reached_K).all():
+            return None
+        last = select.KeyCut(cut.wanted_K)
+        for _ in range(select.LEVELS):
+            last.descend(self._total((self._count_keys(n, cut, last) for n, _ in self.mine), select.BUCKETS))
+        return last
+
+    def _count_keys(self, number: int, cut: select.Cut, last: select.KeyCut) -> np.ndarray:
+        label, bits = self._read(number)
+        candidate = cut.candidates(label, bits)
+        return last.count(label[candidate], self._keys(number, label)[candidate])
+
+    def _keys(self, number: int, label: np.ndarray) -> np.ndarray:
+        return select.keys(self.seed, number, label.size, self.turn).reshape(label.shape)
+
+    def _write_kept(self, number: int, item: Item, cut: select.Cut, drop: select.KeyCut | None) -> np.ndarray:
+        label, bits = self._read(number)
+        keep = cut.candidates(label, bits)
+        if drop is not None:
+            keep &= drop.stays(label, self._keys(number, label))
+        elif self.how.drop == "image":
+            keep = select.keep_of_image(label, keep, self._keys(number, label), cut)
+        _save(label_file(self.folder, item), np.where(keep, label, np.uint8(IGNORE)))
+        return np.bincount(label[keep], minlength=self.classes)
+
+    def _write_every(self, item: Item) -> np.ndarray:
+        """Write an image's prediction, unless that was done, and count its classes."""
+        file = label_file(self.folder, item)
+        if not file.is_file():
+            site("select.inside")
+            _save(file, self.predict(item)[0])
+        return np.bincount(np.asarray(Image.open(file)).ravel(), minlength=self.classes)
+
+
+def _save(file: Path, label_HW: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(label_HW).save(buffer, format="PNG", compress_level=1)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, buffer.getvalue())

@@ -1,0 +1,77 @@
+"""Self-training: a network labels the unlabelled images once, and one is trained on all of them as if they were true.
+
+The plain form of CPS's Table 7 (Chen et al., CVPR 2021, arXiv:2106.01226); thresholds as in the "ST" of DARS (He et
+al., ICCV 2021). Hard labels, from a network that saw the labelled images alone.
+
+| paper | code | shape | meaning |
+|---|---|---|---|
+| x^l, y^l | lab.weak, lab.labels | B C H W | labelled images and ground truth |
+| ỹ^u | u.pseudo_labels | B H W | argmax of round 1's network on the whole image |
+| λ | lam | | weight of the pseudo-labelled images |
+
+    round 1: L = ℓ(p(x^l), y^l)                                        DARS Eq. 1
+    round 2: L = ℓ(p(x^l), y^l) + λ·ℓ_ce(p(x^u), ỹ^u)                  DARS Eq. 2
+
+Implementation details and departures
+1. CPS retrains on the union of both sets as under full supervision; here a batch has as many labelled as unlabelled
+   images and two terms, so that few labelled images keep their weight.
+2. Round 2 starts from scratch (``init = scratch``) as in CPS; ``continue`` resumes from round 1, as DARS does.
+3. The labels are those of the last step, of whole images under the run's protocol; no validation score chooses them.
+4. ``rule = st`` keeps the most confident ``ratio`` of all pixels, with one threshold for all classes (DARS's "ST");
+   "cbst" those of every predicted class. "none", the default, keeps all: CPS's form.
+5. ``more`` further rounds label with the round before and train again.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fewmask.batch import ViewKind
+from fewmask.method import Config, Method, Round
+from fewmask.offline import OnLabels, OnPseudoLabels
+from fewmask.ops.select import Selection
+from fewmask.supervision import Supervision
+
+
+class SelfTraining(Method):
+    """Label once, train on everything."""
+
+    title = "Self-training"
+    paper = "Lee, Pseudo-label, ICML workshop 2013 (segmentation: Chen et al., CPS, CVPR 2021, Table 7)"
+    year = 2013
+
+    class Config(Config):
+        """Constants.
+
+        Attributes:
+            sup: the supervised loss.
+            lam: λ.
+            rule: which pixels keep their label; see ``fewmask.ops.select.cut``.
+            ratio: share of the pixels that do, for "st" and "cbst".
+            view: of the pseudo-labelled images.
+            init: how the later rounds begin.
+            first: share of the steps of the first round.
+            more: further rounds after the second.
+        """
+
+        sup: Supervision = Supervision()
+        lam: float = Field(default=1.0, ge=0)
+        rule: Literal["none", "st", "cbst"] = "none"
+        ratio: float = Field(default=0.5, gt=0, le=1)
+        view: ViewKind = "weak"
+        init: Literal["scratch", "continue"] = "scratch"
+        first: float = Field(default=0.4, gt=0, lt=1)
+        more: int = Field(default=0, ge=0)
+
+    def rounds(self) -> list[Round]:
+        """Labelled images; then all of them, once or more often."""
+        cfg = self.config
+        later = OnPseudoLabels(OnPseudoLabels.Config(sup=cfg.sup, lam=cfg.lam, view=cfg.view), self.task)
+        out = [Round("labelled", OnLabels(OnLabels.Config(sup=cfg.sup), self.task), cfg.first)]
+        for n in range(1 + cfg.more):
+            before, share = out[-1].name, (1 - cfg.first) / (1 + cfg.more)
+            init = before if cfg.init == "continue" else None
+            out.append(Round(f"all-{n + 1}", later, share, init, before, select=Selection(cfg.rule, cfg.ratio)))
+        return out

@@ -1,0 +1,234 @@
+"""A method of several rounds: each an ordinary training, on labels that the network of an earlier one made.
+
+``RUN/rounds/<n>-<name>/`` is the run folder of round n, with its labels below ``pseudo/`` and, when it is finished, a
+file DONE. The run's own folder tells what the last round has reached. An interrupted run continues inside its round.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from fewmask.data.index import Item, Pools
+from fewmask.engine.checkpoint import Store
+from fewmask.engine.faults import site
+from fewmask.engine.files import json_text, write_atomic, write_json
+from fewmask.engine.flatten import load_networks
+from fewmask.engine.infer import PROTOCOLS
+from fewmask.engine.label import Share, confident, label_file, read_manifest, write_labels
+from fewmask.engine.signals import StopRequest
+from fewmask.errors import ConfigError, Interrupted
+from fewmask.method import Round
+from fewmask.methods import resolve
+from fewmask.run.arms import Arm
+from fewmask.run.finish import take_delivery
+from fewmask.run.folder import RunFolder
+from fewmask.run.init import start_from
+from fewmask.run.prepare import Notes, Prepared
+from fewmask.run.score import Scorer
+from fewmask.run.training import Training, learner_of, pictures_of, train_one
+
+Start = Callable[[Mapping[str, nn.Module]], None]
+"""Gives the networks of a training their start."""
+
+
+def train_arm(arm: Arm, whole_run: Prepared, fabric: Any, say: Notes, title: str | None = None) -> str:
+    """Train one arm to its end, all of its rounds, continuing where it stands, and write its run folder.
+
+    Args:
+        arm: the training.
+        whole_run: the command's run; its folder is begun with its first arm.
+        fabric: launched.
+        say: receives one sentence for each decision.
+        title: announces the training, where there are several.
+
+    Returns:
+        Who asked to stop while it was being scored, which nothing interrupts; "" = nobody.
+
+    Raises:
+        FewmaskError: see ``docs/exit-codes.md``.
+    """
+    prepared = arm.prepared
+    recipe = prepared.recipe
+    init = recipe.model.init
+    start: Start | None = None if not init else lambda nets: start_from(nets, Path(init), say)
+    method = resolve(recipe.method_name)(recipe.constants(), prepared.task)
+    if rounds := method.rounds():
+        return _Rounds(arm, rounds, whole_run, fabric, say).run(start, title)
+    return train_one(Training(prepared, method, arm.baseline, start, title), [whole_run], fabric, say)
+
+
+def steps_of(rounds: Sequence[Round], total: int) -> list[int]:
+    """Divide the steps of a run among its rounds.
+
+    Raises:
+        ConfigError: there are fewer steps than rounds.
+    """
+    ends = [round(total * share) for share in accumulate(r.share for r in rounds)]
+    steps = [end - start for start, end in pairwise([0, *ends])]
+    assert ends[-1] == total, "the shares of the rounds sum to 1"
+    if min(steps) < 1:
+        raise ConfigError(
+            f"{total} steps are too few for {len(rounds)} rounds", where="train.steps", todo="train longer"
+        )
+    return steps
+
+
+class _Rounds:
+    """The rounds of one arm."""
+
+    def __init__(self, arm: Arm, rounds: Sequence[Round], whole_run: Prepared, fabric: Any, say: Notes) -> None:
+        self.prepared, self.baseline, self.rounds = arm.prepared, arm.baseline, rounds
+        self.whole_run, self.fabric, self.say = whole_run, fabric, say
+        self.steps = steps_of(rounds, arm.prepared.recipe.train.steps)
+        self.number = {r.name: n for n, r in enumerate(rounds)}
+        self.first = fabric.global_rank == 0
+
+    def folder(self, n: int) -> RunFolder:
+        """Return the run folder of a round."""
+        return RunFolder(self.prepared.folder).round(n, self.rounds[n].name)
+
+    def run(self, start: Start | None, title: str | None) -> str:
+        """Train what is not finished; see ``train_arm``."""
+        who = ""
+        for n, one in enumerate(self.rounds):
+            if self.fabric.broadcast(self.folder(n).done.is_file()):
+                continue
+            if who:
+                raise Interrupted(
+                    f"stopped by {who} after round {n} of {len(self.rounds)}", where="the state is saved",
+                    todo="run the same command again to continue",
+                )  # fmt: skip
+            words = f"round {n + 1} of {len(self.rounds)}: {one.name}, {self.steps[n]} steps"
+            job = Training(
+                self._prepared(n), one.method, self.baseline if n + 1 == len(self.rounds) else None,
+                start if one.init is None else self._continuing(one.init), f"{title}; {words}" if title else words,
+            )  # fmt: skip
+            who = train_one(job, [self.whole_run, self.prepared], self.fabric, self.say)
+            if self.first:
+                write_json(self.folder(n).done, {"round": one.name, "steps": self.steps[n]})
+            site("round.done")
+            self.fabric.barrier()
+        if self.first:
+            summarise(RunFolder(self.prepared.folder), [self.folder(n) for n in range(len(self.rounds))], self.baseline)
+        self.fabric.barrier()
+        return who
+
+    def _prepared(self, n: int) -> Prepared:
+        """Return what a round trains on: its steps, its augmentation, its labels."""
+        whole, one = self.prepared, self.rounds[n]
+        low, *middle, high = whole.recipe.data.augment.scale
+        scale = (low * one.scale[0], *middle, high * one.scale[1])
+        augment = whole.recipe.data.augment.model_copy(update={"scale": scale})
+        recipe = whole.recipe.replace("train", steps=self.steps[n]).replace("data", augment=augment)
+        recipe = recipe.model_copy(update={"baseline": False, "seeds": 1})
+        mine = replace(whole, recipe=recipe, folder=self.folder(n).path)
+        return mine if one.labeller is None else replace(mine, pools=self._labelled(n))
+
+    def _labelled(self, n: int) -> Pools:
+        """Return the pools with the pseudo-labels of a round, made by the last networks of an earlier one."""
+        one, pools, folder = self.rounds[n], self.prepared.pools, self.folder(n).pseudo
+        assert one.labeller is not None
+        by = self.number[one.labeller]
+        maker = replace(self.prepared, folder=self.folder(by).path)
+        items = [*(pools.labelled if one.pool == "labelled+unlabelled" else ()), *pools.unlabelled]
+        items = [item.without_mask() for item in items]
+        networks, source = self._networks(by)
+        learner = learner_of(maker, self.rounds[by].method, self.fabric)
+        load_networks(learner.nets, networks)
+        pictures = pictures_of(maker, learner)
+        scorer = Scorer(learner, maker, pictures)
+        protocol = PROTOCOLS[maker.recipe.protocol]
+        predict = confident(scorer.forward(scorer.reported), pictures, protocol, one.select.temperature)
+        with StopRequest() as stop:
+            write_labels(
+                predict, items, folder, one.select, self.prepared.index.classes,
+                frequency=self.prepared.task.frequency, seed=maker.recipe.train.seed, turn=n, source=source,
+                share=Share.of(self.fabric), say=self.say, stop=lambda: stop.name if stop.requested else "",
+            )  # fmt: skip
+        site("round.labelled")
+
+        def known(item: Item) -> Item:
+            return replace(item, pseudo=label_file(folder, item))
+
+        labelled = tuple(map(known, pools.labelled)) if one.pool == "labelled+unlabelled" else pools.labelled
+        return Pools(labelled, tuple(map(known, pools.unlabelled)))
+
+    def _networks(self, n: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the last networks of a finished round, and what names them; the first rank reads them."""
+        found = None
+        if self.first:
+            store = Store(self.folder(n).path, warn=self.say)
+            found = store.load(self.steps[n]).networks, {
+                "round": self.rounds[n].name, "step": self.steps[n], "sha256": store.digest(self.steps[n]),
+            }  # fmt: skip
+        return self.fabric.broadcast(found)
+
+    def _continuing(self, name: str) -> Start:
+        """Return a start from the last networks of an earlier round, by name; what that lacks keeps its own."""
+
+        def start(nets: Mapping[str, nn.Module]) -> None:
+            networks, _ = self._networks(self.number[name])
+            there = {key.split(".", 1)[0] for key in networks}
+            load_networks({k: net for k, net in nets.items() if k in there}, networks)
+
+        return start
+
+
+def summarise(folder: RunFolder, rounds: Sequence[RunFolder], baseline: Path | None) -> dict[str, Any]:
+    """Write the folder of a run of several rounds from those of its rounds, metrics.json last.
+
+    Args:
+        folder: the run.
+        rounds: its finished rounds.
+        baseline: the matched supervised run.
+
+    Returns:
+        The content of metrics.json: the last round's, with steps and seconds of all, and "rounds".
+    """
+    each = [r.read_metrics() for r in rounds]
+    last, before = each[-1], sum(m["steps"] for m in each[:-1])
+    own = last["delivered"]["run"] == "method"
+    seconds = sum(m["seconds"] for m in each)
+    metrics = last | {
+        "steps": before + last["steps"], "best": last["best"] | {"step": before + last["best"]["step"]},
+        "delivered": last["delivered"] | ({"step": before + last["delivered"]["step"]} if own else {}),
+        "seconds": round(seconds, 1),
+        "images_per_second": round(sum(m["images_per_second"] * m["seconds"] for m in each) / max(seconds, 1e-9), 1),
+        "peak_memory_mb": max((m["peak_memory_mb"] for m in each if m["peak_memory_mb"] is not None), default=None),
+        "baseline_run": None if baseline is None else RunFolder(baseline).path_from(folder),
+        "rounds": [_told(r, m) for r, m in zip(rounds, each, strict=True)],
+    }  # fmt: skip
+    take_delivery(rounds[-1], folder)
+    write_atomic(folder.evaluation, rounds[-1].evaluation.read_bytes())
+    text = rounds[-1].next_steps.read_text(encoding="utf-8").replace(str(rounds[-1].path), str(folder.path))
+    write_atomic(folder.next_steps, text)
+    write_atomic(folder.log, "".join(_logs(rounds, [m["steps"] for m in each])))
+    write_json(folder.metrics, metrics)
+    return metrics
+
+
+def _told(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return what metrics.json of the run tells of a round."""
+    out = {"name": folder.path.name.partition("-")[2], **{k: metrics[k] for k in ("steps", "val", "test", "seconds")}}
+    if not folder.pseudo.is_dir():
+        return out | {"labels": None}
+    made = read_manifest(folder.pseudo)
+    kept = sum(made["kept"]) / max(1, sum(made["predicted"]))
+    return out | {"labels": {"select": made["select"], "kept": kept, "divergence": made.get("divergence")}}
+
+
+def _logs(rounds: Sequence[RunFolder], steps: Sequence[int]) -> Iterator[str]:
+    """Yield the lines of all logs, with the step of the run and the number of the round."""
+    before = 0
+    for n, (folder, count) in enumerate(zip(rounds, steps, strict=True)):
+        for line in folder.log.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            yield json_text(record | {"step": before + record["step"], "round": n}) + "\n"
+        before += count

@@ -1,0 +1,208 @@
+"""fewmask.engine.label: a labelling pass writes what the selection says, once, for any number of ranks."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fewmask.data.index import Item
+from fewmask.engine.evaluate import Pictures
+from fewmask.engine.infer import Protocol
+from fewmask.engine.label import Share, confident, label_file, read_manifest, write_labels
+from fewmask.errors import CheckpointError
+from fewmask.ops.select import Selection, keys
+from oracles import select as oracle
+
+CLASSES = ("road", "pole", "sky")
+SHARE = (0.5, 0.2, 0.3)
+RULES = [
+    Selection("none"),
+    Selection("st", 0.4),
+    Selection("cbst", 0.4),
+    Selection("da", 0.4),
+    Selection("dars", 0.4),
+    Selection("dars", 0.4, drop="image"),
+]
+
+
+def pool(n: int = 7) -> list[Item]:
+    return [Item(f"video/{i}", Path(f"{i}.png")) for i in range(n)]
+
+
+def guess(item: Item) -> tuple[np.ndarray, np.ndarray]:
+    """Images of several sizes, with many equal confidences; the pole is never seen in the first one."""
+    number = int(item.name.split("/")[1])
+    rng = np.random.default_rng(number)
+    size = (6 + number % 3, 9)
+    label = rng.integers(0, 3, size).astype(np.uint8)
+    return (np.where(label == 1, 0, label) if number == 0 else label).astype(np.uint8), rng.choice(
+        np.float32([0.3, 0.9, 1.0]), size
+    )
+
+
+def written(folder: Path, items: list[Item]) -> list[np.ndarray]:
+    return [np.asarray(Image.open(label_file(folder, item))) for item in items]
+
+
+def label(folder: Path, how: Selection, predict: Callable[..., Any] = guess, **more: Any) -> dict[str, Any]:
+    return write_labels(predict, pool(), folder, how, CLASSES, frequency=SHARE, seed=3, **more)
+
+
+@pytest.mark.parametrize("how", RULES, ids=lambda h: f"{h.rule}-{h.drop}")
+def test_what_is_written_is_what_the_rule_keeps(how: Selection, tmp_path: Path) -> None:
+    items = pool()
+    manifest = label(tmp_path, how)
+    guesses = [guess(item) for item in items]
+    found = written(tmp_path, items)
+    flat = np.concatenate([f.ravel() for f in found])
+    labels = np.concatenate([v.ravel() for v, _ in guesses])
+    confidence = np.concatenate([c.ravel() for _, c in guesses]).astype(np.float16)
+    assert ((flat == labels) | (flat == 255)).all()
+    assert manifest["kept"] == np.bincount(flat[flat != 255], minlength=3).tolist()
+    assert manifest["predicted"] == np.bincount(labels, minlength=3).tolist()
+    if how.rule == "none":
+        assert (flat == labels).all()
+    elif how.drop == "dataset":
+        every_key = np.concatenate([keys(3, n, v.size) for n, (v, _) in enumerate(guesses)])
+        pixels = [(int(v), float(c)) for v, c in zip(labels, confidence, strict=True)]
+        stay = oracle.kept(pixels, [int(k) for k in every_key], how.rule, 40, [50, 20, 30])
+        assert ((flat != 255) == stay).all()
+    else:  # every image loses its own share, rounded down: at most one pixel a class and image more than wanted
+        for kept, wanted in zip(manifest["kept"], manifest["wanted"], strict=True):
+            assert wanted <= kept <= wanted + len(items)
+    assert not (tmp_path / "raw").exists()
+
+
+def test_the_manifest_tells_what_was_done(tmp_path: Path) -> None:
+    said: list[str] = []
+    manifest = label(tmp_path, Selection("dars", 0.4), source={"sha256": "ab"}, turn=2, say=said.append)
+    assert manifest == read_manifest(tmp_path) and json.loads((tmp_path / "manifest.json").read_text()) == manifest
+    assert manifest["images"] == 7 and manifest["classes"] == list(CLASSES) and manifest["source"] == {"sha256": "ab"}
+    assert manifest["select"]["rule"] == "dars" and manifest["turn"] == 2
+    total = sum(manifest["predicted"])
+    assert manifest["wanted"] == [int(0.4 * total * r) for r in SHARE] == manifest["kept"]
+    assert manifest["reached"][0] > manifest["wanted"][0] and 0 <= manifest["divergence"] < 1e-3
+    assert "never" in manifest and manifest["never"] == [] and "%" in said[0]
+
+
+@pytest.mark.parametrize("how", RULES, ids=lambda h: f"{h.rule}-{h.drop}")
+def test_the_number_of_ranks_changes_nothing(how: Selection, tmp_path: Path) -> None:
+    alone = label(tmp_path / "one", how)
+    together = in_ranks(3, lambda share: label(tmp_path / "three", how, share=share))
+    assert all(found == alone for found in together)
+    for a, b in zip(written(tmp_path / "one", pool()), written(tmp_path / "three", pool()), strict=True):
+        assert (a == b).all()
+
+
+def in_ranks(world: int, job: Callable[[Share], Any]) -> list[Any]:
+    """Run a job in threads that sum as ranks do."""
+    barrier, box, out = threading.Barrier(world), {}, [None] * world
+
+    def work(rank: int) -> None:
+        def total(counts: np.ndarray) -> np.ndarray:
+            box[rank] = counts
+            barrier.wait(30)
+            found = np.sum([box[r] for r in range(world)], axis=0)
+            barrier.wait(30)
+            return found
+
+        out[rank] = job(Share(rank, world, total))
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(world)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return out
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("how", [Selection("none"), Selection("dars", 0.4)], ids=lambda h: h.rule)
+def test_an_interrupted_pass_predicts_no_image_twice(how: Selection, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def until(stop: int) -> Callable[[Item], Any]:
+        def predict(item: Item) -> Any:
+            if len(seen) == stop:
+                raise Killed
+            seen.append(item.name)
+            return guess(item)
+
+        return predict
+
+    whole = label(tmp_path / "whole", how)
+    with pytest.raises(Killed):
+        label(tmp_path / "part", how, until(4))
+    assert not (tmp_path / "part" / "manifest.json").exists()
+    assert label(tmp_path / "part", how, until(99)) == whole
+    assert sorted(seen) == sorted(item.name for item in pool())
+    for a, b in zip(written(tmp_path / "whole", pool()), written(tmp_path / "part", pool()), strict=True):
+        assert (a == b).all()
+    assert label(tmp_path / "part", how, until(0)) == whole  # finished: nothing is predicted
+
+
+def test_what_another_network_left_is_not_continued(tmp_path: Path) -> None:
+    def fail_at_3(item: Item) -> Any:
+        if item.name.endswith("3"):
+            raise Killed
+        return np.full((2, 2), 2, np.uint8), np.ones((2, 2), np.float32)
+
+    for how in (Selection("none"), Selection("st", 0.4)):
+        folder = tmp_path / how.rule
+        with pytest.raises(Killed):
+            label(folder, how, fail_at_3, source={"sha256": "old"})
+        label(folder, how, source={"sha256": "new"})
+        assert [f.shape for f in written(folder, pool())] == [guess(item)[0].shape for item in pool()]
+
+
+def test_finished_labels_of_another_kind_are_not_written_over(tmp_path: Path) -> None:
+    label(tmp_path, Selection("st", 0.4))
+    with pytest.raises(CheckpointError, match="another way .select differ"):
+        label(tmp_path, Selection("st", 0.5))
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(CheckpointError, match="no readable manifest"):
+        label(tmp_path, Selection("st", 0.4))
+
+
+def forward(x: torch.Tensor) -> torch.Tensor:
+    """Two classes: logits 0 and the red channel's value."""
+    return torch.stack((torch.zeros_like(x[:, 0]), x[:, 0]), 1)
+
+
+def reader(pixels: torch.Tensor) -> Pictures:
+    one = torch.ones(3)
+    return Pictures(
+        lambda item: pixels, lambda item: pixels[0], torch.zeros(3), one / 255, torch.device("cpu"), nullcontext
+    )
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_confidence_is_the_softmax_at_a_temperature(temperature: float) -> None:
+    pixels = torch.tensor([0, 1, 3]).view(1, 1, 3).expand(3, 1, 3).to(torch.uint8)
+    item = Item("a", Path("a.png"))
+    found, confidence = confident(forward, reader(pixels), Protocol(), temperature)(item)
+    odds = np.exp(np.array([0, 1, 3]) / temperature)
+    assert found.tolist() == [[0, 1, 1]] and found.dtype == np.uint8  # of equals the first class
+    assert confidence[0] == pytest.approx(odds / (1 + odds))
+    flipped, again = confident(forward, reader(pixels), Protocol(flip=True), temperature)(item)
+    assert (flipped == found).all() and again == pytest.approx(confidence)
+
+
+def test_the_labelled_grid_may_be_another_than_the_networks() -> None:
+    pixels = torch.tensor([0, 4]).view(1, 1, 2).expand(3, 2, 2).to(torch.uint8)
+    predict = confident(forward, reader(pixels), Protocol(), grid=lambda item: (4, 4))
+    found, confidence = predict(Item("a", Path("a.png")))
+    # bilinear: columns 0, 1, 3, 4
+    assert found.shape == (4, 4) and confidence[0] == pytest.approx(1 / (1 + np.exp([0, -1, -3, -4])))
