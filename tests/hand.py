@@ -63,6 +63,7 @@ def items(
     kinds: Sequence[ViewKind] = ("weak",),
     mask: Sequence[Grid] | None = None,
     valid: Sequence[Grid] | None = None,
+    pseudo: Sequence[Grid] | None = None,
 ) -> Items:
     """Return a batch: each view a list of images, each image a grid of codes; valid defaults to everywhere."""
     images = tuple(torch.tensor(v, dtype=torch.float32).unsqueeze(1) for v in views)
@@ -73,6 +74,7 @@ def items(
         valid=torch.ones(shape, dtype=torch.bool) if valid is None else torch.tensor(valid).bool(),
         index=torch.arange(len(images[0])),
         mask=None if mask is None else torch.tensor(mask),
+        pseudo=None if pseudo is None else torch.tensor(pseudo),
     )
 
 

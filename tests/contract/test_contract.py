@@ -34,6 +34,7 @@ VARIANTS = [
     Case("u2pl", {"bank": 0, "negatives": "authors_code"}),
     Case("u2pl", {"negatives_from": "all", "ranked": False, "warmup": 0.1}),
     Case("u2pl", {"augment": "ael"}),
+    Case("self_training", {"view": "strong", "init": "continue"}),
     Case("planted:Adversarial"),
 ]
 CASES = [one for case in [*map(Case, METHODS), *VARIANTS] for one in case.each_round()]

@@ -133,3 +133,27 @@ def test_shares_of_the_operations():
             not torch.equal(photometry(image, Draws(5, Purpose.PHOTOMETRY, 0, slot), cfg), image) for slot in range(200)
         )
         assert abs(changed / 200 - share) < 4 * (share * (1 - share) / 200) ** 0.5
+
+
+def test_half_of_the_images_are_turned():
+    cfg = Augment(rotate=10)
+    found = [draw_geometry(draws(i), 100, 200, (60, 60), cfg) for i in range(2000)]
+    angles = torch.tensor([g.angle for g in found if g.angle])
+    assert abs(len(angles) - 1000) < 4 * 22.4
+    assert angles.abs().max() <= 10 and abs(angles.mean().item()) < 4 * 5.77 / 1000**0.5  # U(-10, 10): sd 5.77
+    plain = [draw_geometry(draws(i), 100, 200, (60, 60), CFG) for i in range(50)]
+    unturned = [Geometry(g.height, g.width, g.top, g.left, g.flip) for g in found[:50]]
+    assert plain == unturned and not any(g.angle for g in plain)  # the other draws stay what they are
+
+
+def test_a_turned_image_and_its_mask_stay_aligned():
+    image, mask = picture()
+    big, labels = (x.repeat_interleave(4, -2).repeat_interleave(4, -1) for x in (image, mask))
+    out, moved, valid = apply_geometry(big, labels, Geometry(96, 128, 0, 0, True, 30.0), (96, 128))
+    assert not valid[0, 0] and not valid[-1, -1] and valid[48, 64] and 0.5 < valid.float().mean() < 0.95
+    assert (moved[~valid] == IGNORE).all() and (moved[valid] != IGNORE).all()
+    assert (out[:, ~valid] <= 1).float().mean() > 0.95  # bilinear: the border blends
+    same = (out[0].float() - 20.0 * moved.float()).abs() < 2
+    assert same[valid].float().mean() > 0.85
+    upright, *_ = apply_geometry(big, labels, Geometry(96, 128, 0, 0, True), (96, 128))
+    assert not torch.equal(out, upright)

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from fewmask.batch import IGNORE
@@ -29,6 +30,7 @@ class Augment(Config):
         scale: bounds of the random scale, drawn uniformly; with ``scale_choice`` the values to choose from.
         scale_choice: choose one of ``scale`` instead (CPS: 0.5 0.75 1 1.25 1.5 1.75).
         flip: probability of a horizontal flip.
+        rotate: bound of the angle in degrees, by which half of the images are turned before they are cut; 0 = none.
         jitter: probability of colour jitter.
         brightness, contrast, saturation: factor U(max(0, 1-v), 1+v).
         hue: shift U(-v, v) of the colour circle.
@@ -43,6 +45,7 @@ class Augment(Config):
     scale: tuple[float, ...] = (0.5, 2.0)
     scale_choice: bool = False
     flip: float = Field(default=0.5, ge=0, le=1)
+    rotate: float = Field(default=0.0, ge=0, le=180)
     jitter: float = Field(default=0.8, ge=0, le=1)
     brightness: float = Field(default=0.5, ge=0)
     contrast: float = Field(default=0.5, ge=0)
@@ -62,13 +65,14 @@ class Augment(Config):
 
 @dataclass(frozen=True)
 class Geometry:
-    """One draw of the weak geometry, in pixels: resize to (height, width), cut at (top, left), then flip."""
+    """One draw of the weak geometry, in pixels: resize to (height, width), turn, cut at (top, left), then flip."""
 
     height: int
     width: int
     top: int
     left: int
     flip: bool
+    angle: float = 0.0
 
 
 def draw_geometry(draws: Draws, height: int, width: int, crop: tuple[int, int], cfg: Augment) -> Geometry:
@@ -88,7 +92,9 @@ def draw_geometry(draws: Draws, height: int, width: int, crop: tuple[int, int], 
     h, w = max(1, round(height * scale)), max(1, round(width * scale))
     # an image smaller than the crop is padded at the right and the bottom, so its cut starts at 0
     top, left = draws.integer(0, max(0, h - crop[0]) + 1), draws.integer(0, max(0, w - crop[1]) + 1)
-    return Geometry(h, w, top, left, draws.chance(cfg.flip))
+    flip = draws.chance(cfg.flip)
+    angle = draws.uniform(-cfg.rotate, cfg.rotate) if cfg.rotate and draws.chance(0.5) else 0.0
+    return Geometry(h, w, top, left, flip, angle)
 
 
 def apply_geometry(
@@ -109,12 +115,16 @@ def apply_geometry(
     size = [geometry.height, geometry.width]
     image: Tensor = F.resize(tv_tensors.Image(image_CHW), size, antialias=True)
     mask = None if mask_HW is None else F.resize(tv_tensors.Mask(mask_HW), size)
+    inside = torch.ones(1, *size, dtype=torch.uint8)
+    if geometry.angle:
+        image = F.rotate(image, geometry.angle, InterpolationMode.BILINEAR, fill=[0.0])
+        inside = F.rotate(inside, geometry.angle, fill=[0.0])
+        mask = None if mask is None else F.rotate(mask, geometry.angle, fill=[float(IGNORE)])
     h, w = min(crop[0], geometry.height), min(crop[1], geometry.width)
     box = (geometry.top, geometry.left, h, w)
     pad = [0, 0, crop[1] - w, crop[0] - h]  # left, top, right, bottom
     image = F.pad(F.crop(image, *box), pad, fill=0)
-    valid = torch.zeros(crop, dtype=torch.bool)
-    valid[:h, :w] = True
+    valid = F.pad(F.crop(inside, *box), pad, fill=0)[0].bool()
     if mask is not None:
         mask = F.pad(F.crop(mask, *box), pad, fill=IGNORE)
     if geometry.flip:

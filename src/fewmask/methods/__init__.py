@@ -16,6 +16,7 @@ METHODS: dict[str, str] = {
     "cps": "fewmask.methods.cps:CPS",
     "ucc": "fewmask.methods.ucc:UCC",
     "u2pl": "fewmask.methods.u2pl:U2PL",
+    "dars": "fewmask.methods.dars:DARS",
     "self_training": "fewmask.methods.self_training:SelfTraining",
 }
 

@@ -1,0 +1,116 @@
+"""DARS: Re-distributing Biased Pseudo Labels for Semi-supervised Semantic Segmentation (He et al., ICCV 2021).
+
+Self-training whose pseudo-labels have the class distribution of the labelled pixels: a threshold a class keeps as many
+pixels as that distribution wants, and where many pixels share a confidence, random ones of them go. From round to round
+more pixels are labelled and images are scaled more.
+
+| paper | code | shape | meaning |
+|---|---|---|---|
+| x^l, y^l | lab.weak, lab.labels | B C H W | labelled images and ground truth |
+| ỹ^u | u.pseudo_labels | B H W | pseudo-labels; 255 where a pixel was left out |
+| r_j^l | task.frequency | K | share of class j among the labelled pixels |
+| n_j^u, t_j | wanted_K, least_K | K | how many pixels of class j are wanted, and its threshold |
+| ñ_j^u, s_j | reached_K | K | how many reach it; s_j = n_j^u/ñ_j^u of them stay |
+| α_k, β_min, β_max | alpha, beta | | labelling ratio of round k, growth of the range of scales |
+
+    round 0: L = (1/N_l) Σ L(y^l, F(x^l))                                                   Eq. 1
+    round k: L = (1/N_l) Σ L(y^l, F(x^l)) + (1/N_u) Σ L(ỹ^u, F(x^u))                        Eq. 2
+    min_T KL(R(y^l), R(ỹ^u)) with ỹ^u = G(T, p^u) and P(ỹ^u) = α                            Eq. 3
+    n_j^u = α·N_u·H·W·r_j^l                                                                 Eq. 4
+    Algorithm 1: t_j = the n_j^u-th largest confidence of class j; then 1 - s_j of its pixels are ignored at random
+    scales of round k > 1: [(1 - β_min)·s_min, (1 + β_max)·s_max]                           section 3.3
+
+Implementation details and departures
+1. Confidences are compared as fp16 numbers (the code), so that "many pixels share one" as in Figure 3.
+2. ``drop = dataset`` is Algorithm 1: exactly min(n_j, ñ_j) pixels stay, each with the same chance. ``image`` is the
+   code: every image drops floor(m·(1 - s_j)) of its m pixels.
+3. ``select``: "dars", "da" (no random drop), "cbst" (the same share of every predicted class), "st" (one threshold);
+   ``temperature`` is T of the rows + TS in Table 4, a constant.
+4. Pixels are counted on the grid that is trained on; the code counts a constant 500x375 for VOC.
+5. The student resumes from the teacher's weights with a new optimiser and schedule (the paper's rate in each round).
+   The code keeps optimiser and epoch counter, so that its rate starts lower in each round.
+6. The labels come from the last step's network, on whole images under the run's protocol. No score on val chooses it.
+7. Round 0 trains on the labelled images alone; the rounds divide the steps as ``shares`` says (the paper: 200 epochs of
+   the labelled images, then of the unlabelled ones, each).
+8. Labelled and unlabelled images take one forward pass each, so that BatchNorm sees them apart (the code).
+9. The rotation and blur of section 4.1 are recipe keys (data.augment.rotate, blur). The auxiliary head of the authors'
+   PSPNet is not built.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from fewmask.batch import ViewKind
+from fewmask.method import Config, Method, Round
+from fewmask.offline import OnLabels, OnPseudoLabels
+from fewmask.ops.select import Selection
+from fewmask.supervision import Supervision
+
+
+class DARS(Method):
+    """Self-training on pseudo-labels that are distributed as the labels are."""
+
+    title = "DARS"
+    paper = "He et al., Re-distributing biased pseudo labels for semi-supervised semantic segmentation, ICCV 2021"
+    year = 2021
+
+    class Config(Config):
+        """Constants.
+
+        Attributes:
+            sup: the supervised loss.
+            lam: weight of the pseudo-labelled images (Eq. 2: 1).
+            alpha: α_k, one for each round after the first (IT in Table 4: two rounds).
+            beta: β_min and β_max; (0, 0) leaves the scales as they are.
+            shares: of the steps, for round 0 and each later one.
+            select: which pixels keep their label (Table 4).
+            drop: see above.
+            temperature: T.
+            view: of the pseudo-labelled images; "strong" adds photometry.
+        """
+
+        sup: Supervision = Supervision()
+        lam: float = Field(default=1.0, ge=0)
+        alpha: tuple[float, ...] = (0.2, 0.5)
+        beta: tuple[float, float] = (0.2, 0.5)
+        shares: tuple[float, ...] | None = None
+        select: Literal["dars", "da", "cbst", "st"] = "dars"
+        drop: Literal["dataset", "image"] = "dataset"
+        temperature: float = Field(default=1.0, gt=0)
+        view: ViewKind = "weak"
+
+        @model_validator(mode="after")
+        def _sensible(self) -> DARS.Config:
+            if not self.alpha or not all(0 < a <= 1 for a in self.alpha):
+                raise ValueError("alpha takes one ratio 0 < α <= 1 for each round after the first")
+            if not (0 <= self.beta[0] < 1 and self.beta[1] >= 0):
+                raise ValueError("beta takes 0 <= β_min < 1 and β_max >= 0")
+            if self.shares is not None and (
+                len(self.shares) != len(self.alpha) + 1 or min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6
+            ):
+                raise ValueError(f"shares takes {len(self.alpha) + 1} positive numbers that sum to 1")
+            return self
+
+    def rounds(self) -> list[Round]:
+        """Labelled images; then with pseudo-labels, as often as there are ratios."""
+        cfg = self.config
+        later = OnPseudoLabels(OnPseudoLabels.Config(sup=cfg.sup, lam=cfg.lam, view=cfg.view), self.task)
+        shares = cfg.shares or [1 / (1 + len(cfg.alpha))] * (1 + len(cfg.alpha))
+        out = [Round("labelled", OnLabels(OnLabels.Config(sup=cfg.sup), self.task), shares[0])]
+        for k, alpha in enumerate(cfg.alpha, start=1):
+            before = out[-1].name
+            out.append(
+                Round(
+                    f"dars-{k}",
+                    later,
+                    shares[k],
+                    init=before,
+                    labeller=before,
+                    select=Selection(cfg.select, alpha, cfg.drop, cfg.temperature),
+                    scale=(1 - cfg.beta[0], 1 + cfg.beta[1]) if k > 1 else (1.0, 1.0),
+                )  # fmt: skip
+            )
+        return out
