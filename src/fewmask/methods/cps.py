@@ -33,6 +33,8 @@ Implementation details and departures
 7. The networks share nothing but encoder weights; network 1 is the reported predictor, as in the authors' code.
 8. Separate forward passes for labelled and unlabelled images (the code): BatchNorm statistics are not mixed.
 9. Eq. 7 says ℓ2 twice; both directions carry gradient to both networks.
+10. ``ramp`` multiplies λ by exp(-5(1 - t/T)²), T = ramp·total: with a few masks, labels of the first steps are those of
+    untrained heads. CPS has no ramp (0, the default).
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ from torch import Tensor, nn
 
 from fewmask.batch import Batch, Stream
 from fewmask.method import Build, Config, Method, Nets, Step, Terms
-from fewmask.ops import losses, mix, pseudo
+from fewmask.ops import losses, mix, pseudo, ramp
 from fewmask.supervision import Supervision
 
 
@@ -62,6 +64,7 @@ class CPS(Method):
         Attributes:
             sup: the supervised loss (the paper: CE on VOC, OHEM on Cityscapes).
             lam: λ.
+            ramp: share of the run over which λ rises; 0 = none.
             variant: "cps" Eq. 5; "cpc" cross probability consistency Eq. 7; "sps" single network Eq. 9.
             cutmix: mix pairs of unlabelled images (not with "cpc").
             on: images of the pseudo supervision without CutMix.
@@ -70,6 +73,7 @@ class CPS(Method):
 
         sup: Supervision = Supervision()
         lam: float = Field(default=1.5, ge=0)
+        ramp: float = Field(default=0.0, ge=0, le=1)
         variant: Literal["cps", "cpc", "sps"] = "cps"
         cutmix: bool = False
         on: Literal["both", "labelled", "unlabelled"] = "both"
@@ -130,7 +134,8 @@ class CPS(Method):
         p, labels, valid = parts[-1]
         y1 = p[0].detach().argmax(1) if labels is None else labels[0]
         memo["pseudo"] = pseudo.histogram(y1, valid, self.task.classes)
-        return {"sup": l_s, "cps": cfg.lam * l_cps}  # Eq. 6
+        lam = cfg.lam * ramp.sigmoid_ramp(step.t, round(cfg.ramp * step.total))
+        return {"sup": l_s, "cps": lam * l_cps}  # Eq. 6
 
     def _cross(self, p: list[Tensor], labels: list[Tensor] | None, valid: Tensor) -> Tensor:
         """Sum over the networks of the loss against the peer: Eq. 5, or Eq. 7."""

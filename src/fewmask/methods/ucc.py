@@ -38,6 +38,8 @@ Readings and departures
 8. Labelled images and strong views go through the network in one pass; BatchNorm sees both.
 9. An image whose weights are all 0 has the loss 0. Padding counts nowhere.
 10. Head 1 is the reported predictor; the paper does not say which.
+11. ``ramp`` multiplies λ by exp(-5(1 - t/T)²), T = ramp·total. The paper has none (0, the default) and starts from a
+    supervised model instead.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ from fewmask.data.perturb import NineOps
 from fewmask.method import Build, Config, Method, Nets, Step, Terms
 from fewmask.nets.heads import SharedEncoder
 from fewmask.nets.running import RunningMean
-from fewmask.ops import adaptive, losses, mix, pseudo
+from fewmask.ops import adaptive, losses, mix, pseudo, ramp
 from fewmask.supervision import Supervision
 
 
@@ -71,6 +73,7 @@ class UCC(Method):
         Attributes:
             sup: the supervised loss (the paper: OHEM).
             lam: λ (Table 6).
+            ramp: share of the run over which λ rises; 0 = none.
             heads: "shared" encoder with two decoders, or two "separate" networks (Table 7: CH, CM).
             views: "ws" labels from the weak view train the strong one; "w", "s" use one view for both (Table 4).
             own_views: each head has a strong view of its own.
@@ -85,6 +88,7 @@ class UCC(Method):
 
         sup: Supervision = Supervision()
         lam: float = Field(default=2.0, ge=0)
+        ramp: float = Field(default=0.0, ge=0, le=1)
         heads: Literal["shared", "separate"] = "shared"
         views: Literal["ws", "w", "s"] = "ws"
         own_views: bool = False
@@ -160,7 +164,8 @@ class UCC(Method):
         l_s = cfg.sup(p1_x, y, self.task) + cfg.sup(p2_x, y, self.task)
         taught = losses.image_weighted_cross_entropy
         l_u = taught(p2_s, q1, u1) + taught(p1_s, q2, u2)
-        return {"sup": l_s, "unsup": cfg.lam * l_u}  # Eq. 2
+        lam = cfg.lam * ramp.sigmoid_ramp(step.t, round(cfg.ramp * step.total))
+        return {"sup": l_s, "unsup": lam * l_u}  # Eq. 2
 
     def after_step(self, nets: Nets, step: Step, memo: dict[str, Tensor]) -> None:
         """Eq. 4, over the pixels of all ranks."""
