@@ -57,6 +57,10 @@ class Experiment:
         for name in OPTIONS:  # younger than the first results: where they are null, what is run is what it was
             if recipe["model"][name] is None:
                 del recipe["model"][name]
+        if not recipe["data"]["augment"]["rotate"]:
+            del recipe["data"]["augment"]["rotate"]
+        if self.method in ("cps", "ucc") and not recipe["method"]["ramp"]:
+            del recipe["method"]["ramp"]
         for name in ("devices", "workers", "cache_mb"):
             del recipe["machine"][name]
         for name in ("log_every", "save_every"):

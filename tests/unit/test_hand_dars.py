@@ -94,6 +94,8 @@ def test_the_switches_of_its_tables() -> None:
     warm = dars(temperature=1.27, drop="image").rounds()[1].select
     assert warm.temperature == 1.27 and warm.drop == "image"
     assert [r.scale for r in dars(beta=(0, 0)).rounds()] == [(1, 1)] * 3
+    early = [r.scale for r in dars(beta_from=1).rounds()]
+    assert early[0] == (1, 1) and early[1] == early[2] == pytest.approx((0.8, 1.5))
     single = dars(alpha=(0.2,), shares=(0.25, 0.75)).rounds()
     assert [r.share for r in single] == [0.25, 0.75]
 

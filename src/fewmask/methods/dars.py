@@ -18,7 +18,7 @@ more pixels are labelled and images are scaled more.
     min_T KL(R(y^l), R(ỹ^u)) with ỹ^u = G(T, p^u) and P(ỹ^u) = α                            Eq. 3
     n_j^u = α·N_u·H·W·r_j^l                                                                 Eq. 4
     Algorithm 1: t_j = the n_j^u-th largest confidence of class j; then 1 - s_j of its pixels are ignored at random
-    scales of round k > 1: [(1 - β_min)·s_min, (1 + β_max)·s_max]                           section 3.3
+    scales from round 2 on: [(1 - β_min)·s_min, (1 + β_max)·s_max]                           section 3.3
 
 Implementation details and departures
 1. Confidences are compared as fp16 numbers (the code), so that "many pixels share one" as in Figure 3.
@@ -65,6 +65,7 @@ class DARS(Method):
             lam: weight of the pseudo-labelled images (Eq. 2: 1).
             alpha: α_k, one for each round after the first (IT in Table 4: two rounds).
             beta: β_min and β_max; (0, 0) leaves the scales as they are.
+            beta_from: the first round with the larger scales (Table 6: 2; 1 is its second row).
             shares: of the steps, for round 0 and each later one.
             select: which pixels keep their label (Table 4).
             drop: see above.
@@ -76,6 +77,7 @@ class DARS(Method):
         lam: float = Field(default=1.0, ge=0)
         alpha: tuple[float, ...] = (0.2, 0.5)
         beta: tuple[float, float] = (0.2, 0.5)
+        beta_from: int = Field(default=2, ge=1)
         shares: tuple[float, ...] | None = None
         select: Literal["dars", "da", "cbst", "st"] = "dars"
         drop: Literal["dataset", "image"] = "dataset"
@@ -110,7 +112,7 @@ class DARS(Method):
                     init=before,
                     labeller=before,
                     select=Selection(cfg.select, alpha, cfg.drop, cfg.temperature),
-                    scale=(1 - cfg.beta[0], 1 + cfg.beta[1]) if k > 1 else (1.0, 1.0),
+                    scale=(1 - cfg.beta[0], 1 + cfg.beta[1]) if k >= cfg.beta_from else (1.0, 1.0),
                 )  # fmt: skip
             )
         return out
