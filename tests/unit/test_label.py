@@ -79,7 +79,7 @@ def test_what_is_written_is_what_the_rule_keeps(how: Selection, tmp_path: Path) 
     else:  # every image loses its own share, rounded down: at most one pixel a class and image more than wanted
         for kept, wanted in zip(manifest["kept"], manifest["wanted"], strict=True):
             assert wanted <= kept <= wanted + len(items)
-    assert not (tmp_path / "raw").exists()
+    assert not (tmp_path / ".raw").exists()
 
 
 def test_the_manifest_tells_what_was_done(tmp_path: Path) -> None:
@@ -123,6 +123,16 @@ def in_ranks(world: int, job: Callable[[Share], Any]) -> list[Any]:
     for thread in threads:
         thread.join(60)
     return out
+
+
+@pytest.mark.parametrize("how", RULES[:3], ids=lambda h: h.rule)
+def test_files_may_use_ids_of_their_own(how: Selection, tmp_path: Path) -> None:
+    plain, spelt = label(tmp_path / "plain", how), label(tmp_path / "spelt", how, ids=(7, 0, 30))
+    assert spelt["kept"] == plain["kept"]
+    table = np.full(256, 255, np.uint8)
+    table[:3] = (7, 0, 30)
+    for a, b in zip(written(tmp_path / "plain", pool()), written(tmp_path / "spelt", pool()), strict=True):
+        assert (table[a] == b).all()
 
 
 class Killed(Exception):

@@ -1,4 +1,4 @@
-"""``fewmask evaluate`` and ``fewmask predict``: what one does with a finished run."""
+"""``fewmask evaluate``, ``predict`` and ``pseudolabel``: what one does with a finished run."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ class Split(StrEnum):
     test = "test"
 
 
+class Rule(StrEnum):
+    """Which pixels become pseudo-labels."""
+
+    none = "none"
+    st = "st"
+    cbst = "cbst"
+    da = "da"
+    dars = "dars"
+
+
 class WhichModel(StrEnum):
     """Models of a run."""
 
@@ -33,6 +43,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("evaluate", no_args_is_help=True)(evaluate)
     app.command("predict", no_args_is_help=True)(predict)
+    app.command("pseudolabel", no_args_is_help=True)(pseudolabel)
 
 
 def evaluate(
@@ -101,6 +112,34 @@ def predict(
             paths["probs"].parent.mkdir(parents=True, exist_ok=True)
             np.save(paths["probs"], p.astype(np.float16), allow_pickle=False)
     say(f"{len(files)} masks in {out}")
+
+
+def pseudolabel(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Images, or folders of images.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the labels; files there are not replaced.")],
+    select: Annotated[
+        Rule,
+        typer.Option(
+            help="none: every pixel; st: the surest of all pixels; cbst: of each predicted class; da, dars: as many of "
+            "each class as the labelled images have."
+        ),
+    ] = Rule.dars,
+    ratio: Annotated[float, typer.Option(help="Share of the pixels that are wanted (none: all).", min=0, max=1)] = 0.5,
+    temperature: Annotated[float, typer.Option(help="Divides the logits before the softmax.", min=1e-3)] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the random drop of dars.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest on stdout.")] = False,
+) -> None:
+    """Example: fewmask pseudolabel runs/photos-supervised-001 photos/images -o labels --select dars --ratio 0.2
+
+    Writes OUT/NAME.png with class ids, 255 where there is no label, and OUT/manifest.json. The same command continues
+    an interrupted labelling.
+    """
+    from fewmask.run.pseudolabel import pseudolabel as label
+
+    found = label(run, list(_images(inputs)), out, select.value, ratio, temperature, seed, say)
+    if as_json:
+        print(json.dumps(found, indent=2))
 
 
 def _progress(files: list[Any]) -> Iterator[Any]:

@@ -1,8 +1,8 @@
 """A labelling pass: a network's predictions on a set of images become pseudo-labels on disk.
 
-``FOLDER/labels/<item>.png`` holds class indices, 255 where there is no label; ``FOLDER/manifest.json``, written last,
-says what made them. Between its passes a selection keeps 3 bytes a pixel below ``FOLDER/raw``: the predicted class and
-the fp16 confidence. Images are divided among the ranks, and the result does not depend on how many there are. An
+``FOLDER/<item>.png`` holds class indices, 255 where there is no label; ``FOLDER/manifest.json``, written last, says
+what made them. Between its passes a selection keeps 3 bytes a pixel below ``FOLDER/.raw``: the predicted class and the
+fp16 confidence. Images are divided among the ranks, and the result does not depend on how many there are. An
 interrupted pass predicts no image again that it has finished.
 """
 
@@ -34,6 +34,9 @@ from fewmask.ops.select import Selection
 
 Predict = Callable[[Item], tuple[np.ndarray, np.ndarray]]
 """Item to the predicted class uint8 [H, W] and its probability float32 [H, W], on the grid that is labelled."""
+
+RAW = ".raw"
+"""Folder of what an unfinished pass keeps."""
 
 Sum = Callable[[np.ndarray], np.ndarray]
 """Integers of this rank to their sum over all ranks."""
@@ -96,7 +99,7 @@ def confident(
 def write_labels(
     predict: Predict, items: Sequence[Item], folder: Path, how: Selection, classes: Sequence[str], *,
     frequency: Sequence[float] | None = None, seed: int = 0, turn: int = 0, source: dict[str, Any] | None = None,
-    share: Share = Share(), say: Callable[[str], None] = lambda text: None,
+    ids: Sequence[int] | None = None, share: Share = Share(), say: Callable[[str], None] = lambda text: None,
     stop: Callable[[], str] = lambda: "",
 ) -> dict[str, Any]:  # fmt: skip
     """Label a set of images; where that was done before, read what it found.
@@ -110,7 +113,8 @@ def write_labels(
         frequency: r^l, share of each class among the labelled pixels, for "da" and "dars".
         seed: of the random drop.
         turn: which labelling of the run this is; each draws anew.
-        source: what names the labelling network; an interrupted pass of another one is not continued.
+        source: what names the labelling network; what an interrupted pass of another one left is removed.
+        ids: the id that the files use for each class; None = the class index.
         share: this process's part.
         say: told what it takes.
         stop: asked after every image for the name of who wants to stop; "" = nobody.
@@ -127,13 +131,13 @@ def write_labels(
     finished = share.sum(np.array([share.rank == 0 and (folder / "manifest.json").is_file()], dtype=np.int64))[0]
     if finished:
         return read_manifest(folder, made)
-    job = _Pass(predict, items, folder, how, len(classes), seed, turn, share, stop)
+    job = _Pass(predict, items, folder, how, len(classes), seed, turn, share, stop, ids)
     job.begin(made)
     found = job.run(None if frequency is None else np.asarray(frequency, dtype=np.float64))
     manifest = made | {"images": len(items), **found}
     if share.rank == 0:
         write_json(folder / "manifest.json", manifest)
-        shutil.rmtree(folder / "raw", ignore_errors=True)
+        shutil.rmtree(folder / RAW, ignore_errors=True)
     kept = sum(found["kept"]) / max(1, sum(found["predicted"]))
     say(f"pseudo-labels: {kept:.1%} of the pixels of {len(items)} images, in {folder}")
     return manifest
@@ -163,7 +167,7 @@ def read_manifest(folder: Path, made: dict[str, Any] | None = None) -> dict[str,
 
 def label_file(folder: Path, item: Item) -> Path:
     """Return where the pseudo-labels of an item lie."""
-    return folder / "labels" / f"{item.name}.png"
+    return folder / f"{item.name}.png"
 
 
 class _Pass:
@@ -171,11 +175,13 @@ class _Pass:
 
     def __init__(
         self, predict: Predict, items: Sequence[Item], folder: Path, how: Selection, classes: int, seed: int,
-        turn: int, share: Share, stop: Callable[[], str],
+        turn: int, share: Share, stop: Callable[[], str], ids: Sequence[int] | None,
     ) -> None:  # fmt: skip
+        self.spelt = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)  # class index to what is written
+        self.spelt[:classes] = range(classes) if ids is None else ids
         self.predict, self.folder, self.how, self.classes = predict, folder, how, classes
         self.seed, self.turn, self.share, self.stop = seed, turn, share, stop
-        self.raw = folder / "raw"
+        self.raw, self.items = folder / RAW, items
         self.mine = list(enumerate(items))[share.rank :: share.world]
 
     def begin(self, made: dict[str, Any]) -> None:
@@ -183,7 +189,8 @@ class _Pass:
         note, text = self.raw / "made.json", json.dumps(made)
         if self.share.rank == 0 and not (note.is_file() and note.read_text(encoding="utf-8") == text):
             shutil.rmtree(self.raw, ignore_errors=True)
-            shutil.rmtree(self.folder / "labels", ignore_errors=True)
+            for item in self.items:
+                label_file(self.folder, item).unlink(missing_ok=True)
             self.raw.mkdir(parents=True)
             write_atomic(note, text)
         self.share.sum(np.zeros(1, dtype=np.int64))  # nobody writes before that
@@ -263,7 +270,7 @@ class _Pass:
             keep &= drop.stays(label, self._keys(number, label))
         elif self.how.drop == "image":
             keep = select.keep_of_image(label, keep, self._keys(number, label), cut)
-        _save(label_file(self.folder, item), np.where(keep, label, np.uint8(IGNORE)))
+        _save(label_file(self.folder, item), self.spelt[np.where(keep, label, np.uint8(IGNORE))])
         return np.bincount(label[keep], minlength=self.classes)
 
     def _write_every(self, item: Item) -> np.ndarray:
@@ -271,8 +278,8 @@ class _Pass:
         file = label_file(self.folder, item)
         if not file.is_file():
             site("select.inside")
-            _save(file, self.predict(item)[0])
-        return np.bincount(np.asarray(Image.open(file)).ravel(), minlength=self.classes)
+            _save(file, self.spelt[self.predict(item)[0]])
+        return np.bincount(np.asarray(Image.open(file)).ravel(), minlength=IGNORE + 1)[self.spelt[: self.classes]]
 
 
 def _save(file: Path, label_HW: np.ndarray) -> None:

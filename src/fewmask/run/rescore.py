@@ -19,7 +19,7 @@ from fewmask.engine.flatten import load_networks
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.engine.precision import FORMATS
 from fewmask.errors import CheckpointError, ConfigError, DataError
-from fewmask.method import Task, make_networks
+from fewmask.method import Task, make_networks, trainings
 from fewmask.methods import resolve
 from fewmask.nets import Builder
 from fewmask.run.folder import RunFolder
@@ -54,7 +54,10 @@ def model_of(folder: RunFolder, which: Which) -> tuple[Model, int | None]:
         metrics = folder.read_metrics()
     step = metrics["best"]["step"] if which == "best" else metrics["steps"]
     model = Model.load(folder.model)  # of another step, perhaps of the other arm: its network is replaced
-    model.net.load_state_dict(_reported(folder, step).state_dict())
+    holds, before = folder, 0  # a run of several rounds has its networks in the last one
+    if rounds := metrics.get("rounds"):
+        holds, before = folder.round(len(rounds) - 1, rounds[-1]["name"]), metrics["steps"] - rounds[-1]["steps"]
+    model.net.load_state_dict(_reported(holds, step - before).state_dict())
     return model, step
 
 
@@ -62,7 +65,7 @@ def _reported(folder: RunFolder, step: int) -> torch.nn.Module:
     """Return the reported predictor of a run at a checkpoint."""
     recipe, pixels = folder.recipe(), list(folder.manifest()["labelled_pixels"].values())
     task = Task.of(pixels)
-    method = resolve(recipe.method_name)(recipe.constants(), task)
+    method = trainings(resolve(recipe.method_name)(recipe.constants(), task))[-1]
     model = recipe.model
     assert model.arch and model.encoder  # a run's recipe is complete
     build = Builder(model.arch, model.encoder, task.classes, weights="none", seed=recipe.train.seed, **model.options)

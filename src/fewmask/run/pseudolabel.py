@@ -1,0 +1,79 @@
+"""Pseudo-labels of any images from a finished run: the selections of self-training as a command."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewmask.data.index import Item
+from fewmask.engine.files import ensure_writable
+from fewmask.engine.label import RAW, label_file, write_labels
+from fewmask.engine.lock import RunLock
+from fewmask.engine.signals import StopRequest
+from fewmask.errors import ConfigError
+from fewmask.method import Task
+from fewmask.ops.select import Rule, Selection
+from fewmask.run.folder import RunFolder
+from fewmask.run.prepare import Say
+from fewmask.run.result import load
+
+
+def pseudolabel(
+    run: Path, files: Sequence[tuple[Path, str]], out: Path, rule: Rule, ratio: float, temperature: float, seed: int,
+    say: Say,
+) -> dict[str, Any]:  # fmt: skip
+    """Write pseudo-labels on the grid of each image, with the user's own class ids, and return their manifest.
+
+    Args:
+        run: a finished run; its delivered model labels.
+        files: (image, name of its labels below ``out``, without extension).
+        out: folder of the labels.
+        rule: which pixels keep their label.
+        ratio: α.
+        temperature: T.
+        seed: of the random drop.
+        say: told what it takes.
+
+    Raises:
+        CheckpointError: no finished run; or ``out`` holds labels that were made in another way.
+        ConfigError: a file of that name exists, or two images have one name.
+        Interrupted: asked to stop; what is predicted is kept.
+    """
+    folder = RunFolder(run)
+    model = load(run).model
+    items = [Item(name, file) for file, name in files]
+    _check_free(out, items)
+    ensure_writable(out)
+
+    def predict(item: Item) -> tuple[np.ndarray, np.ndarray]:
+        p = model.probabilities(item.image)
+        if temperature != 1:
+            p = np.power(p, 1 / temperature)
+            p /= p.sum(0)
+        return p.argmax(0).astype(np.uint8), p.max(0)
+
+    how = Selection(rule, 1.0 if rule == "none" else ratio, temperature=temperature)
+    weights = hashlib.sha256((folder.model / "model.safetensors").read_bytes()).hexdigest()
+    names = hashlib.sha256("\0".join(item.name for item in items).encode("utf-8", "surrogateescape")).hexdigest()
+    frequency = Task.of(list(folder.manifest()["labelled_pixels"].values())).frequency
+    with RunLock(out), StopRequest() as stop:
+        return write_labels(
+            predict, items, out, how, model.classes, frequency=frequency, seed=seed, ids=model.ids, say=say,
+            source={"model": weights, "images": names}, stop=lambda: stop.name if stop.requested else "",
+        )  # fmt: skip
+
+
+def _check_free(out: Path, items: Sequence[Item]) -> None:
+    """Refuse to write over anything but what this command has begun."""
+    begun, seen = (out / RAW).is_dir() or (out / "manifest.json").is_file(), set[str]()
+    for item in items:
+        target = label_file(out, item)
+        if item.name in seen:
+            raise ConfigError("two images would write the same file", where=target, todo="label them in two calls")
+        if not begun and target.exists():
+            raise ConfigError("the file exists; nothing is written over", where=target, todo="give another -o")
+        seen.add(item.name)

@@ -1,0 +1,87 @@
+"""``fewmask pseudolabel``: labels of any images from a finished run; nothing written over, nothing predicted twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from process.helpers import assert_refused, content, good, run
+
+IDS = {5, 0, 9}  # of tiny_data's mask files
+
+
+@pytest.fixture(scope="module")
+def trained(unbroken):
+    return unbroken("supervised")
+
+
+def labels(folder):
+    return {p.relative_to(folder).as_posix(): np.asarray(Image.open(p)) for p in sorted(folder.rglob("*.png"))}
+
+
+@pytest.mark.parametrize("rule", ["none", "st", "cbst", "da", "dars"])
+def test_labels_in_the_users_own_ids(rule, trained, data, tmp_path, io):
+    out = tmp_path / "labels"
+    ended = good(run(io, ["pseudolabel", str(trained), str(data / "images/train"), "-o", str(out), "--select", rule,
+                          "--ratio", "0.3", "--json"]))  # fmt: skip
+    manifest = json.loads(ended.stdout)
+    assert manifest == json.loads((out / "manifest.json").read_text())
+    found = labels(out)
+    assert len(found) == manifest["images"] == 12 and "bare0.png" in found
+    assert all(mask.shape == (12, 16) for mask in found.values())
+    values, counts = np.unique(np.concatenate([mask.ravel() for mask in found.values()]), return_counts=True)
+    assert set(values) <= IDS | {255}
+    kept = counts[values != 255].sum()
+    assert sum(manifest["kept"]) == kept and sum(manifest["predicted"]) == 12 * 12 * 16
+    if rule == "none":
+        assert kept == 12 * 12 * 16
+        masks = tmp_path / "masks"
+        good(run(io, ["predict", str(trained), str(data / "images/train"), "-o", str(masks)]))
+        assert all((np.asarray(Image.open(masks / name)) == mask).all() for name, mask in found.items())
+    elif rule == "dars":
+        assert manifest["kept"] == manifest["wanted"] and kept <= round(0.3 * 12 * 12 * 16)
+        assert "divergence" in manifest
+    assert not (out / ".raw").exists()
+
+
+def test_killed_and_continued(trained, data, tmp_path, io):
+    words = ["pseudolabel", str(trained), str(data / "images/train"), "--select", "dars", "--ratio", "0.3", "-o"]
+    good(run(io, [*words, str(tmp_path / "whole")]))
+    out = tmp_path / "killed"
+    assert run(io, [*words, str(out)], "select.inside:7").code == -signal.SIGKILL
+    assert len(list((out / ".raw").glob("*.bin"))) == 6 and not labels(out)
+    good(run(io, [*words, str(out)]))
+    assert content(out).keys() == {out / p.relative_to(tmp_path / "whole") for p in content(tmp_path / "whole")}
+    for name, mask in labels(tmp_path / "whole").items():
+        assert (mask == labels(out)[name]).all()
+    before = content(out)
+    good(run(io, [*words, str(out)]))  # finished: it is told again
+    assert content(out) == before
+
+
+def test_nothing_is_written_over(trained, data, tmp_path, io):
+    out = tmp_path / "labels"
+    words = ["pseudolabel", str(trained), str(data / "images/train"), "-o", str(out)]
+    out.mkdir()
+    (out / "03.png").write_bytes(b"mine")
+    assert_refused(run(io, words), 2, "the file exists", "03.png")
+    (out / "03.png").unlink()
+    good(run(io, words))
+    before = content(out)
+    assert_refused(run(io, [*words, "--ratio", "0.1"]), 4, "made in another way", "select differ")
+    assert content(out) == before
+
+
+def test_wrong_input(trained, data, tmp_path, io):
+    images, out = str(data / "images/train"), ["-o", str(tmp_path / "labels")]
+    assert_refused(run(io, ["pseudolabel", str(tmp_path), images, *out]), 4, "no finished run")
+    assert_refused(run(io, ["pseudolabel", str(trained), str(tmp_path / "none"), *out]), 3, "no such file or folder")
+    twice = [str(data / "images/train"), str(shutil.copytree(data / "images/train", tmp_path / "again"))]
+    assert_refused(run(io, ["pseudolabel", str(trained), *twice, *out]), 2, "two images would write the same file")
+    assert run(io, ["pseudolabel", str(trained), images, *out, "--select", "best"]).code == 2
+    assert not (tmp_path / "labels").exists()

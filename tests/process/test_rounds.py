@@ -1,0 +1,107 @@
+"""A method of several rounds: its folders, what it tells, and what one does with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from process.helpers import STEPS, VARIANTS, assert_refused, content, good, metrics_of, run, training
+
+
+@pytest.fixture(scope="module")
+def rounds(unbroken):
+    return unbroken("dars")
+
+
+def test_each_round_is_a_run_of_its_own(rounds):
+    folders = sorted((rounds / "rounds").iterdir())
+    assert [f.name for f in folders] == ["0-labelled", "1-dars-1", "2-dars-2"]
+    for folder in folders:
+        assert json.loads((folder / "DONE").read_text())["steps"] == metrics_of(folder)["steps"] == 4
+        assert (folder / "model/model.safetensors").is_file() and (folder / "config.yaml").is_file()
+    assert not (folders[0] / "pseudo").exists()
+    for n, folder in enumerate(folders[1:], start=1):
+        made = json.loads((folder / "pseudo/manifest.json").read_text())
+        assert made["source"]["round"] == folders[n - 1].name.partition("-")[2] and made["source"]["step"] == 4
+        assert made["select"]["ratio"] == (0.2, 0.5)[n - 1] and made["turn"] == n and made["images"] == 7
+        masks = [np.asarray(Image.open(p)) for p in sorted((folder / "pseudo").rglob("*.png"))]
+        assert len(masks) == 7 and sum((m != 255).sum() for m in masks) == sum(made["kept"])
+        assert {int(v) for m in masks for v in np.unique(m)} <= {0, 1, 2, 255}  # learned indices, not file ids
+
+
+def test_the_run_tells_what_its_last_round_has_reached(rounds):
+    metrics, last = metrics_of(rounds), metrics_of(rounds / "rounds/2-dars-2")
+    assert metrics["steps"] == STEPS and metrics["val"] == last["val"] and metrics["test"] == last["test"]
+    assert (
+        metrics["best"]["step"] == 8 + last["best"]["step"] and metrics["delivered"]["step"] == metrics["best"]["step"]
+    )
+    assert [r["name"] for r in metrics["rounds"]] == ["labelled", "dars-1", "dars-2"]
+    assert metrics["rounds"][0]["labels"] is None and 0 < metrics["rounds"][1]["labels"]["kept"] <= 0.2
+    assert metrics["seconds"] == pytest.approx(sum(r["seconds"] for r in metrics["rounds"]), abs=0.11)
+    lines = [json.loads(line) for line in (rounds / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1))
+    assert {line["round"] for line in lines if line["step"] > 8} == {2}
+    for name in ("model/model.safetensors", "evaluation.npz"):
+        assert (rounds / name).read_bytes() == (rounds / "rounds/2-dars-2" / name).read_bytes()
+    assert (rounds / "report.html").stat().st_size > 10_000
+
+
+def passes(folder):
+    """Return how many training passes the last networks of a round have seen, over all their lives."""
+    metrics = metrics_of(folder)
+    file = folder / "checkpoints" / f"step-{metrics['steps']:08d}" / "networks.safetensors"
+    return int(load_file(file)["net.encoder.1.num_batches_tracked"])
+
+
+def test_a_round_continues_the_one_before_where_the_method_says_so(rounds, unbroken):
+    """Four steps of labelled images; then two passes a step on top of those, or from scratch."""
+    assert [passes(f) for f in sorted((rounds / "rounds").iterdir())] == [4, 4 + 8, 4 + 8 + 8]
+    assert [passes(f) for f in sorted((unbroken("self_training") / "rounds").iterdir())] == [5, 2 * 7]
+
+
+@pytest.mark.parametrize("which", ["delivered", "last", "best"])
+def test_evaluate_finds_the_networks_of_the_last_round(which, rounds, io):
+    ended = good(run(io, ["evaluate", str(rounds), "--split", "val", "--which", which, "--json"]))
+    metrics = metrics_of(rounds)
+    score, step = {
+        "last": (metrics["val"], STEPS),
+        "best": (metrics["best"]["val"], metrics["best"]["step"]),
+        "delivered": (metrics["best"]["val"], metrics["best"]["step"]),
+    }[which]
+    found = json.loads(ended.stdout)
+    assert found["step"] == step and found["miou"] == pytest.approx(score["miou"])
+
+
+def test_the_same_command_again(rounds, data, tmp_path, io):
+    out = shutil.copytree(rounds, tmp_path / "run")
+    before = content(out)
+    ended = good(run(io, training(data, out, *VARIANTS["dars"])))
+    assert "already finished" in ended.stderr and content(out) == before
+    assert_refused(run(io, training(data, out, *VARIANTS["dars"], "method.select=st")), 4, "method.select")
+
+
+def test_beside_a_baseline_and_over_seeds(data, tmp_path, io):
+    out = tmp_path / "run"
+    ended = good(run(io, training(data, out, "--method", "self_training", "--seeds", "2", "--json")))
+    metrics = metrics_of(out)
+    assert json.loads(ended.stdout) == metrics and metrics["seeds"] == [0, 1]
+    assert metrics["gain"] is not None and metrics["baseline"]["val"]["miou"] is not None
+    assert metrics_of(out / "seeds/1")["steps"] == metrics_of(out / "seeds/1/baseline")["steps"] == STEPS
+    assert (out / "seeds/1/rounds/1-all-1/DONE").is_file()
+    assert "round 2 of 2: all-1, 7 steps" in ended.stderr
+
+
+def test_too_few_steps_for_the_rounds(data, tmp_path, io):
+    words = training(data, tmp_path / "run", *VARIANTS["dars"], "--steps", "2")
+    assert_refused(run(io, words), 2, "2 steps are too few for 3 rounds", "train.steps")
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_unlabelled_images(data, tmp_path, io):
+    words = training(data, tmp_path / "run", *VARIANTS["dars"], "--unlabelled", "none")
+    assert_refused(run(io, words), 3, "unlabelled images and there are none")
