@@ -104,12 +104,11 @@ def _toy_items(stream: Stream, slots: Slots, t: int) -> Items:
             views[v].append(view.roll(1, dims=2) * (place >= 0) if kind == "geo" else view)
         masks.append(mask)
         valids.append(valid)
-    known, inside = torch.stack(masks), torch.stack(valids).flatten(1)
+    known, inside = torch.stack(masks), torch.stack(valids).flatten(1)  # pseudo-labels are the truth: none learns more
     source = torch.where(inside[:, place.clamp(min=0).flatten()].view_as(known), place, -1)
-    true = stream.pool == "labelled"
     return Items(
         tuple(torch.stack(v) for v in views), stream.views, torch.stack(valids), torch.arange(len(masks)),
-        known if true else None, None if true else known, tuple(source for kind in stream.views if kind == "geo"),
+        known if stream.pool == "labelled" else None, known.clone(), tuple(source for kind in stream.views if kind == "geo"),
     )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ class ItemLoader:
         self._kept: OrderedDict[Item, tuple[Tensor, Tensor | None]] = OrderedDict()
 
     def __call__(self, item: Item) -> tuple[Tensor, Tensor | None]:
-        """Return the image uint8 [3, H, W], and its mask or else its pseudo-labels uint8 [H, W]; None without either.
+        """Return the image uint8 [3, H, W], and its mask, then its pseudo-labels, uint8 [1 or 2, H, W]; None without.
 
         Raises:
             DataError: a file cannot be read.
@@ -51,23 +51,26 @@ class ItemLoader:
             self._kept.move_to_end(item)
             return self._kept[item]
         image = torch.from_numpy(np.ascontiguousarray(read_image(item.image).transpose(2, 0, 1)))
-        file, code = (item.mask, self.code) if item.mask is not None else (item.pseudo, MaskCode())
-        mask = None if file is None else torch.from_numpy(read_mask(file, code))
+        planes = [
+            torch.from_numpy(read_mask(file, code))
+            for file, code in ((item.mask, self.code), (item.pseudo, MaskCode())) if file is not None
+        ]  # fmt: skip
         if self.resize is not None:
             image = F.resize(image, list(self.resize), antialias=True)
-            mask = None if mask is None else F.resize(tv_tensors.Mask(mask), list(self.resize)).as_subclass(Tensor)
-        self._keep(item, image, mask)
-        return image, mask
+            planes = [F.resize(tv_tensors.Mask(p), list(self.resize)).as_subclass(Tensor) for p in planes]
+        labels = torch.stack(planes) if planes else None
+        self._keep(item, image, labels)
+        return image, labels
 
-    def _keep(self, item: Item, image: Tensor, mask: Tensor | None) -> None:
-        size = image.numel() + (0 if mask is None else mask.numel())
+    def _keep(self, item: Item, image: Tensor, labels: Tensor | None) -> None:
+        size = image.numel() + (0 if labels is None else labels.numel())
         if size > self._room:
             return
         self._room -= size
-        self._kept[item] = (image, mask)
+        self._kept[item] = (image, labels)
         while self._room < 0:
-            _, (old, old_mask) = self._kept.popitem(last=False)
-            self._room += old.numel() + (0 if old_mask is None else old_mask.numel())
+            _, (old, old_labels) = self._kept.popitem(last=False)
+            self._room += old.numel() + (0 if old_labels is None else old_labels.numel())
 
 
 def plan_slots(
@@ -152,13 +155,14 @@ class StepDataset(Dataset[dict[str, Items]]):
         weak = plain[self.augment.labelled if stream.pool == "labelled" else "weak"]
         views: list[list[Tensor]] = [[] for _ in stream.views]
         sources: list[list[Tensor]] = [[] for kind in stream.views if kind == "geo"]
-        valids, labels, index = [], [], []
+        valids, index = [], []
+        known: dict[str, list[Tensor]] = {"mask": [], "pseudo": []}
         for slot in slots:
             i = self.sample(name, t, slot)
-            image, label = self.loader(pool[i])
+            image, labels = self.loader(pool[i])
             draws = Draws(self.seed, Purpose.GEOMETRY, t, slot, slots.view(0))
             geometry = draw_geometry(draws, image.shape[-2], image.shape[-1], self.crop, self.augment)
-            image, label, valid = apply_geometry(image, label, geometry, self.crop)
+            image, labels, valid = apply_geometry(image, labels, geometry, self.crop)
             geo = iter(sources)
             for v, kind in enumerate(stream.views):
                 draws = Draws(self.seed, Purpose.PHOTOMETRY, t, slot, slots.view(v))
@@ -171,14 +175,13 @@ class StepDataset(Dataset[dict[str, Items]]):
                 views[v].append(view)
             valids.append(valid)
             index.append(i)
-            if label is not None:
-                labels.append(label)
-        known = torch.stack(labels) if labels else None
-        true = stream.pool == "labelled"  # what the other pools carry, an earlier round has guessed
+            kinds = [kind for kind in known if getattr(pool[i], kind) is not None]
+            for kind, plane in zip(kinds, () if labels is None else labels, strict=True):
+                known[kind].append(plane)
         return Items(
             views=tuple(torch.stack(v) for v in views), kinds=stream.views, valid=torch.stack(valids),
-            index=torch.tensor(index), mask=known if true else None, pseudo=None if true else known,
-            source=tuple(torch.stack(s) for s in sources),
+            index=torch.tensor(index), source=tuple(torch.stack(s) for s in sources),
+            **{kind: torch.stack(planes) for kind, planes in known.items() if planes},
         )  # fmt: skip
 
 

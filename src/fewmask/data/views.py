@@ -104,12 +104,12 @@ def apply_geometry(
 
     Args:
         image_CHW: uint8.
-        mask_HW: uint8 class indices, or None.
+        mask_HW: uint8 class indices, [H, W] or several of them, [n, H, W]; or None.
         geometry: the draw.
         crop: (height, width) of the result.
 
     Returns:
-        The image uint8 [C, h, w] (0 in the padding), the mask uint8 [h, w] (IGNORE in the padding) or None, and
+        The image uint8 [C, h, w] (0 in the padding), the masks uint8 [..., h, w] (IGNORE in the padding) or None, and
         valid, bool [h, w], False in the padding.
     """
     size = [geometry.height, geometry.width]

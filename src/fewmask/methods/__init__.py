@@ -17,6 +17,7 @@ METHODS: dict[str, str] = {
     "ucc": "fewmask.methods.ucc:UCC",
     "u2pl": "fewmask.methods.u2pl:U2PL",
     "dars": "fewmask.methods.dars:DARS",
+    "three_stage": "fewmask.methods.three_stage:ThreeStage",
     "self_training": "fewmask.methods.self_training:SelfTraining",
 }
 

@@ -123,3 +123,15 @@ def take(own: Tensor, partner: Tensor, mask_BHW: Tensor) -> Tensor:
     """Return ``partner`` where the mask is True, else ``own``; both [B, H, W] or [B, C, H, W]."""
     mask = mask_BHW if own.dim() == mask_BHW.dim() else mask_BHW.unsqueeze(1)
     return torch.where(mask, partner, own)
+
+
+def warp(labels_BHW: Tensor, source_BHW: Tensor, outside: int) -> Tensor:
+    """Return a label-like map whose pixel i is the one that stood at ``source_BHW``; ``outside`` where that is -1.
+
+    Args:
+        labels_BHW: any dtype.
+        source_BHW: int64, row·W + column.
+        outside: value of pixels that come from nowhere.
+    """
+    found = labels_BHW.flatten(1).gather(1, source_BHW.clamp(min=0).flatten(1)).view_as(source_BHW)
+    return torch.where(source_BHW >= 0, found, outside)
