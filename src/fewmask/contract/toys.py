@@ -106,9 +106,10 @@ def _toy_items(stream: Stream, slots: Slots, t: int) -> Items:
         valids.append(valid)
     known, inside = torch.stack(masks), torch.stack(valids).flatten(1)  # pseudo-labels are the truth: none learns more
     source = torch.where(inside[:, place.clamp(min=0).flatten()].view_as(known), place, -1)
+    sources = tuple(source for kind in stream.views if kind == "geo")
     return Items(
         tuple(torch.stack(v) for v in views), stream.views, torch.stack(valids), torch.arange(len(masks)),
-        known if stream.pool == "labelled" else None, known.clone(), tuple(source for kind in stream.views if kind == "geo"),
+        known if stream.pool == "labelled" else None, known.clone(), sources,
     )  # fmt: skip
 
 

@@ -110,15 +110,8 @@ class ThreeStage(Method):
         out = [Round("stage-1", OnLabels(OnLabels.Config(sup=cfg.sup), self.task), shares[0])]
         for number in range(2, cfg.stages + 1):
             one = MultiTask(cfg.model_copy(update={"branch": "n-2" if number == 2 else cfg.branch}), self.task)
-            out.append(
-                Round(
-                    f"stage-{number}",
-                    one,
-                    shares[number - 1],
-                    labeller=out[-1].name,
-                    pool="labelled+unlabelled",
-                )  # fmt: skip
-            )
+            by = out[-1].name if cfg.lam_pl else None  # nobody would look at the masks
+            out.append(Round(f"stage-{number}", one, shares[number - 1], labeller=by, pool="labelled+unlabelled"))
         return out
 
 
@@ -139,11 +132,13 @@ class MultiTask(Method):
 
     @property
     def streams(self) -> dict[str, Stream]:
-        """Labelled images; and any image, as it is and strongly augmented."""
-        views: tuple[ViewKind, ...] = ("weak", "geo") if self.config.strong else ("weak",)
+        """Labelled images; and any image, as it is (which the teacher labels) and strongly augmented."""
+        cfg, views = self.config, list[ViewKind]()
+        views += ["weak"] if cfg.lam_con or not cfg.strong else []
+        views += ["geo"] if cfg.strong else []
         return {
             "l": Stream("labelled", ("weak",)),
-            "a": Stream("labelled+unlabelled", views, warp=self.config.augment),
+            "a": Stream("labelled+unlabelled", tuple(views), warp=cfg.augment),
         }
 
     @property
@@ -153,7 +148,7 @@ class MultiTask(Method):
         return dict.fromkeys(terms, ("student",))
 
     def networks(self, build: Build) -> dict[str, nn.Module]:
-        """f with its branch, and the moving average of both."""
+        """The network f with its branch, and the moving average of both."""
         cfg, student = self.config, build("student")
         if cfg.lam_pl:
             other = build("branch")
