@@ -64,8 +64,12 @@ def items(
     mask: Sequence[Grid] | None = None,
     valid: Sequence[Grid] | None = None,
     pseudo: Sequence[Grid] | None = None,
+    source: Sequence[Grid] | None = None,
 ) -> Items:
-    """Return a batch: each view a list of images, each image a grid of codes; valid defaults to everywhere."""
+    """Return a batch: each view a list of images, each image a grid of codes; valid defaults to everywhere.
+
+    ``source`` is that of the one geo view.
+    """
     images = tuple(torch.tensor(v, dtype=torch.float32).unsqueeze(1) for v in views)
     shape = (len(images[0]), *images[0].shape[2:])
     return Items(
@@ -75,6 +79,7 @@ def items(
         index=torch.arange(len(images[0])),
         mask=None if mask is None else torch.tensor(mask),
         pseudo=None if pseudo is None else torch.tensor(pseudo),
+        source=() if source is None else (torch.tensor(source),),
     )
 
 

@@ -24,6 +24,7 @@ THREE = {
     "ucc": ("step.inside:4", "save.before_manifest:2", "step.end:3"),
     "u2pl": ("step.end:5", "save.after_rename:1", "step.inside:3"),
     "dars": ("select.inside:10", "step.end:4", "validate.inside:2"),
+    "three_stage": ("round.done:1", "select.inside:15", "step.end:4"),
     "self_training": ("round.done:1", "select.inside:3", "step.end:5"),
     "self_training-cbst": ("select.inside:9", "round.labelled:1", "step.end:4"),
     "cps-cutmix": ("save.before_rename:1", "step.inside:2", "save.mid_write:8"),
@@ -114,7 +115,7 @@ def test_killed_as_a_user_starts_it(data, unbroken, tmp_path, io):
 
 
 def _rounds(variant):
-    return VARIANTS[variant][1] in ("dars", "self_training")
+    return VARIANTS[variant][1] in ("dars", "self_training", "three_stage")
 
 
 def _lines(out):

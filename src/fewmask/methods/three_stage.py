@@ -133,9 +133,12 @@ class MultiTask(Method):
     @property
     def streams(self) -> dict[str, Stream]:
         """Labelled images; and any image, as it is (which the teacher labels) and strongly augmented."""
-        cfg, views = self.config, list[ViewKind]()
-        views += ["weak"] if cfg.lam_con or not cfg.strong else []
-        views += ["geo"] if cfg.strong else []
+        cfg = self.config
+        views: list[ViewKind] = []
+        if cfg.lam_con or not cfg.strong:
+            views.append("weak")
+        if cfg.strong:
+            views.append("geo")
         return {
             "l": Stream("labelled", ("weak",)),
             "a": Stream("labelled+unlabelled", tuple(views), warp=cfg.augment),

@@ -19,7 +19,7 @@ class BranchedStage(Extended):
     With blocks conv1 ... conv5, ASPP this is the branch from block N - 2: it shares conv1 to conv4. The fresh stage has
     the stride and the dilation of the encoder's last one; a 1×1 convolution brings its maps back to the encoder's
     width, so that every decoder fits. The branch from block N - 1, with nothing but a decoder of its own, is
-    ``SharedEncoder``.
+    ``SharedEncoder``. HRNet's maps are all of its last stage: there the branch replaces the coarsest one.
 
     Args:
         net: f; loses nothing.
