@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from process.helpers import STEPS, VARIANTS, assert_refused, content, good, metrics_of, run, training
+from process.helpers import STEPS, VARIANTS, assert_refused, content, good, metrics_of, popen, run, training
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +106,13 @@ def test_too_few_steps_for_the_rounds(data, tmp_path, io):
 def test_without_unlabelled_images(data, tmp_path, io):
     words = training(data, tmp_path / "run", *VARIANTS["dars"], "--unlabelled", "none")
     assert_refused(run(io, words), 3, "unlabelled images and there are none")
+
+
+def test_two_processes_share_the_labelling(data, tmp_path, io):
+    out = tmp_path / "run"
+    words = training(data, out, "--method", "three_stage", "method.stages=2", "--devices", "cpu:2")
+    assert popen(io, [sys.executable, "-m", "fewmask", *words]).wait(200) == 0, (io / "stderr").read_text()
+    made = json.loads((out / "rounds/1-stage-2/pseudo/manifest.json").read_text())
+    assert made["images"] == 12 == len(list((out / "rounds/1-stage-2/pseudo").rglob("*.png")))
+    assert sum(made["kept"]) == 12 * 12 * 16
+    assert metrics_of(out)["steps"] == STEPS and (io / "stderr").read_text().count("round 2 of 2") == 1

@@ -18,7 +18,7 @@ from fewmask.data.index import Item
 from fewmask.engine.evaluate import Pictures
 from fewmask.engine.infer import Protocol
 from fewmask.engine.label import Share, confident, label_file, read_manifest, write_labels
-from fewmask.errors import CheckpointError
+from fewmask.errors import CheckpointError, Interrupted
 from fewmask.ops.select import Selection, keys
 from oracles import select as oracle
 
@@ -161,6 +161,31 @@ def test_an_interrupted_pass_predicts_no_image_twice(how: Selection, tmp_path: P
     for a, b in zip(written(tmp_path / "whole", pool()), written(tmp_path / "part", pool()), strict=True):
         assert (a == b).all()
     assert label(tmp_path / "part", how, until(0)) == whole  # finished: nothing is predicted
+
+
+@pytest.mark.parametrize("how", [Selection("none"), Selection("dars", 0.4)], ids=lambda h: h.rule)
+def test_asked_to_stop(how: Selection, tmp_path: Path) -> None:
+    """After the image that is being predicted; on all ranks, whichever was asked."""
+    seen: list[str] = []
+
+    def predict(item: Item) -> Any:
+        seen.append(item.name)
+        return guess(item)
+
+    with pytest.raises(Interrupted, match="stopped by SIGTERM while labelling"):
+        label(tmp_path / "one", how, predict, stop=lambda: "SIGTERM" if len(seen) == 3 else "")
+    assert len(seen) == 3
+    whole = label(tmp_path / "one", how, predict)
+    assert sorted(seen) == sorted(item.name for item in pool())
+    assert whole == label(tmp_path / "unbroken", how)
+
+    def rank(share: Share) -> str:
+        with pytest.raises(Interrupted) as stopped:
+            label(tmp_path / "two", how, share=share, stop=lambda: "SIGINT" if share.rank == 1 else "")
+        return stopped.value.what
+
+    assert in_ranks(2, rank) == ["stopped by another process while labelling", "stopped by SIGINT while labelling"]
+    assert in_ranks(2, lambda share: label(tmp_path / "two", how, share=share)) == [whole, whole]
 
 
 def test_what_another_network_left_is_not_continued(tmp_path: Path) -> None:
