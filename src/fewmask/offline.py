@@ -5,17 +5,45 @@ They are Methods, so that a ``Round`` can hold them; a paper says which rounds t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from fewmask.batch import Batch, Stream, ViewKind
 from fewmask.method import Build, Config, Method, Nets, Step, Terms
+from fewmask.nets.auxiliary import Auxiliary
 from fewmask.ops import losses, pseudo
 from fewmask.supervision import Supervision
 
 
-class OnLabels(Method):
+class _OneNetwork(Method):
+    """One network, with an auxiliary classifier where ``aux`` weighs one."""
+
+    predictors = ("net",)
+
+    def networks(self, build: Build) -> dict[str, nn.Module]:
+        """One network, that starts as the supervised baseline's does."""
+        net = build("student")
+        return {"net": Auxiliary(net, self.task.classes) if self.config.aux else net}
+
+    def network(self, nets: Nets, name: str) -> nn.Module:
+        """The network without its auxiliary classifier."""
+        net = nets[name]
+        return net.plain if isinstance(net, Auxiliary) else net
+
+    def _loss(self, outputs: Sequence[Tensor], loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return ℓ(p) + aux·ℓ(q) for the logits p of the network and q of its auxiliary classifier."""
+        total = loss(outputs[0])
+        return total + self.config.aux * loss(outputs[1]) if self.config.aux else total
+
+
+def _outputs(out: Tensor | list[Tensor]) -> list[Tensor]:
+    return [out] if isinstance(out, Tensor) else out
+
+
+class OnLabels(_OneNetwork):
     """The labelled images alone: how every scheme begins. The loss is CPS Eq. 4, for one network."""
 
     title = "labelled images"
@@ -24,27 +52,26 @@ class OnLabels(Method):
 
     streams = {"l": Stream("labelled", ("weak",))}
     flow = {"sup": ("net",)}
-    predictors = ("net",)
 
     class Config(Config):
         """Constants.
 
         Attributes:
             sup: the loss.
+            aux: weight of an auxiliary classifier; 0 = none.
         """
 
         sup: Supervision = Supervision()
-
-    def networks(self, build: Build) -> dict[str, nn.Module]:
-        """One network, that starts as the supervised baseline's does."""
-        return {"net": build("student")}
+        aux: float = Field(default=0.0, ge=0)
 
     def losses(self, nets: Nets, batch: Batch, step: Step, memo: dict[str, Tensor]) -> Terms:
         """Mean over the labelled pixels."""
-        return {"sup": self.config.sup(nets["net"](batch["l"].weak), batch["l"].labels, self.task)}
+        lab = batch["l"]
+        outputs = _outputs(nets["net"](lab.weak))
+        return {"sup": self._loss(outputs, lambda p: self.config.sup(p, lab.labels, self.task))}
 
 
-class OnPseudoLabels(Method):
+class OnPseudoLabels(_OneNetwork):
     """Labelled images, and unlabelled ones with the labels of an earlier round; DARS Eq. 2.
 
     L = ℓ(p(x^l), y^l) + λ·(1/n) Σ ℓ_ce(p(x^u), ỹ^u) over the n pixels that have a pseudo-label.
@@ -55,7 +82,6 @@ class OnPseudoLabels(Method):
     year = 0
 
     flow = {"sup": ("net",), "unsup": ("net",)}
-    predictors = ("net",)
 
     class Config(Config):
         """Constants.
@@ -66,34 +92,33 @@ class OnPseudoLabels(Method):
             view: of the unlabelled images: "weak", or "strong", which adds photometry.
             together: labelled and unlabelled images go through the network in one pass, and share the statistics of
                 BatchNorm; else in one pass each.
+            aux: weight of an auxiliary classifier; 0 = none.
         """
 
         sup: Supervision = Supervision()
         lam: float = Field(default=1.0, ge=0)
         view: ViewKind = "weak"
         together: bool = False
+        aux: float = Field(default=0.0, ge=0)
 
     @property
     def streams(self) -> dict[str, Stream]:
         """One view of each image."""
         return {"l": Stream("labelled", ("weak",)), "u": Stream("unlabelled", (self.config.view,))}
 
-    def networks(self, build: Build) -> dict[str, nn.Module]:
-        """One network, that starts as the supervised baseline's does."""
-        return {"net": build("student")}
-
     def losses(self, nets: Nets, batch: Batch, step: Step, memo: dict[str, Tensor]) -> Terms:
         """DARS Eq. 2."""
         lab, u = batch["l"], batch["u"]
         x_u, label = u.views[0], u.pseudo_labels
         if self.config.together:
-            p_l, p_u = nets["net"](torch.cat((lab.weak, x_u))).split((len(lab), len(u)))
+            both = [p.split((len(lab), len(u))) for p in _outputs(nets["net"](torch.cat((lab.weak, x_u))))]
+            p_l, p_u = ([p[n] for p in both] for n in (0, 1))
         else:
-            p_l, p_u = nets["net"](lab.weak), nets["net"](x_u)
+            p_l, p_u = (_outputs(nets["net"](x)) for x in (lab.weak, x_u))
         known = label < self.task.classes
         memo["kept"] = known.sum() / u.valid.sum().clamp(min=1)
         memo["pseudo"] = pseudo.histogram(torch.where(known, label, 0), known, self.task.classes)
         return {
-            "sup": self.config.sup(p_l, lab.labels, self.task),
-            "unsup": self.config.lam * losses.cross_entropy(p_u, label),
+            "sup": self._loss(p_l, lambda p: self.config.sup(p, lab.labels, self.task)),
+            "unsup": self.config.lam * self._loss(p_u, lambda p: losses.cross_entropy(p, label)),
         }

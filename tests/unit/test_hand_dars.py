@@ -10,6 +10,8 @@ import torch
 from fewmask.method import Method, Task
 from fewmask.methods.dars import DARS
 from fewmask.methods.self_training import SelfTraining
+from fewmask.nets import Builder
+from fewmask.nets.auxiliary import Auxiliary
 from fewmask.offline import OnPseudoLabels
 from hand import Table, ce, items, slope, step, total_slope
 
@@ -63,6 +65,32 @@ def test_one_pass_where_it_is_asked_for() -> None:
     together = OnPseudoLabels(OnPseudoLabels.Config(together=True), Task(3))
     out, net, _ = terms(together)
     assert out["unsup"].item() == pytest.approx(GUESSED) and len(net.seen) == 1
+
+
+def test_the_auxiliary_classifier_weighs_in_both_terms() -> None:
+    """ℓ(p) + 0.4·ℓ(q), labelled and pseudo-labelled; what is delivered is the network without it."""
+    first, later, _ = (r.method for r in dars(aux=0.4).rounds())
+    q = [(0.2, 0.2, 0.6), (0.1, 0.8, 0.1), (0.5, 0.2, 0.3), (0.1, 0.6, 0.3)]
+
+    class Two(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.p, self.q = Table(P), Table(q)
+
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            return [self.p(x), self.q(x)]
+
+    batch = {"l": items([LABELLED], mask=[MASK]), "u": items(U, valid=VALID, pseudo=PSEUDO)}
+    side = (ce(q[0], 0) + ce(q[1], 1) + ce(q[1], 2)) / 3
+    guessed = sum(ce(q[code], label) for code, label in PAIRS) / 5
+    out = first.losses({"net": Two()}, {"l": batch["l"]}, step(l=1), {})
+    assert out["sup"].item() == pytest.approx(SUP + 0.4 * side)
+    out = later.losses({"net": Two()}, batch, step(l=1, u=2), {})
+    assert out["sup"].item() == pytest.approx(SUP + 0.4 * side)
+    assert out["unsup"].item() == pytest.approx(GUESSED + 0.4 * guessed)
+    build = Builder("tiny", "tiny", 3, weights="none", seed=0)
+    nets = later.networks(build)
+    assert type(nets["net"]) is Auxiliary and type(later.network(nets, "net")) is type(build("student"))
 
 
 def test_no_pseudo_label_at_all() -> None:

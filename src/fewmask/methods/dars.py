@@ -33,8 +33,8 @@ Implementation details and departures
 7. Round 0 trains on the labelled images alone; the rounds divide the steps as ``shares`` says (the paper: 200 epochs of
    the labelled images, then of the unlabelled ones, each).
 8. Labelled and unlabelled images take one forward pass each, so that BatchNorm sees them apart (the code).
-9. The rotation and blur of section 4.1 are recipe keys (data.augment.rotate, blur). The auxiliary head of the authors'
-   PSPNet is not built.
+9. The rotation and blur of section 4.1 are recipe keys (data.augment.rotate, blur). ``aux`` is the auxiliary classifier
+   of the authors' PSPNet; the code trains it with pseudo-labels too, which the paper does not mention.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class DARS(Method):
             drop: see above.
             temperature: T.
             view: of the pseudo-labelled images; "strong" adds photometry.
+            aux: weight of an auxiliary classifier on the encoder's last map but one; the code: 0.4.
         """
 
         sup: Supervision = Supervision()
@@ -83,6 +84,7 @@ class DARS(Method):
         drop: Literal["dataset", "image"] = "dataset"
         temperature: float = Field(default=1.0, gt=0)
         view: ViewKind = "weak"
+        aux: float = Field(default=0.0, ge=0)
 
         @model_validator(mode="after")
         def _sensible(self) -> DARS.Config:
@@ -99,9 +101,9 @@ class DARS(Method):
     def rounds(self) -> list[Round]:
         """Labelled images; then with pseudo-labels, as often as there are ratios."""
         cfg = self.config
-        later = OnPseudoLabels(OnPseudoLabels.Config(sup=cfg.sup, lam=cfg.lam, view=cfg.view), self.task)
+        later = OnPseudoLabels(OnPseudoLabels.Config(sup=cfg.sup, lam=cfg.lam, view=cfg.view, aux=cfg.aux), self.task)
         shares = cfg.shares or [1 / (1 + len(cfg.alpha))] * (1 + len(cfg.alpha))
-        out = [Round("labelled", OnLabels(OnLabels.Config(sup=cfg.sup), self.task), shares[0])]
+        out = [Round("labelled", OnLabels(OnLabels.Config(sup=cfg.sup, aux=cfg.aux), self.task), shares[0])]
         for k, alpha in enumerate(cfg.alpha, start=1):
             before = out[-1].name
             out.append(

@@ -19,6 +19,7 @@ from torch import nn
 
 from fewmask.errors import ConfigError, did_you_mean
 from fewmask.nets import hrnet
+from fewmask.nets.dilated import DILATED
 from fewmask.nets.options import arguments
 from fewmask.nets.segmenter import Segmenter
 from fewmask.nets.small import small
@@ -36,7 +37,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 def architectures() -> list[str]:
     """Return the names that ``--arch`` takes."""
-    return sorted([*MODEL_ARCHITECTURES_MAPPING, *OURS, hrnet.NAME])
+    return sorted([*MODEL_ARCHITECTURES_MAPPING, *OURS, *DILATED, hrnet.NAME])
 
 
 def encoders() -> list[str]:
@@ -97,6 +98,8 @@ def build(
     make: Callable[[str | None], Segmenter]
     if arch == hrnet.NAME:
         make = partial(hrnet.hrnet, encoder, classes, channels)
+    elif arch in DILATED:
+        make = partial(DILATED[arch], encoder, classes, channels)
     else:
         make = partial(_from_smp, arch, encoder, classes, channels, options)
     net = _make(make, arch, encoder, weights)

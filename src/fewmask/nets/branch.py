@@ -33,7 +33,7 @@ class BranchedStage(Extended):
         super().__init__(net)
         assert isinstance(other, Segmenter), "build makes Segmenters"
         self.decoder, self.head = self.plain.decoder, self.plain.head
-        before, last = _last_stages(self.plain)
+        before, last = last_maps(self.plain)
         stride = max(1, before.shape[-1] // last.shape[-1])
         self.stage = _Stage(before.shape[1], last.shape[1], stride, dilation=2 if stride == 1 else 1)
         self.branch_decoder, self.branch_head = other.decoder, other.head
@@ -42,7 +42,7 @@ class BranchedStage(Extended):
         """Return the float32 logits [B, K, H, W] of the network and of its branch."""
         net = self.plain
         features, size = net.encode(images_BCHW), images_BCHW.shape[-2:]
-        maps = _maps(features)
+        maps = maps_of(features)
         own = _with_maps(features, [*maps[:-1], self.stage(maps[-2])])
         branch = Segmenter(net.encoder, self.branch_decoder, self.branch_head, net.stride)
         return [net.classify(net.decode(features), size), branch.classify(branch.decode(own), size)]
@@ -81,7 +81,7 @@ class _Stage(nn.Sequential):
         )  # fmt: skip
 
 
-def _maps(features: Any) -> Sequence[Tensor]:
+def maps_of(features: Any) -> Sequence[Tensor]:
     """Return an encoder's maps; DPT's encoders return (maps, prefix tokens)."""
     return features[0] if isinstance(features, tuple) else features
 
@@ -91,7 +91,7 @@ def _with_maps(features: Any, maps: list[Tensor]) -> Any:
 
 
 @torch.no_grad()
-def _last_stages(net: Segmenter) -> tuple[Tensor, Tensor]:
+def last_maps(net: Segmenter) -> tuple[Tensor, Tensor]:
     """Return the two last maps of a small image."""
     was, side = net.training, 2 * max(net.stride, 16)
     net.eval()
@@ -99,7 +99,7 @@ def _last_stages(net: Segmenter) -> tuple[Tensor, Tensor]:
         features = net.encode(torch.zeros(1, 3, side, side))
     finally:
         net.train(was)
-    maps = _maps(features)
+    maps = maps_of(features)
     if isinstance(maps, Tensor) or len(maps) < 2:
         raise ConfigError(
             "this encoder returns one map and not one of each stage, so that its last stage cannot be left out",
