@@ -2,6 +2,7 @@
 
     python -m benchmarks.experiments status [STUDY...]
     python -m benchmarks.experiments run STUDY... [--jobs 2] [--keep-older]
+    python -m benchmarks.experiments same STUDY... --older TREE
     python -m benchmarks.experiments tables
 
 One finished run is one JSON below ``results/STUDY/``, named by the hashes of its configuration and of the source that
@@ -21,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.experiments.same import compare, is_current
 from benchmarks.experiments.source import source_hash
 from benchmarks.experiments.study import HERE, SHARED, WEIGHTS, Experiment, data_folder, read_study
 
@@ -29,10 +31,13 @@ SCRATCH = Path(os.environ.get("FEWMASK_SCRATCH", "runs/experiments"))
 
 
 def finished(experiment: Experiment, older: bool) -> list[Path]:
-    """Return results of this configuration: of this source, or with ``older`` of any."""
-    if older:
-        return sorted((HERE / "results" / experiment.study).glob(f"{experiment.config_key()}-*.json"))
-    return [experiment.result()] if experiment.result().is_file() else []
+    """Return results of this configuration: of this source or one that is proved to be equal, or of any (``older``)."""
+    there = sorted((HERE / "results" / experiment.study).glob(f"{experiment.config_key()}-*.json"))
+    hashes = [path.stem.rpartition("-")[2] for path in there]
+    return [
+        path for path, hash in zip(there, hashes, strict=True)
+        if older or is_current(experiment.keys, experiment.data, hash)
+    ]  # fmt: skip
 
 
 def adopt(experiment: Experiment) -> bool:
@@ -110,10 +115,11 @@ def _kept(lines: list[dict[str, Any]], points: int = 20) -> list[list[float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.experiments", description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=("status", "run", "tables"))
+    parser.add_argument("action", choices=("status", "run", "same", "tables"))
     parser.add_argument("studies", nargs="*")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--keep-older", action="store_true", help="skip what an older source has finished")
+    parser.add_argument("--older", type=Path, help="another checkout, to compare with")
     args = parser.parse_args()
     if args.action == "tables":
         from benchmarks.experiments.tables import write_tables
@@ -122,6 +128,10 @@ def main() -> None:
         return
     names = args.studies or sorted(p.stem for p in (HERE / "studies").glob("*.yaml"))
     runs = [e for name in names for e in read_study(name)]
+    if args.action == "same":
+        if args.older is None:
+            parser.error("same needs --older TREE")
+        sys.exit(0 if compare(runs, args.older.resolve(), SCRATCH.resolve()) else 1)
     open_runs = [e for e in runs if not finished(e, args.keep_older)]
     print(f"{len(runs)} runs, {len(open_runs)} not finished", flush=True)
     if args.action == "status":

@@ -16,7 +16,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
-from benchmarks.experiments.source import source_hash  # noqa: E402
+from benchmarks.experiments.same import is_current  # noqa: E402
 from benchmarks.experiments.study import HERE  # noqa: E402
 
 DOCS = HERE.parents[1] / "docs"
@@ -68,7 +68,7 @@ def _arms(study: str) -> list[str]:
 
 
 def _current(record: Record) -> bool:
-    return record["source_hash"] == source_hash(record["keys"]["method.name"])
+    return is_current(record["keys"], record["data"], record["source_hash"])
 
 
 def _role(records: list[Record]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.experiments import __main__ as runner
-from benchmarks.experiments import study
+from benchmarks.experiments import same, source, study
 
 
 @pytest.fixture
@@ -48,3 +48,19 @@ def test_a_result_of_another_source_serves_only_where_that_is_asked_for(here, mo
         patch.setattr(study, "source_hash", lambda method: "0" * 12)
         assert runner.finished(run, older=False) == [] and not runner.adopt(run)
         assert [p.name.split("-")[0] for p in runner.finished(run, older=True)] == [run.config_key()]
+
+
+def test_an_older_source_counts_where_it_was_proved_equal(tmp_path, monkeypatch):
+    """Step by step to the current hash, for the very arm; whatever the seed, the draw and the number of steps."""
+    keys = {"method.name": "fixmatch", "method.tau": 0.9, "train.seed": 0, "train.steps": 100}
+    now, arm = source.source_hash("fixmatch"), same.arm_key(keys, "wbc")
+    monkeypatch.setattr(same, "FILE", tmp_path / "same.json")
+    assert same.is_current(keys, "wbc", now) and not same.is_current(keys, "wbc", "aa")
+    steps = [{"arm": arm, "older": "bb", "newer": now}, {"arm": arm, "older": "aa", "newer": "bb"}]
+    same.FILE.write_text(json.dumps(steps))
+    assert same.is_current(keys, "wbc", "aa") and not same.is_current(keys, "wbc", "cc")
+    other = keys | {"train.seed": 2, "train.steps": 50, "data.split_seed": 3}
+    assert same.is_current(other, "wbc", "aa")
+    assert not same.is_current(keys | {"method.tau": 0.8}, "wbc", "aa") and not same.is_current(keys, "camvid", "aa")
+    same.FILE.write_text(json.dumps([{"arm": arm, "older": now, "newer": "dd"}]))
+    assert same.is_current(keys, "wbc", now) and not same.is_current(keys, "wbc", "dd")

@@ -1,0 +1,95 @@
+"""Whether another source computes the same: a few steps of each arm on both, and every tensor equal bit for bit.
+
+    python -m benchmarks.experiments same STUDY... --older TREE
+
+Code that is only moved, or that gains an option, changes its hash but no figure. What is proved here is kept in
+``same.json``: (arm, older hash, newer hash). A result counts as the current source's if such steps lead there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.experiments.source import ROOT, source_hash
+from benchmarks.experiments.study import HERE, SHARED, WEIGHTS, Experiment, data_folder
+
+FILE = HERE / "same.json"
+STEPS = 12
+
+
+def arm_key(keys: dict[str, Any], data: str) -> str:
+    """Return a hash of what an arm runs, whatever its seed, its draw and its length."""
+    own = {k: v for k, v in keys.items() if k not in ("train.seed", "train.steps", "data.split_seed")}
+    return hashlib.sha256(json.dumps([own, data], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def proved() -> list[dict[str, Any]]:
+    """Return what was found equal so far."""
+    return json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else []
+
+
+def is_current(keys: dict[str, Any], data: str, hash: str) -> bool:
+    """Return whether results of a source count as the current one's for an arm."""
+    arm, now, known = arm_key(keys, data), source_hash(keys["method.name"]), {hash}
+    edges = [(p["older"], p["newer"]) for p in proved() if p["arm"] == arm]
+    while more := {newer for older, newer in edges if older in known} - known:
+        known |= more
+    return now in known
+
+
+def compare(experiments: Sequence[Experiment], older: Path, scratch: Path) -> bool:
+    """Compare every arm on this source and on that of another tree, and note those that are equal; all of them?"""
+    found, equal = proved(), True
+    for arm, experiment in {arm_key(e.keys, e.data): e for e in experiments}.items():
+        data_folder(experiment.data, scratch)
+        hashes = [_hash_in(tree, experiment.method) for tree in (older, ROOT.parents[1])]
+        if hashes[0] == hashes[1] or any((p["arm"], p["older"], p["newer"]) == (arm, *hashes) for p in found):
+            print(f"{experiment.data} {experiment.arm}: known", flush=True)
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            tensors = [
+                _train(experiment, tree, Path(folder) / str(n), scratch)
+                for n, tree in enumerate((older, ROOT.parents[1]))
+            ]
+        same = tensors[0] == tensors[1]
+        equal &= same
+        print(f"{experiment.data} {experiment.arm}: {'equal' if same else 'DIFFERS'} after {STEPS} steps", flush=True)
+        if same:
+            found.append({"arm": arm, "older": hashes[0], "newer": hashes[1], "steps": STEPS, "told": experiment.arm})
+            FILE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return equal
+
+
+def _environment(tree: Path) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": f"{tree / 'src'}{os.pathsep}{tree}", "OMP_NUM_THREADS": "1"}
+
+
+def _hash_in(tree: Path, method: str) -> str:
+    code = f"from benchmarks.experiments.source import source_hash; print(source_hash({method!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tree, env=_environment(tree), capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def _train(experiment: Experiment, tree: Path, out: Path, scratch: Path) -> str:
+    """Return the hash of all networks and optimisers after a few steps."""
+    keys = experiment.keys | {"train.steps": STEPS, "train.eval_every": 0, "train.save_every": STEPS}
+    if keys.get("model.weights") == WEIGHTS:
+        keys["model.weights"] = str(SHARED / "weights" / f"{WEIGHTS}.safetensors")
+    words = [f"{key}={json.dumps(value)}" for key, value in keys.items()]
+    command = [sys.executable, "-m", "fewmask", "train", str(scratch / "data" / experiment.data), "--out", str(out)]
+    subprocess.run(
+        [*command, "--no-baseline", *words], cwd=tree, env=_environment(tree), check=True, capture_output=True
+    )
+    files = sorted((out / "checkpoints" / f"step-{STEPS:08d}").glob("*.safetensors"))
+    assert len(files) == 2, files
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
