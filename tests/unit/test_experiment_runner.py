@@ -26,10 +26,10 @@ def one(name: str, arm: str = "a", lr: float = 1e-3) -> study.Experiment:
 
 
 def test_a_result_serves_every_study_that_asks_for_it(here):
-    first, same, other = one("first"), one("second", "b"), one("second", "b", lr=3e-3)
+    first, alike, other = one("first"), one("second", "b"), one("second", "b", lr=3e-3)
     runner._write(first, {"study": "first", "arm": "a", "curve": [1, 2]})
-    assert runner.adopt(same) and not runner.adopt(other)
-    assert json.loads(same.result().read_text()) == {"study": "second", "arm": "b", "curve": [1, 2]}
+    assert runner.adopt(alike) and not runner.adopt(other)
+    assert json.loads(alike.result().read_text()) == {"study": "second", "arm": "b", "curve": [1, 2]}
     assert json.loads(first.result().read_text())["study"] == "first"
 
 
@@ -45,7 +45,8 @@ def test_a_result_of_another_source_serves_only_where_that_is_asked_for(here, mo
     runner._write(run, {"study": "first", "arm": "a"})
     assert runner.finished(run, older=False) == [run.result()]
     with monkeypatch.context() as patch:
-        patch.setattr(study, "source_hash", lambda method: "0" * 12)
+        for module in (study, same):
+            patch.setattr(module, "source_hash", lambda method: "0" * 12)
         assert runner.finished(run, older=False) == [] and not runner.adopt(run)
         assert [p.name.split("-")[0] for p in runner.finished(run, older=True)] == [run.config_key()]
 
