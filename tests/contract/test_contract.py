@@ -34,7 +34,7 @@ VARIANTS = [
     Case("u2pl", {"bank": 0, "negatives": "authors_code"}),
     Case("u2pl", {"negatives_from": "all", "ranked": False, "warmup": 0.1}),
     Case("u2pl", {"augment": "ael"}),
-    Case("dars", {"alpha": (0.2,), "aux": 0.4}),
+    Case("dars", {"alpha": [0.2], "aux": 0.4}),
     Case("three_stage", {"stages": 2, "ema": False, "strong": False}),
     Case("three_stage", {"stages": 2, "lam_pl": 0.0, "output": "teacher"}),
     Case("three_stage", {"lam_con": 0.0, "branch": "n-2"}),

@@ -110,7 +110,8 @@ def test_ranks_together_see_what_one_sees(variant, world, data):
             views = tuple(torch.cat(v) for v in zip(*(p.views for p in parts), strict=True))
             mask = torch.cat([p.labels for p in parts]) if items.mask is not None else None
             valid, index = torch.cat([p.valid for p in parts]), torch.cat([p.index for p in parts])
-            assert same_items(items, Items(views, items.kinds, valid, index, mask))
+            source = tuple(torch.cat(s) for s in zip(*(p.source for p in parts), strict=True))
+            assert same_items(items, Items(views, items.kinds, valid, index, mask, source=source))
             drawn = [draw.words(6).tolist() for draw in _step(one, t).draws(name)]
             divided = [draw.words(6).tolist() for rank in ranks for draw in _step(rank, t).draws(name)]
             assert drawn == divided and len({str(d) for d in drawn}) == batch
