@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fewmask.batch import Batch, Stream, ViewKind
 from fewmask.method import Build, Config, Method, Nets, Step, Terms
 from fewmask.nets.auxiliary import Auxiliary
+from fewmask.nets.segmenter import outputs, plain
 from fewmask.ops import losses, pseudo
 from fewmask.supervision import Supervision
 
@@ -30,17 +31,25 @@ class _OneNetwork(Method):
 
     def network(self, nets: Nets, name: str) -> nn.Module:
         """The network without its auxiliary classifier."""
-        net = nets[name]
-        return net.plain if isinstance(net, Auxiliary) else net
+        return plain(nets[name])
 
-    def _loss(self, outputs: Sequence[Tensor], loss: Callable[[Tensor], Tensor]) -> Tensor:
+    def _loss(self, p: Sequence[Tensor], loss: Callable[[Tensor], Tensor]) -> Tensor:
         """Return ℓ(p) + aux·ℓ(q) for the logits p of the network and q of its auxiliary classifier."""
-        total = loss(outputs[0])
-        return total + self.config.aux * loss(outputs[1]) if self.config.aux else total
+        total = loss(p[0])
+        return total + self.config.aux * loss(p[1]) if self.config.aux else total
 
 
-def _outputs(out: Tensor | list[Tensor]) -> list[Tensor]:
-    return [out] if isinstance(out, Tensor) else out
+def shares_of(given: Sequence[float] | None, rounds: int) -> tuple[float, ...]:
+    """Return the share of the steps of each round; equal ones where none are given.
+
+    Raises:
+        ValueError: not one positive number a round, or their sum is not 1.
+    """
+    if given is None:
+        return (1 / rounds,) * rounds
+    if len(given) != rounds or min(given) <= 0 or abs(sum(given) - 1) > 1e-6:
+        raise ValueError(f"shares takes {rounds} positive numbers that sum to 1")
+    return tuple(given)
 
 
 class OnLabels(_OneNetwork):
@@ -67,8 +76,7 @@ class OnLabels(_OneNetwork):
     def losses(self, nets: Nets, batch: Batch, step: Step, memo: dict[str, Tensor]) -> Terms:
         """Mean over the labelled pixels."""
         lab = batch["l"]
-        outputs = _outputs(nets["net"](lab.weak))
-        return {"sup": self._loss(outputs, lambda p: self.config.sup(p, lab.labels, self.task))}
+        return {"sup": self._loss(outputs(nets["net"](lab.weak)), lambda p: self.config.sup(p, lab.labels, self.task))}
 
 
 class OnPseudoLabels(_OneNetwork):
@@ -111,10 +119,10 @@ class OnPseudoLabels(_OneNetwork):
         lab, u = batch["l"], batch["u"]
         x_u, label = u.views[0], u.pseudo_labels
         if self.config.together:
-            both = [p.split((len(lab), len(u))) for p in _outputs(nets["net"](torch.cat((lab.weak, x_u))))]
+            both = [p.split((len(lab), len(u))) for p in outputs(nets["net"](torch.cat((lab.weak, x_u))))]
             p_l, p_u = ([p[n] for p in both] for n in (0, 1))
         else:
-            p_l, p_u = (_outputs(nets["net"](x)) for x in (lab.weak, x_u))
+            p_l, p_u = (outputs(nets["net"](x)) for x in (lab.weak, x_u))
         known = label < self.task.classes
         memo["kept"] = known.sum() / u.valid.sum().clamp(min=1)
         memo["pseudo"] = pseudo.histogram(torch.where(known, label, 0), known, self.task.classes)

@@ -233,11 +233,3 @@ def test_confidence_is_the_softmax_at_a_temperature(temperature: float) -> None:
     assert confidence[0] == pytest.approx(odds / (1 + odds))
     flipped, again = confident(forward, reader(pixels), Protocol(flip=True), temperature)(item)
     assert (flipped == found).all() and again == pytest.approx(confidence)
-
-
-def test_the_labelled_grid_may_be_another_than_the_networks() -> None:
-    pixels = torch.tensor([0, 4]).view(1, 1, 2).expand(3, 2, 2).to(torch.uint8)
-    predict = confident(forward, reader(pixels), Protocol(), grid=lambda item: (4, 4))
-    found, confidence = predict(Item("a", Path("a.png")))
-    # bilinear: columns 0, 1, 3, 4
-    assert found.shape == (4, 4) and confidence[0] == pytest.approx(1 / (1 + np.exp([0, -1, -3, -4])))

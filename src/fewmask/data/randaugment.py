@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -53,9 +54,9 @@ class RandAugmentCutout(Config):
             else:
                 place = moved(GEOMETRIC[name](magnitude * sign), height, width)
                 image_CHW, source = take(image_CHW, place, 0), take(source, place, -1)
+        image_CHW = image_CHW.clone()  # the crop may be another view as well
         for _ in range(self.cutouts):
             top, left = (draws.integer(0, size) - self.side // 2 for size in (height, width))
-            image_CHW = image_CHW.clone()
             image_CHW[:, max(0, top) : max(0, top + self.side), max(0, left) : max(0, left + self.side)] = _GREY
         return image_CHW, source
 
@@ -81,16 +82,12 @@ Affine = tuple[float, tuple[float, float], tuple[float, float]]
 
 GEOMETRIC: dict[str, Callable[[float], Affine]] = {
     "rotate": lambda m: (30 * m, (0, 0), (0, 0)),
-    "shear_x": lambda m: (0, (0, 0), (_degrees(0.3 * m), 0)),
-    "shear_y": lambda m: (0, (0, 0), (0, _degrees(0.3 * m))),
+    "shear_x": lambda m: (0, (0, 0), (math.degrees(math.atan(0.3 * m)), 0)),
+    "shear_y": lambda m: (0, (0, 0), (0, math.degrees(math.atan(0.3 * m)))),
     "translate_x": lambda m: (0, (round(10 * m), 0), (0, 0)),
     "translate_y": lambda m: (0, (0, round(10 * m)), (0, 0)),
 }
 """Signed magnitude to (angle in degrees, translation in pixels, shear in degrees)."""
-
-
-def _degrees(slope: float) -> float:
-    return torch.atan(torch.tensor(slope)).rad2deg().item()
 
 
 def moved(affine: Affine, height: int, width: int) -> Tensor:

@@ -164,12 +164,8 @@ class Store:
         return self._read(step)[0]
 
     def digest(self, step: int) -> str:
-        """Return the sha256 of a step's networks, as its manifest has it.
-
-        Raises:
-            CheckpointError: it cannot be read.
-        """
-        return hashlib.sha256(self._verified(step, _FILES[0])).hexdigest()
+        """Return the sha256 of a step's networks, as the manifest of a checkpoint that was loaded has it."""
+        return json.loads((self.path(step) / "MANIFEST.json").read_bytes())["files"][_FILES[0]]["sha256"]
 
     def save(self, snapshot: Snapshot, best: bool = False) -> Path:
         """Write a snapshot, then remove those that are no longer kept and any of a later step.

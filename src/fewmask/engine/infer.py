@@ -84,6 +84,13 @@ def image_logits(forward: Forward, images_BCHW: Tensor, protocol: Protocol) -> T
     return total
 
 
+def as_logits(scores_BKHW: Tensor, protocol: Protocol) -> Tensor:
+    """Return logits for what ``image_logits`` gave: it has summed probabilities already for a window or a flip."""
+    if protocol.window is None and not protocol.flip:
+        return scores_BKHW
+    return (scores_BKHW / scores_BKHW.sum(1, keepdim=True)).clamp(min=torch.finfo(scores_BKHW.dtype).tiny).log()
+
+
 def to_grid(logits_BKHW: Tensor, size: tuple[int, int]) -> Tensor:
     """Return class indices int64 [B, H, W] on a grid of the given (height, width): bilinear logits, then argmax."""
     if tuple(logits_BKHW.shape[-2:]) != size:

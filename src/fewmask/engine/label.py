@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from fewmask.batch import IGNORE
@@ -27,7 +26,7 @@ from fewmask.data.index import Item
 from fewmask.engine.evaluate import Pictures
 from fewmask.engine.faults import site
 from fewmask.engine.files import write_atomic, write_json
-from fewmask.engine.infer import Forward, Protocol, image_logits, normalise
+from fewmask.engine.infer import Forward, Protocol, as_logits, image_logits, normalise
 from fewmask.errors import CheckpointError, Interrupted
 from fewmask.ops import pseudo, select
 from fewmask.ops.select import Selection
@@ -68,28 +67,21 @@ class Share:
 
 
 def confident(
-    forward: Forward, pictures: Pictures, protocol: Protocol, temperature: float = 1.0,
-    grid: Callable[[Item], tuple[int, int]] | None = None,
+    forward: Forward, pictures: Pictures, protocol: Protocol, temperature: float = 1.0
 ) -> Predict:  # fmt: skip
-    """Return a ``Predict`` of one network.
+    """Return a ``Predict`` of one network, on the grid of its input.
 
     Args:
         forward: the network in evaluation mode.
         pictures: reads images.
         protocol: how an image becomes a prediction.
         temperature: T, divides the logits (log-probabilities, for a window or flip) before the softmax.
-        grid: item to the (height, width) that is labelled; None = the network's input.
     """
-    summed = protocol.window is not None or protocol.flip
 
     def predict(item: Item) -> tuple[np.ndarray, np.ndarray]:
         image = normalise(pictures.image(item), pictures.mean, pictures.std, pictures.device)
         with torch.no_grad(), pictures.context():
-            z = image_logits(forward, image, protocol).float()
-        if summed:
-            z = (z / z.sum(1, keepdim=True)).clamp(min=torch.finfo(z.dtype).tiny).log()
-        if grid is not None and (size := grid(item)) != tuple(z.shape[-2:]):
-            z = F.interpolate(z, size, mode="bilinear", align_corners=False)
+            z = as_logits(image_logits(forward, image, protocol).float(), protocol)
         confidence, label = pseudo.confidence_and_label(z / temperature)
         return label[0].to(torch.uint8).cpu().numpy(), confidence[0].cpu().numpy()
 
@@ -229,12 +221,13 @@ class _Pass:
     def _count(self, number: int, item: Item) -> np.ndarray:
         """Predict an image, unless that was done, and count its confidences."""
         file = self.raw / f"{number}.bin"
-        if not file.is_file():
+        if file.is_file():
+            label, bits = self._read(number)
+        else:
             site("select.inside")
             label, confidence = self.predict(item)
-            head = struct.pack("<II", *label.shape)
-            write_atomic(file, head + label.tobytes() + select.to_bits(confidence).tobytes())
-        label, bits = self._read(number)
+            bits = select.to_bits(confidence)
+            write_atomic(file, struct.pack("<II", *label.shape) + label.tobytes() + bits.tobytes())
         return select.count(label, bits, self.classes)
 
     def _read(self, number: int) -> tuple[np.ndarray, np.ndarray]:

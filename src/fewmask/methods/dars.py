@@ -45,7 +45,7 @@ from pydantic import Field, model_validator
 
 from fewmask.batch import ViewKind
 from fewmask.method import Config, Method, Round
-from fewmask.offline import OnLabels, OnPseudoLabels
+from fewmask.offline import OnLabels, OnPseudoLabels, shares_of
 from fewmask.ops.select import Selection
 from fewmask.supervision import Supervision
 
@@ -92,17 +92,14 @@ class DARS(Method):
                 raise ValueError("alpha takes one ratio 0 < α <= 1 for each round after the first")
             if not (0 <= self.beta[0] < 1 and self.beta[1] >= 0):
                 raise ValueError("beta takes 0 <= β_min < 1 and β_max >= 0")
-            if self.shares is not None and (
-                len(self.shares) != len(self.alpha) + 1 or min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6
-            ):
-                raise ValueError(f"shares takes {len(self.alpha) + 1} positive numbers that sum to 1")
+            shares_of(self.shares, 1 + len(self.alpha))
             return self
 
     def rounds(self) -> list[Round]:
         """Labelled images; then with pseudo-labels, as often as there are ratios."""
         cfg = self.config
         later = OnPseudoLabels(OnPseudoLabels.Config(sup=cfg.sup, lam=cfg.lam, view=cfg.view, aux=cfg.aux), self.task)
-        shares = cfg.shares or [1 / (1 + len(cfg.alpha))] * (1 + len(cfg.alpha))
+        shares = shares_of(cfg.shares, 1 + len(cfg.alpha))
         out = [Round("labelled", OnLabels(OnLabels.Config(sup=cfg.sup, aux=cfg.aux), self.task), shares[0])]
         for k, alpha in enumerate(cfg.alpha, start=1):
             before = out[-1].name

@@ -49,7 +49,8 @@ from fewmask.data.randaugment import RandAugmentCutout
 from fewmask.method import Build, Config, Method, Nets, Round, Step, Terms
 from fewmask.nets.branch import BranchedStage
 from fewmask.nets.heads import SharedEncoder
-from fewmask.offline import OnLabels
+from fewmask.nets.segmenter import outputs, plain
+from fewmask.offline import OnLabels, shares_of
 from fewmask.ops import ema, losses, mix, pseudo
 from fewmask.supervision import Supervision
 
@@ -88,10 +89,7 @@ class _Config(Config):
     def _sensible(self) -> _Config:
         if self.output == "teacher" and not self.ema:
             raise ValueError("output=teacher needs the moving average: ema=true")
-        if self.shares is not None and (
-            len(self.shares) != self.stages or min(self.shares) <= 0 or abs(sum(self.shares) - 1) > 1e-6
-        ):
-            raise ValueError(f"shares takes {self.stages} positive numbers that sum to 1")
+        shares_of(self.shares, self.stages)
         return self
 
 
@@ -106,7 +104,7 @@ class ThreeStage(Method):
     def rounds(self) -> list[Round]:
         """Algorithm 1."""
         cfg = self.config
-        shares = cfg.shares or [1 / cfg.stages] * cfg.stages
+        shares = shares_of(cfg.shares, cfg.stages)
         out = [Round("stage-1", OnLabels(OnLabels.Config(sup=cfg.sup), self.task), shares[0])]
         for number in range(2, cfg.stages + 1):
             one = MultiTask(cfg.model_copy(update={"branch": "n-2" if number == 2 else cfg.branch}), self.task)
@@ -161,22 +159,21 @@ class MultiTask(Method):
 
     def network(self, nets: Nets, name: str) -> nn.Module:
         """f, without the branch."""
-        net = nets[name]
-        return net.plain if isinstance(net, BranchedStage | SharedEncoder) else net
+        return plain(nets[name])
 
     def losses(self, nets: Nets, batch: Batch, step: Step, memo: dict[str, Tensor]) -> Terms:
         """Eq. 4; Eq. 5."""
         cfg, lab, a = self.config, batch["l"], batch["a"]
         x_a, source = a.geo[0] if cfg.strong else (a.weak, None)
-        p = nets["student"](torch.cat((lab.weak, x_a)))
-        f, g = p if cfg.lam_pl else (p, None)
+        f, *branch = outputs(nets["student"](torch.cat((lab.weak, x_a))))
         terms = {"seg": cfg.sup(f[: len(lab)], lab.labels, self.task)}  # Eq. 2
         if cfg.lam_con:
             teacher = nets["teacher" if cfg.ema else "student"]
-            label = _first(pseudo.infer(teacher, torch.cat((lab.weak, a.weak)))).argmax(1)
+            label = outputs(pseudo.infer(teacher, torch.cat((lab.weak, a.weak))))[0].argmax(1)
             label = torch.where(torch.cat((lab.valid, a.valid)), label, IGNORE)
             terms["con"] = cfg.lam_con * losses.cross_entropy(f, self._moved(label, len(lab), source))  # Eq. 1
-        if g is not None:
+        if cfg.lam_pl:
+            (g,) = branch
             masks = torch.cat((lab.pseudo_labels, a.pseudo_labels))
             target = self._moved(masks, len(lab), source)
             terms["pl"] = cfg.lam_pl * losses.cross_entropy(g, target)  # Eq. 3
@@ -197,7 +194,3 @@ class MultiTask(Method):
             return labels_BHW
         still, moving = labels_BHW.split([count, len(labels_BHW) - count])
         return torch.cat((still, mix.warp(moving, source_BHW, IGNORE)))
-
-
-def _first(out: Tensor | list[Tensor]) -> Tensor:
-    return out if isinstance(out, Tensor) else out[0]

@@ -65,6 +65,7 @@ from fewmask.method import Build, Config, Method, Nets, Step, Terms
 from fewmask.nets.bank import ClassBanks
 from fewmask.nets.represent import Represented
 from fewmask.nets.running import RunningMean
+from fewmask.nets.segmenter import plain
 from fewmask.ops import adaptive, contrast, ema, losses, mix, pseudo, ramp
 from fewmask.ops.rng import Purpose
 from fewmask.supervision import Supervision
@@ -163,8 +164,7 @@ class U2PL(Method):
 
     def network(self, nets: Nets, name: str) -> nn.Module:
         """The network without its representation head."""
-        net = nets[name]
-        return net.plain if isinstance(net, Represented) else net
+        return plain(nets[name])
 
     def alpha_t(self, step: Step) -> float:
         """α_t, Eq. 7."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewmask.errors import ConfigError
-from fewmask.nets.segmenter import Extended, Segmenter
+from fewmask.nets.segmenter import Extended, Segmenter, probe
 
 
 class BranchedStage(Extended):
@@ -90,16 +89,13 @@ def _with_maps(features: Any, maps: list[Tensor]) -> Any:
     return (maps, *features[1:]) if isinstance(features, tuple) else maps
 
 
-@torch.no_grad()
 def last_maps(net: Segmenter) -> tuple[Tensor, Tensor]:
-    """Return the two last maps of a small image."""
-    was, side = net.training, 2 * max(net.stride, 16)
-    net.eval()
-    try:
-        features = net.encode(torch.zeros(1, 3, side, side))
-    finally:
-        net.train(was)
-    maps = maps_of(features)
+    """Return the two last maps of a small image.
+
+    Raises:
+        ConfigError: the encoder returns no list of maps.
+    """
+    maps = maps_of(probe(net, net.encode))
     if isinstance(maps, Tensor) or len(maps) < 2:
         raise ConfigError(
             "this encoder returns one map and not one of each stage, so that its last stage cannot be left out",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from fewmask.nets.segmenter import Extended, Segmenter
+from fewmask.nets.segmenter import Extended, probe
 
 
 class Represented(Extended):
@@ -22,7 +21,7 @@ class Represented(Extended):
     def __init__(self, net: nn.Module, dim: int = 256) -> None:
         super().__init__(net)
         self.decoder, self.head = self.plain.decoder, self.plain.head
-        width = _width(self.plain)
+        width = probe(self.plain, lambda x: self.plain.decode(self.plain.encode(x))).shape[1]
         hidden = max(1, width // 2)
         self.represent = nn.Sequential(*_block(width, hidden), *_block(hidden, hidden), nn.Conv2d(hidden, dim, 1))
 
@@ -35,14 +34,3 @@ class Represented(Extended):
 def _block(inputs: int, outputs: int) -> list[nn.Module]:
     conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True), nn.Dropout2d(0.1)]
-
-
-@torch.no_grad()
-def _width(net: Segmenter) -> int:
-    """Return the channels of the decoder's output."""
-    was, side = net.training, 2 * max(net.stride, 16)
-    net.eval()
-    try:
-        return net.decode(net.encode(torch.zeros(1, 3, side, side))).shape[1]
-    finally:
-        net.train(was)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 class Segmenter(nn.Module):
@@ -75,3 +78,24 @@ class Extended(nn.Module):
     def plain(self) -> Segmenter:
         """The network without its further heads; it shares its parameters with this one."""
         return self.__dict__["_plain"]
+
+
+def plain(net: nn.Module) -> nn.Module:
+    """Return a network without its further heads; one that has none as it is."""
+    return net.plain if isinstance(net, Extended) else net
+
+
+def outputs(out: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return what a network with or without further heads has returned as a sequence, its own logits first."""
+    return (out,) if isinstance(out, Tensor) else out
+
+
+@torch.no_grad()
+def probe(net: Segmenter, what: Callable[[Tensor], T]) -> T:
+    """Return what a function makes of a small black image in evaluation mode: shapes, before training."""
+    was, side = net.training, 2 * max(net.stride, 16)
+    net.eval()
+    try:
+        return what(torch.zeros(1, 3, side, side))
+    finally:
+        net.train(was)

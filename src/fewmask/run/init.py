@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fewmask.engine.checkpoint import Store
 from fewmask.errors import CheckpointError
-from fewmask.nets.segmenter import Extended
+from fewmask.nets.segmenter import plain as without_heads
 from fewmask.nets.weights import read_weights
 from fewmask.run.folder import RunFolder
 from fewmask.run.prepare import Say
@@ -48,7 +48,7 @@ def start_from(nets: Mapping[str, nn.Module], source: Path, say: Say) -> None:
         if not any(True for _ in net.parameters()):
             continue  # statistics of the data: they belong to a run
         own = {k.removeprefix(f"{name}."): v for k, v in named.items() if k.startswith(f"{name}.")}
-        plain = net.plain if isinstance(net, Extended) else net  # without its further heads
+        plain = without_heads(net)
         if own:
             _load(net if own.keys() == net.state_dict().keys() else plain, own, source, f"network {name!r}")
             say(f"{name}: starts from {name} of {source}")

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
 from fewmask.data.masks import read_image
-from fewmask.engine.infer import PROTOCOLS, image_logits, normalise
+from fewmask.engine.infer import PROTOCOLS, as_logits, image_logits, normalise
 from fewmask.errors import CheckpointError
 from fewmask.nets import build
 from fewmask.nets.options import OPTIONS
@@ -64,11 +64,12 @@ class Model:
         return cls(net, config, torch.device(name))
 
     @torch.no_grad()
-    def probabilities(self, image: np.ndarray | Path | str) -> np.ndarray:
+    def probabilities(self, image: np.ndarray | Path | str, temperature: float = 1.0) -> np.ndarray:
         """Return class probabilities float32 [K, H, W] on the image's own grid.
 
         Args:
             image: a file, or uint8 RGB [H, W, 3], of any size.
+            temperature: divides the logits before the softmax.
         """
         pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
         tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
@@ -77,9 +78,7 @@ class Model:
         protocol = PROTOCOLS[self.config["protocol"]]
         scores: Tensor = image_logits(self.net, normalise(tensor, self.mean, self.std, self.device), protocol)
         scores = F.interpolate(scores, pixels.shape[:2], mode="bilinear", align_corners=False)
-        # a window or a flip has summed probabilities already; logits still want their softmax
-        summed = protocol.window is not None or protocol.flip
-        return (scores / scores.sum(1, keepdim=True) if summed else scores.softmax(1))[0].cpu().numpy()
+        return (as_logits(scores, protocol) / temperature).softmax(1)[0].cpu().numpy()
 
     def predict(self, image: np.ndarray | Path | str) -> np.ndarray:
         """Return class indices uint8 [H, W] on the image's own grid; see ``probabilities``."""

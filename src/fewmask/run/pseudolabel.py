@@ -50,10 +50,7 @@ def pseudolabel(
     ensure_writable(out)
 
     def predict(item: Item) -> tuple[np.ndarray, np.ndarray]:
-        p = model.probabilities(item.image)
-        if temperature != 1:
-            p = np.power(p, 1 / temperature)
-            p /= p.sum(0)
+        p = model.probabilities(item.image, temperature)
         return p.argmax(0).astype(np.uint8), p.max(0)
 
     how = Selection(rule, 1.0 if rule == "none" else ratio, temperature=temperature)
