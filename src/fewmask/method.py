@@ -134,8 +134,43 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a pool: its images ranked by how stable their predictions were while a round was trained (ST++).
+
+    Attributes:
+        ranker: the earlier round whose snapshots (``Round.keep``) are compared with its last networks, by name.
+        low, high: shares of the ranked images, the most stable one first; 0 to 0.5 is the better half.
+    """
+
+    ranker: str
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Pseudo-labels for a round. Rounds that hold an equal one share the files.
+
+    Attributes:
+        by: the earlier round whose last networks (its reported predictor) label, by name.
+        pool: the images that are labelled.
+        part: which of them; None = all.
+        select: which pixels become pseudo-labels.
+        scales: the labels are those of the mean probability over these sizes of the image,
+        flip: and of its mirror image.
+    """
+
+    by: str
+    pool: Pool = "unlabelled"
+    part: Part | None = None
+    select: Selection = Selection()
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+
+@dataclass(frozen=True)
 class Round:
-    """One training of a multi-round scheme (self-training), on labels that an earlier round made.
+    """One training of a multi-round scheme (self-training), on labels that earlier rounds made.
 
     Attributes:
         name: of its folder.
@@ -143,9 +178,8 @@ class Round:
         share: of the run's steps; the shares of all rounds sum to 1.
         init: the earlier round whose networks this one continues, by name, with a new optimiser and schedule; None =
             from scratch.
-        labeller: the earlier round whose last networks (its reported predictor) label the pool; None = nobody does.
-        pool: the images that are labelled.
-        select: which pixels become pseudo-labels.
+        labels: where its pseudo-labels come from. With any, its unlabelled pool are the images that they label.
+        keep: shares of its steps after which its networks are kept, to rank images with.
         scale: factors on the two bounds of the recipe's random scale.
     """
 
@@ -153,9 +187,8 @@ class Round:
     method: Method
     share: float
     init: str | None = None
-    labeller: str | None = None
-    pool: Pool = "unlabelled"
-    select: Selection = Selection()
+    labels: tuple[Labelling, ...] = ()
+    keep: tuple[float, ...] = ()
     scale: tuple[float, float] = (1.0, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""The two trainings that self-training schemes are made of: labelled images alone, and with an earlier round's labels.
+"""The trainings that self-training schemes are made of: labelled images alone, and with an earlier round's labels.
 
 They are Methods, so that a ``Round`` can hold them; a paper says which rounds there are and what is labelled how.
 """
@@ -11,11 +11,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fewmask.batch import Batch, Stream, ViewKind
+from fewmask.batch import IGNORE, Batch, Stream, ViewKind
 from fewmask.method import Build, Config, Method, Nets, Step, Terms
 from fewmask.nets.auxiliary import Auxiliary
 from fewmask.nets.segmenter import outputs, plain
-from fewmask.ops import losses, pseudo
+from fewmask.ops import losses, mix, pseudo
 from fewmask.supervision import Supervision
 
 
@@ -130,3 +130,51 @@ class OnPseudoLabels(_OneNetwork):
             "sup": self._loss(p_l, lambda p: self.config.sup(p, lab.labels, self.task)),
             "unsup": self.config.lam * self._loss(p_u, lambda p: losses.cross_entropy(p, label)),
         }
+
+
+class OnUnion(_OneNetwork):
+    """Labelled and pseudo-labelled images as one set with one loss, as ST++ and CPS's self-training train.
+
+    L = (1/n) Σ ℓ over the n labelled pixels of the batch, of either kind; a batch has as many images of each.
+    """
+
+    title = "labelled and pseudo-labelled images"
+    paper = ""
+    year = 0
+
+    flow = {"sup": ("net",)}
+
+    class Config(Config):
+        """Constants.
+
+        Attributes:
+            sup: the loss.
+            view: of the pseudo-labelled images: "weak", or "strong", which adds photometry.
+            cutout: probability that a pseudo-labelled image loses one box (area 2-40 %, aspect 0.3-3.3): the mean
+                colour and no label there.
+            aux: weight of an auxiliary classifier; 0 = none.
+        """
+
+        sup: Supervision = Supervision()
+        view: ViewKind = "weak"
+        cutout: float = Field(default=0.0, ge=0, le=1)
+        aux: float = Field(default=0.0, ge=0)
+
+    @property
+    def streams(self) -> dict[str, Stream]:
+        """One view of each image."""
+        return {"l": Stream("labelled", ("weak",)), "u": Stream("unlabelled", (self.config.view,))}
+
+    def losses(self, nets: Nets, batch: Batch, step: Step, memo: dict[str, Tensor]) -> Terms:
+        """One mean over all labelled pixels."""
+        lab, u = batch["l"], batch["u"]
+        x_u, label = u.views[0], u.pseudo_labels
+        height, width = x_u.shape[-2:]
+        box = mix.unimatch_mask(step.draws("u"), height, width, self.config.cutout).to(x_u.device, non_blocking=True)
+        x_u = mix.take(x_u, torch.zeros_like(x_u), box)
+        label = mix.take(label, torch.full_like(label, IGNORE), box)
+        known = label < self.task.classes
+        memo["kept"] = known.sum() / u.valid.sum().clamp(min=1)
+        memo["pseudo"] = pseudo.histogram(torch.where(known, label, 0), known, self.task.classes)
+        p, y = outputs(nets["net"](torch.cat((lab.weak, x_u)))), torch.cat((lab.labels, label))
+        return {"sup": self._loss(p, lambda q: self.config.sup(q, y, self.task))}

@@ -39,6 +39,7 @@ VARIANTS = [
     Case("three_stage", {"stages": 2, "lam_pl": 0.0, "output": "teacher"}),
     Case("three_stage", {"lam_con": 0.0, "branch": "n-2"}),
     Case("self_training", {"view": "strong", "init": "continue"}),
+    Case("st_plus_plus", {"view": "weak", "cutout": 0.0}),
     Case("planted:Adversarial"),
 ]
 CASES = [one for case in [*map(Case, METHODS), *VARIANTS] for one in case.each_round()]

@@ -27,6 +27,8 @@ THREE = {
     "three_stage": ("round.done:1", "select.inside:15", "step.end:4"),
     "self_training": ("round.done:1", "select.inside:3", "step.end:5"),
     "self_training-cbst": ("select.inside:9", "round.labelled:1", "step.end:4"),
+    "cbst": ("select.inside:10", "select.inside:9", "step.end:2"),
+    "st_plus_plus": ("step.end:3", "select.inside:2", "round.labelled:2"),
     "cps-cutmix": ("save.before_rename:1", "step.inside:2", "save.mid_write:8"),
 }
 """Variant to the three places where its processes die, one after the other; counts are of calls in one process."""
@@ -115,7 +117,7 @@ def test_killed_as_a_user_starts_it(data, unbroken, tmp_path, io):
 
 
 def _rounds(variant):
-    return VARIANTS[variant][1] in ("dars", "self_training", "three_stage")
+    return VARIANTS[variant][1] in ("cbst", "dars", "self_training", "st_plus_plus", "three_stage")
 
 
 def _lines(out):

@@ -65,6 +65,26 @@ def test_a_round_continues_the_one_before_where_the_method_says_so(rounds, unbro
     assert [passes(f) for f in sorted((unbroken("self_training") / "rounds").iterdir())] == [5, 2 * 7]
 
 
+def test_stable_images_first_and_the_others_by_their_student(unbroken):
+    """ST++: half of the seven images for the second round, ranked by the kept networks of the first; then all."""
+    teacher, stable, everything = sorted((unbroken("st_plus_plus") / "rounds").iterdir())
+    ranking = json.loads((teacher / "ranking.json").read_text())
+    assert [n["step"] for n in ranking["networks"]] == [1, 3, 4]
+    assert {f"step-{step:08d}" for step in (1, 3, 4)} <= {f.name for f in (teacher / "checkpoints").iterdir()}
+    ranked = sorted(ranking["stability"], key=lambda name: -ranking["stability"][name])
+    assert len(ranked) == 7 and all(0 <= s <= 100 for s in ranking["stability"].values())
+    assert len(set(ranking["stability"].values())) > 1
+
+    def labelled(folder):
+        made = json.loads((folder / "pseudo/manifest.json").read_text())
+        names = {p.relative_to(folder / "pseudo").with_suffix("").as_posix() for p in folder.glob("pseudo/**/*.png")}
+        assert made["images"] == len(names) and made["source"]["views"]["flip"]
+        return made["source"]["round"], names
+
+    assert labelled(stable) == ("teacher", set(ranked[:4])) and labelled(everything) == ("stable", set(ranked[4:]))
+    assert not (teacher / "pseudo").exists()
+
+
 @pytest.mark.parametrize("which", ["delivered", "last", "best"])
 def test_evaluate_finds_the_networks_of_the_last_round(which, rounds, io):
     ended = good(run(io, ["evaluate", str(rounds), "--split", "val", "--which", which, "--json"]))

@@ -103,6 +103,14 @@ def test_the_last_two_and_the_best_are_kept(tmp_path):
     assert_is(store.latest(), 90)
 
 
+def test_steps_that_always_remain(tmp_path):
+    store = Store(tmp_path, keep=1, always=(2, 4))
+    for step in range(1, 7):
+        store.save(snapshot_of(step))
+    assert store.steps() == [2, 4, 6]
+    assert_is(store.load(2), 2)
+
+
 def test_going_back_also_goes_back_to_what_was_best_then(tmp_path):
     store = Store(tmp_path)
     for step in (10, 20, 30):

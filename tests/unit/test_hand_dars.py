@@ -42,7 +42,7 @@ def terms(method: Method) -> tuple[dict[str, torch.Tensor], Table, dict[str, tor
 
 def test_round_0_is_equation_1() -> None:
     first = dars().rounds()[0]
-    assert first.labeller is None and first.init is None and list(first.method.streams) == ["l"]
+    assert not first.labels and first.init is None and list(first.method.streams) == ["l"]
     out, net, _ = terms(first.method)
     assert out["sup"].item() == pytest.approx(SUP)
     expected = total_slope(4, [(1 / 3, code, slope(P[code], y)) for code, y in ((0, 0), (1, 1), (1, 2))])
@@ -108,8 +108,9 @@ def test_the_rounds_of_the_paper() -> None:
     """Two self-training rounds; α 0.2 then 0.5; the scales grow in the second; each resumes from the one before."""
     first, one, two = dars().rounds()
     assert [r.share for r in (first, one, two)] == pytest.approx([1 / 3] * 3)
-    assert (one.init, one.labeller, two.init, two.labeller) == (first.name, first.name, one.name, one.name)
-    assert [(r.select.rule, r.select.ratio, r.select.drop) for r in (one, two)] == [
+    (by_first,), (by_one,) = one.labels, two.labels
+    assert (one.init, by_first.by, two.init, by_one.by) == (first.name, first.name, one.name, one.name)
+    assert [(m.select.rule, m.select.ratio, m.select.drop) for m in (by_first, by_one)] == [
         ("dars", 0.2, "dataset"),
         ("dars", 0.5, "dataset"),
     ]
@@ -118,8 +119,8 @@ def test_the_rounds_of_the_paper() -> None:
 
 def test_the_switches_of_its_tables() -> None:
     for rule in ("st", "cbst", "da"):
-        assert [r.select.rule for r in dars(select=rule).rounds()[1:]] == [rule, rule]
-    warm = dars(temperature=1.27, drop="image").rounds()[1].select
+        assert [r.labels[0].select.rule for r in dars(select=rule).rounds()[1:]] == [rule, rule]
+    warm = dars(temperature=1.27, drop="image").rounds()[1].labels[0].select
     assert warm.temperature == 1.27 and warm.drop == "image"
     assert [r.scale for r in dars(beta=(0, 0)).rounds()] == [(1, 1)] * 3
     early = [r.scale for r in dars(beta_from=1).rounds()]
@@ -145,7 +146,7 @@ def test_bad_constants_are_refused(config: dict[str, Any], says: str) -> None:
 
 def test_self_training_labels_once_and_starts_again() -> None:
     first, second = SelfTraining(SelfTraining.Config(), Task(3)).rounds()
-    assert (second.init, second.labeller, second.select.rule) == (None, first.name, "none")
+    assert second.init is None and [(m.by, m.select.rule) for m in second.labels] == [(first.name, "none")]
     assert (first.share, second.share) == pytest.approx((0.4, 0.6))
     out, _, _ = terms(second.method)
     assert {k: v.item() for k, v in out.items()} == pytest.approx({"sup": SUP, "unsup": GUESSED})
@@ -154,6 +155,7 @@ def test_self_training_labels_once_and_starts_again() -> None:
 def test_self_training_again_and_again() -> None:
     config = SelfTraining.Config(more=2, rule="st", ratio=0.3, init="continue", view="strong")
     rounds = SelfTraining(config, Task(3)).rounds()
-    assert [r.labeller for r in rounds] == [None, *[r.name for r in rounds[:-1]]] == [r.init for r in rounds]
+    assert [r.init for r in rounds] == [None, *[r.name for r in rounds[:-1]]]
+    assert [[m.by for m in r.labels] for r in rounds] == [[], *[[r.name] for r in rounds[:-1]]]
     assert sum(r.share for r in rounds) == pytest.approx(1) and len({r.name for r in rounds}) == 4
-    assert rounds[1].select.ratio == 0.3 and rounds[1].method.streams["u"].views == ("strong",)
+    assert rounds[1].labels[0].select.ratio == 0.3 and rounds[1].method.streams["u"].views == ("strong",)

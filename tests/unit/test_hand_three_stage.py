@@ -126,7 +126,7 @@ def test_without_consistency_and_without_the_second_task() -> None:
     out, *_ = terms(alone)
     assert set(out) == {"seg", "pl"} and out["pl"].item() == pytest.approx(0.5 * sum(ce(G[c], y) for c, y in PL) / 6)
     rounds = ThreeStage(ThreeStage.Config(lam_pl=0), Task(3)).rounds()
-    assert [r.labeller for r in rounds] == [None, None, None]
+    assert [r.labels for r in rounds] == [(), (), ()]
     out, *_ = terms(rounds[2].method, branch=False)
     assert set(out) == {"seg", "con"} and out["con"].item() == pytest.approx(0.5 * sum(ce(F[c], y) for c, y in CON) / 6)
 
@@ -142,9 +142,10 @@ def test_without_the_moving_average_the_network_labels_itself() -> None:
 
 def test_the_stages_of_algorithm_1() -> None:
     one, two, three = ThreeStage(ThreeStage.Config(), Task(3)).rounds()
-    assert list(one.method.streams) == ["l"] and one.labeller is None
-    assert (two.labeller, three.labeller) == (one.name, two.name)
-    assert two.pool == three.pool == "labelled+unlabelled" and two.select.rule == three.select.rule == "none"
+    assert list(one.method.streams) == ["l"] and not one.labels
+    (first,), (second,) = two.labels, three.labels
+    assert (first.by, second.by) == (one.name, two.name)
+    assert first.pool == second.pool == "labelled+unlabelled" and first.select.rule == second.select.rule == "none"
     assert [r.init for r in (one, two, three)] == [None] * 3  # reinitialised
     assert [r.share for r in (one, two, three)] == pytest.approx([1 / 3] * 3)
     assert two.method.predictors[0] == "student"  # Algorithm 1, lines 9 and 13

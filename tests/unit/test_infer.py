@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fewmask.engine.infer import PROTOCOLS, Protocol, image_logits, normalise, to_grid, windows
+from fewmask.engine.infer import PROTOCOLS, Protocol, as_logits, image_logits, normalise, to_grid, windows
 from fewmask.nets.tiny import tiny
 
 
@@ -56,6 +56,33 @@ def test_stride_defaults_to_two_thirds_of_the_window():
     with torch.no_grad():
         a, b = (image_logits(net, x, Protocol(window=9, stride=s)) for s in (None, 6))
     assert torch.equal(a, b)
+
+
+def test_scales_average_predictions_of_resized_images():
+    """At half the size the network sees the mean of four pixels, and gives one probability to all four."""
+    net, x = pixelwise(), torch.zeros(1, 3, 4, 4)
+    x[:, :, :, 2:] = 1.0  # constant in blocks of two: resizing loses nothing inside them
+    with torch.no_grad():
+        p = net(x).softmax(1)
+        found = image_logits(net, x, Protocol(scales=(1.0, 2.0), flip=True))
+        alone = image_logits(net, x, Protocol(scales=(1.0,), flip=True))
+        assert torch.allclose(alone, 2 * p)  # this network's prediction of a mirrored image is the mirrored one
+        flat = image_logits(net, torch.ones_like(x), Protocol(scales=(0.5, 1.0, 1.75)))
+    assert torch.allclose(found[..., 0], 2 * p[..., 0]) and torch.allclose(found[..., -1], 2 * p[..., -1])
+    assert torch.allclose(found.sum(1), torch.full((1, 4, 4), 2.0))
+    assert torch.allclose(flat, 3 * net(torch.ones_like(x)).softmax(1))
+
+
+def test_what_is_averaged_becomes_logits_again():
+    p = torch.tensor([0.2, 0.3, 0.5]).view(1, 3, 1, 1)
+    assert torch.allclose(as_logits(7 * p, Protocol(scales=(0.5,))).softmax(1), p)
+    assert as_logits(p, Protocol()) is p
+
+
+@pytest.mark.parametrize("scales", [(), (1.0, 0.0)])
+def test_sizes_are_positive(scales):
+    with pytest.raises(ValueError, match="positive"):
+        Protocol(scales=scales)
 
 
 def test_flip_averages_the_mirrored_prediction():

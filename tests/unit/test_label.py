@@ -32,13 +32,14 @@ RULES = [
     Selection("dars", 0.4),
     Selection("dars", 0.4, drop="image"),
 ]
+RELABEL = Selection("cbst", 0.4, relabel=True)
 
 
 def pool(n: int = 7) -> list[Item]:
     return [Item(f"video/{i}", Path(f"{i}.png")) for i in range(n)]
 
 
-def guess(item: Item) -> tuple[np.ndarray, np.ndarray]:
+def guess(item: Item, least_K: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Images of several sizes, with many equal confidences; the pole is never seen in the first one."""
     number = int(item.name.split("/")[1])
     rng = np.random.default_rng(number)
@@ -92,6 +93,41 @@ def test_the_manifest_tells_what_was_done(tmp_path: Path) -> None:
     assert manifest["wanted"] == [int(0.4 * total * r) for r in SHARE] == manifest["kept"]
     assert manifest["reached"][0] > manifest["wanted"][0] and 0 <= manifest["divergence"] < 1e-3
     assert "never" in manifest and manifest["never"] == [] and "%" in said[0]
+
+
+def test_relabelled_by_the_largest_ratio(tmp_path: Path) -> None:
+    """Two pixels a class are predicted: (0.9, 0.8), (0.6, 0.7). Half of them stay: t = 0.9 and 0.7.
+
+    0.8/0.9 < 0.2/0.7 is wrong, so the second pixel has its largest ratio, 0.889, below 1: no label. The third has
+    0.4/0.9 and 0.6/0.7. The fourth, at its threshold in fp16, stays.
+    """
+    p = np.float32([[0.9, 0.8, 0.4, 0.3], [0.1, 0.2, 0.6, 0.7]])[:, None]
+
+    def predict(item: Item, least_K: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        q = p if least_K is None else p.astype(np.float16).astype(np.float32) / least_K[:, None, None]
+        return q.argmax(0).astype(np.uint8), q.max(0)
+
+    found = write_labels(predict, [Item("a", Path("a"))], tmp_path, Selection("cbst", 0.5, relabel=True), ("x", "y"))
+    assert written(tmp_path, [Item("a", Path("a"))])[0].tolist() == [[0, 255, 255, 1]] and found["kept"] == [1, 1]
+    assert found["least"] == pytest.approx([0.9, 0.7], abs=5e-4)
+
+
+def test_a_rarer_class_may_win_a_pixel(tmp_path: Path) -> None:
+    """Half of four road and of two pole pixels stay: t = (0.9, 0.4). The fifth is 0.5/0.9 road and 0.45/0.4 pole.
+
+    A class that is predicted nowhere, sky, is never a label.
+    """
+    road, pole = [0.9, 0.95, 0.3, 0.3, 0.5, 0.55], [0.05, 0.05, 0.4, 0.36, 0.45, 0.1]
+    p = np.float32([road, pole, [1 - a - b for a, b in zip(road, pole, strict=True)]])[:, None]
+    p = np.maximum(p, 1e-6)
+    forward = torch.from_numpy(p).log().unsqueeze(0)
+    item = Item("a", Path("a"))
+    predict = confident(lambda x: forward, reader(torch.zeros(3, 1, 6, dtype=torch.uint8)), Protocol())
+    found = write_labels(predict, [item], tmp_path, Selection("cbst", 0.5, relabel=True), CLASSES)
+    assert written(tmp_path, [item])[0].tolist() == [[0, 0, 1, 255, 1, 255]]
+    assert found["predicted"] == [4, 2, 0] and found["kept"] == [2, 2, 0] and found["least"][2] is None
+    with pytest.raises(ValueError, match="belongs to the rule cbst"):
+        Selection("st", 0.5, relabel=True)
 
 
 @pytest.mark.parametrize("how", RULES, ids=lambda h: f"{h.rule}-{h.drop}")

@@ -95,6 +95,15 @@ def test_scores_on_a_matrix_worked_out_by_hand() -> None:
     assert metrics.pixel_accuracy(matrix) == 100 * 7 / 11
 
 
+def test_agreement_counts_the_classes_of_either_map() -> None:
+    """Two maps of six pixels: class 0 shares 2 of 4, class 1 1 of 3, class 2 is in the second alone, 3 in neither."""
+    one, other = torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([0, 0, 2, 0, 1, 2])
+    matrix = metrics.confusion(one, other, 4)
+    assert metrics.agreement(matrix) == pytest.approx(100 * (2 / 4 + 1 / 3 + 0) / 3)
+    assert metrics.agreement(metrics.confusion(one, one, 4)) == 100
+    assert metrics.agreement(matrix) == metrics.agreement(matrix.T)
+
+
 def test_matrices_add_up() -> None:
     prediction, truth = maps(21, 4)
     parts = [metrics.confusion(torch.from_numpy(prediction[i]), torch.from_numpy(truth[i]), 21) for i in range(2)]

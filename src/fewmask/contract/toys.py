@@ -52,11 +52,12 @@ class Case:
     def labelled_before(self) -> bool:
         """Whether an earlier round labels images for this one."""
         rounds = self.whole().rounds()
-        return bool(rounds) and rounds[self.round].labeller is not None
+        return bool(rounds and rounds[self.round].labels)
 
     def each_round(self) -> list[Case]:
-        """Return one case a round."""
-        return [replace(self, round=n) for n in range(len(trainings(self.whole())))]
+        """Return one case for every different training: rounds that train the same Method object are one."""
+        each = trainings(self.whole())
+        return [replace(self, round=n) for n, one in enumerate(each) if not any(one is other for other in each[:n])]
 
 
 class ToyBuild:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,13 @@ class Store:
     """The checkpoints of a run folder: the last ``keep`` and the best ones that those refer to.
 
     Which snapshot is best stands in the state.json of each snapshot, so that no other file can disagree, and
-    so that going back to an older snapshot goes back to what was best then. At most ``keep + 1`` remain.
+    so that going back to an older snapshot goes back to what was best then. At most ``keep + 1`` remain, beside
+    ``always``.
 
     Args:
         run_dir: the run folder; ``checkpoints`` is made below it at the first save.
         keep: how many of the newest remain, at least 1.
+        always: steps that remain too.
         warn: receives one sentence when a checkpoint is skipped or a write is tried again.
     """
 
@@ -77,11 +79,12 @@ class Store:
         self,
         run_dir: Path | str,
         keep: int = 2,
+        always: Collection[int] = (),
         warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
     ) -> None:
         assert keep >= 1, keep
         self.folder = Path(run_dir) / "checkpoints"
-        self.keep, self.warn = keep, warn
+        self.keep, self.always, self.warn = keep, always, warn
         self._best: int | None = None
         self._best_known = False
 
@@ -247,7 +250,7 @@ class Store:
     def _prune(self, newest: int) -> None:
         steps = self.steps()
         last = [step for step in steps if step <= newest][-self.keep :]
-        kept = {*last, *(self._best_of(step) for step in last)}
+        kept = {*last, *(s for s in self.always if s <= newest), *(self._best_of(step) for step in last)}
         for step in steps:
             if step not in kept:
                 nameless = temporary_path(self.folder)

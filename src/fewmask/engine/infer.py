@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from fewmask.config import Config
@@ -24,6 +24,8 @@ class Protocol(Config):
         window: side of a square sliding window in pixels of the network's input; none = the whole image at once.
         stride: step of the window; none = two thirds of it, rounded up.
         border: "shift" moves the last window back to the edge; "truncate" cuts it off there (UniMatch's code).
+        scales: average the predictions of the image in these sizes, relative to the network's input; sides are
+            rounded to whole pixels.
         flip: average with the prediction of the mirrored image.
     """
 
@@ -31,7 +33,20 @@ class Protocol(Config):
     window: int | None = Field(default=None, ge=8)
     stride: int | None = Field(default=None, ge=1)
     border: Literal["shift", "truncate"] = "shift"
+    scales: tuple[float, ...] = (1.0,)
     flip: bool = False
+
+    @field_validator("scales")
+    @classmethod
+    def _some(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        if not scales or min(scales) <= 0:
+            raise ValueError("scales takes one or more positive numbers")
+        return scales
+
+    @property
+    def averages(self) -> bool:
+        """Whether several predictions are averaged, as probabilities."""
+        return self.window is not None or self.flip or self.scales != (1.0,)
 
 
 PROTOCOLS = {
@@ -58,13 +73,16 @@ def windows(length: int, window: int, stride: int, border: str) -> list[tuple[in
 
 
 def image_logits(forward: Forward, images_BCHW: Tensor, protocol: Protocol) -> Tensor:
-    """Return logits [B, K, H, W] (averaged class probabilities, for a window or flip) under a protocol.
+    """Return logits [B, K, H, W] (summed class probabilities, where it averages) under a protocol.
 
     Args:
         forward: the network in evaluation mode.
         images_BCHW: normalised images of one size.
         protocol: how.
     """
+    if protocol.scales != (1.0,):
+        once = protocol.model_copy(update={"scales": (1.0,)})
+        return torch.stack([_resized(forward, images_BCHW, once, scale) for scale in protocol.scales]).sum(0)
     if protocol.flip:
         once = protocol.model_copy(update={"flip": False})
         straight = image_logits(forward, images_BCHW, once).softmax(1)
@@ -84,9 +102,19 @@ def image_logits(forward: Forward, images_BCHW: Tensor, protocol: Protocol) -> T
     return total
 
 
+def _resized(forward: Forward, images_BCHW: Tensor, protocol: Protocol, scale: float) -> Tensor:
+    """Return the class probabilities of an image in another size, on its own grid."""
+    size = images_BCHW.shape[-2:]
+    other = [max(1, round(side * scale)) for side in size]
+    if scale != 1:
+        images_BCHW = F.interpolate(images_BCHW, other, mode="bilinear", align_corners=False, antialias=scale < 1)
+    p = as_logits(image_logits(forward, images_BCHW, protocol).float(), protocol).softmax(1)
+    return p if scale == 1 else F.interpolate(p, size, mode="bilinear", align_corners=False)
+
+
 def as_logits(scores_BKHW: Tensor, protocol: Protocol) -> Tensor:
-    """Return logits for what ``image_logits`` gave: it has summed probabilities already for a window or a flip."""
-    if protocol.window is None and not protocol.flip:
+    """Return logits for what ``image_logits`` gave: it has summed probabilities where it averages."""
+    if not protocol.averages:
         return scores_BKHW
     return (scores_BKHW / scores_BKHW.sum(1, keepdim=True)).clamp(min=torch.finfo(scores_BKHW.dtype).tiny).log()
 

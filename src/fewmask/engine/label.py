@@ -12,6 +12,7 @@ import io
 import json
 import shutil
 import struct
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,8 +32,20 @@ from fewmask.errors import CheckpointError, Interrupted
 from fewmask.ops import pseudo, select
 from fewmask.ops.select import Selection
 
-Predict = Callable[[Item], tuple[np.ndarray, np.ndarray]]
-"""Item to the predicted class uint8 [H, W] and its probability float32 [H, W], on the grid that is labelled."""
+
+class Predict(typing.Protocol):
+    """A network that labels."""
+
+    def __call__(self, item: Item, least_K: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the predicted class uint8 [H, W] and its probability float32 [H, W], on the grid that is labelled.
+
+        Args:
+            item: the image.
+            least_K: divides the probabilities first, float32: the class is that of the largest ratio p_c/least_c, which
+                is returned in place of its probability. A class of infinity is never predicted.
+        """
+        ...
+
 
 RAW = ".raw"
 """Folder of what an unfinished pass keeps."""
@@ -78,11 +91,14 @@ def confident(
         temperature: T, divides the logits (log-probabilities, for a window or flip) before the softmax.
     """
 
-    def predict(item: Item) -> tuple[np.ndarray, np.ndarray]:
+    def predict(item: Item, least_K: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         image = normalise(pictures.image(item), pictures.mean, pictures.std, pictures.device)
         with torch.no_grad(), pictures.context():
             z = as_logits(image_logits(forward, image, protocol).float(), protocol)
-        confidence, label = pseudo.confidence_and_label(z / temperature)
+        if least_K is None:
+            confidence, label = pseudo.confidence_and_label(z / temperature)
+        else:
+            confidence, label = pseudo.relative((z / temperature).softmax(1), torch.from_numpy(least_K).to(z.device))
         return label[0].to(torch.uint8).cpu().numpy(), confidence[0].cpu().numpy()
 
     return predict
@@ -157,6 +173,24 @@ def read_manifest(folder: Path, made: dict[str, Any] | None = None) -> dict[str,
     return manifest
 
 
+def stop_together(who: str, share: Share, doing: str) -> None:
+    """Stop on all ranks where somebody wants this one to.
+
+    Args:
+        who: wants it; "" = nobody.
+        share: this process's part.
+        doing: what is left unfinished.
+
+    Raises:
+        Interrupted: somebody wanted to stop, on any rank.
+    """
+    if share.sum(np.array([bool(who)], dtype=np.int64))[0]:
+        raise Interrupted(
+            f"stopped by {who or 'another process'} {doing}", where="what is finished is kept",
+            todo="run the same command again to continue",
+        )  # fmt: skip
+
+
 def label_file(folder: Path, item: Item) -> Path:
     """Return where the pseudo-labels of an item lie."""
     return folder / f"{item.name}.png"
@@ -194,9 +228,12 @@ class _Pass:
             return {"predicted": every_K.tolist(), "kept": every_K.tolist()}
         counts_KV = self._total((self._count(number, item) for number, item in self.mine), select.BINS)
         cut = select.cut(counts_KV, self.how.rule, self.how.ratio, frequency_K)
-        drop = self._key_cut(cut)
-        kept_K = self._total(self._write_kept(number, item, cut, drop) for number, item in self.mine)
-        least = [None if b == select.BINS else float(np.int16(b).view(np.float16)) for b in cut.least_K]
+        if self.how.relabel:
+            kept_K = self._total(self._write_relabelled(item, cut) for _, item in self.mine)
+        else:
+            drop = self._key_cut(cut)
+            kept_K = self._total(self._write_kept(number, item, cut, drop) for number, item in self.mine)
+        least = [None if np.isinf(t) else float(t) for t in cut.least_confidence_K]
         found: dict[str, Any] = {"predicted": counts_KV.sum(1).tolist(), "least": least}
         found |= {"reached": cut.reached_K.tolist(), "wanted": cut.wanted_K.tolist(), "kept": kept_K.tolist()}
         if frequency_K is not None:
@@ -211,11 +248,7 @@ class _Pass:
             total += part
             if who := self.stop():
                 break
-        if self.share.sum(np.array([bool(who)], dtype=np.int64))[0]:  # all ranks stop together
-            raise Interrupted(
-                f"stopped by {who or 'another process'} while labelling", where="what is predicted is kept",
-                todo="run the same command again to continue",
-            )  # fmt: skip
+        stop_together(who, self.share, "while labelling")
         return self.share.sum(total)
 
     def _count(self, number: int, item: Item) -> np.ndarray:
@@ -268,10 +301,23 @@ class _Pass:
 
     def _write_every(self, item: Item) -> np.ndarray:
         """Write an image's prediction, unless that was done, and count its classes."""
+        return self._write_once(item, lambda: self.predict(item)[0])
+
+    def _write_relabelled(self, item: Item, cut: select.Cut) -> np.ndarray:
+        """Predict an image again, every probability relative to the least one of its class that stays."""
+
+        def labels() -> np.ndarray:
+            label, ratio = self.predict(item, cut.least_confidence_K)
+            return np.where(ratio >= 1, label, np.uint8(IGNORE))
+
+        return self._write_once(item, labels)
+
+    def _write_once(self, item: Item, labels: Callable[[], np.ndarray]) -> np.ndarray:
+        """Write an image's labels, unless that was done, and count its classes."""
         file = label_file(self.folder, item)
         if not file.is_file():
             site("select.inside")
-            _save(file, self.spelt[self.predict(item)[0]])
+            _save(file, self.spelt[labels()])
         return np.bincount(np.asarray(Image.open(file)).ravel(), minlength=IGNORE + 1)[self.spelt[: self.classes]]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,7 @@ class Surroundings:
         barrier: waits for the other ranks.
         agree: (flag, due) to whether any rank's flag is set.
         report: receives every record of the log, for the progress bar.
+        milestones: steps after which a checkpoint is saved in any case.
     """
 
     batches: Callable[[int, int], Iterator[dict[str, Items]]]
@@ -65,6 +66,7 @@ class Surroundings:
     barrier: Callable[[], object]
     agree: Callable[[bool, bool], bool]
     report: Callable[[dict[str, Any]], None]
+    milestones: Collection[int] = ()
 
 
 @dataclass
@@ -140,7 +142,7 @@ def fit(learner: Learner, around: Surroundings, cfg: TrainConfig, done: Progress
 
         due = done.step % cfg.log_every == 0
         stopping = around.agree(around.stop.requested, due) and not last
-        if improved or last or stopping or done.step % cfg.save_every == 0:
+        if improved or last or stopping or done.step % cfg.save_every == 0 or done.step in around.milestones:
             learner.check_finite(done.step)
             done.seconds += time.perf_counter() - clock
             clock = time.perf_counter()

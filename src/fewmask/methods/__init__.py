@@ -19,6 +19,8 @@ METHODS: dict[str, str] = {
     "dars": "fewmask.methods.dars:DARS",
     "three_stage": "fewmask.methods.three_stage:ThreeStage",
     "self_training": "fewmask.methods.self_training:SelfTraining",
+    "cbst": "fewmask.methods.cbst:CBST",
+    "st_plus_plus": "fewmask.methods.st_plus_plus:STPlusPlus",
 }
 
 

@@ -44,7 +44,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from fewmask.batch import ViewKind
-from fewmask.method import Config, Method, Round
+from fewmask.method import Config, Labelling, Method, Round
 from fewmask.offline import OnLabels, OnPseudoLabels, shares_of
 from fewmask.ops.select import Selection
 from fewmask.supervision import Supervision
@@ -109,8 +109,7 @@ class DARS(Method):
                     later,
                     shares[k],
                     init=before,
-                    labeller=before,
-                    select=Selection(cfg.select, alpha, cfg.drop, cfg.temperature),
+                    labels=(Labelling(before, select=Selection(cfg.select, alpha, cfg.drop, cfg.temperature)),),
                     scale=(1 - cfg.beta[0], 1 + cfg.beta[1]) if k >= cfg.beta_from else (1.0, 1.0),
                 )  # fmt: skip
             )

@@ -29,7 +29,7 @@ from typing import Literal
 from pydantic import Field
 
 from fewmask.batch import ViewKind
-from fewmask.method import Config, Method, Round
+from fewmask.method import Config, Labelling, Method, Round
 from fewmask.offline import OnLabels, OnPseudoLabels
 from fewmask.ops.select import Selection
 from fewmask.supervision import Supervision
@@ -73,5 +73,6 @@ class SelfTraining(Method):
         for n in range(1 + cfg.more):
             before, share = out[-1].name, (1 - cfg.first) / (1 + cfg.more)
             init = before if cfg.init == "continue" else None
-            out.append(Round(f"all-{n + 1}", later, share, init, before, select=Selection(cfg.rule, cfg.ratio)))
+            labels = Labelling(before, select=Selection(cfg.rule, cfg.ratio))
+            out.append(Round(f"all-{n + 1}", later, share, init, (labels,)))
         return out

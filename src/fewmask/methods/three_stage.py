@@ -46,7 +46,7 @@ from torch import Tensor, nn
 
 from fewmask.batch import IGNORE, Batch, Stream, ViewKind
 from fewmask.data.randaugment import RandAugmentCutout
-from fewmask.method import Build, Config, Method, Nets, Round, Step, Terms
+from fewmask.method import Build, Config, Labelling, Method, Nets, Round, Step, Terms
 from fewmask.nets.branch import BranchedStage
 from fewmask.nets.heads import SharedEncoder
 from fewmask.nets.segmenter import outputs, plain
@@ -108,8 +108,8 @@ class ThreeStage(Method):
         out = [Round("stage-1", OnLabels(OnLabels.Config(sup=cfg.sup), self.task), shares[0])]
         for number in range(2, cfg.stages + 1):
             one = MultiTask(cfg.model_copy(update={"branch": "n-2" if number == 2 else cfg.branch}), self.task)
-            by = out[-1].name if cfg.lam_pl else None  # nobody would look at the masks
-            out.append(Round(f"stage-{number}", one, shares[number - 1], labeller=by, pool="labelled+unlabelled"))
+            masks = (Labelling(out[-1].name, "labelled+unlabelled"),) if cfg.lam_pl else ()  # nobody would look at them
+            out.append(Round(f"stage-{number}", one, shares[number - 1], labels=masks))
         return out
 
 

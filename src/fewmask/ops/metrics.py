@@ -52,6 +52,19 @@ def mean_iou(matrix_KK: Tensor) -> float | None:
     return math.fsum(measured) / len(measured) if measured else None
 
 
+def agreement(matrix_KK: Tensor) -> float:
+    """Return how far two predictions of one image agree: mean IoU in percent over the classes that either contains.
+
+    Image-level reliability of ST++ (Yang et al., CVPR 2022, Eq. 5) is its mean over several earlier networks.
+
+    Args:
+        matrix_KK: ``confusion`` of the two, not empty.
+    """
+    hit_K, union_K = matrix_KK.diagonal(), matrix_KK.sum(0) + matrix_KK.sum(1) - matrix_KK.diagonal()
+    there_K = union_K > 0
+    return 100 * (hit_K[there_K].double() / union_K[there_K]).mean().item()
+
+
 def pixel_accuracy(matrix_KK: Tensor) -> float | None:
     """Return the share of labelled pixels that are right, in percent; None where none is labelled."""
     total = int(matrix_KK.sum())

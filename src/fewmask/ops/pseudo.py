@@ -38,6 +38,21 @@ def confidence_and_label(logits_BKHW: Tensor) -> tuple[Tensor, Tensor]:
     return torch.exp(top_BHW - logits_BKHW.logsumexp(1)), label_BHW
 
 
+def relative(p_BKHW: Tensor, least_K: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest p_c/t_c, float [B, H, W], and its class, int64 [B, H, W].
+
+    How class-balanced self-training labels (Zou et al., ECCV 2018).
+    Probabilities are rounded to fp16 first, as those were that the t_c come from: a pixel at the threshold of its class
+    has exactly 1.
+
+    Args:
+        p_BKHW: probabilities.
+        least_K: t_c, positive, float32; infinity for a class that no pixel takes.
+    """
+    ratio_BHW, label_BHW = (p_BKHW.half().float() / least_K.view(1, -1, 1, 1)).max(1)
+    return ratio_BHW, label_BHW
+
+
 def align(logits_BKHW: Tensor, have_K: Tensor, want_K: Tensor, strength: float = 1.0) -> Tensor:
     """Return logits of softmax(z)·(want/have)^strength, normalised: distribution alignment, ReMixMatch section 3.1.
 

@@ -38,12 +38,19 @@ class Selection:
             wanted, any of them with the same chance (Algorithm 1); "image" drops the same share in every image, rounded
             down (the authors' code).
         temperature: T, divides the logits before the softmax.
+        relabel: for "cbst": once the least confidence t_c of each class is known, a pixel takes the class of the
+            largest p_c/t_c, where that is 1 or more (Zou et al., ECCV 2018), instead of its most likely class or none.
     """
 
     rule: Rule = "none"
     ratio: float = 1.0
     drop: Literal["dataset", "image"] = "dataset"
     temperature: float = 1.0
+    relabel: bool = False
+
+    def __post_init__(self) -> None:
+        if self.relabel and self.rule != "cbst":
+            raise ValueError("relabel belongs to the rule cbst")
 
 
 LEVELS = 3
@@ -82,6 +89,13 @@ class Cut:
     least_K: np.ndarray
     reached_K: np.ndarray
     wanted_K: np.ndarray
+
+    @property
+    def least_confidence_K(self) -> np.ndarray:
+        """The lowest confidence of each class that stays, float32; infinity = none does."""
+        none_K = self.least_K == BINS
+        pattern_K = np.where(none_K, 0, self.least_K).astype(np.int16)
+        return np.where(none_K, np.float32(np.inf), pattern_K.view(np.float16).astype(np.float32))
 
     def candidates(self, label: np.ndarray, bits: np.ndarray) -> np.ndarray:
         """Return which pixels reach the least confidence of their class, bool."""

@@ -38,6 +38,7 @@ class RunFolder:
         self.next_steps = self.path / "NEXT_STEPS.txt"
         self.done = self.path / "DONE"
         self.pseudo = self.path / "pseudo"
+        self.ranking = self.path / "ranking.json"
 
     SEEDS: ClassVar[str] = "seeds"
 

@@ -49,7 +49,8 @@ def pseudolabel(
     _check_free(out, items)
     ensure_writable(out)
 
-    def predict(item: Item) -> tuple[np.ndarray, np.ndarray]:
+    def predict(item: Item, least_K: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        assert least_K is None, "no rule of this command divides"
         p = model.probabilities(item.image, temperature)
         return p.argmax(0).astype(np.uint8), p.max(0)
 

@@ -13,16 +13,12 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from fewmask.data.index import Item, Pools
-from fewmask.engine.checkpoint import Store
 from fewmask.engine.faults import site
 from fewmask.engine.files import json_text, write_atomic, write_json
 from fewmask.engine.flatten import load_networks
-from fewmask.engine.infer import PROTOCOLS
-from fewmask.engine.label import Share, confident, label_file, read_manifest, write_labels
-from fewmask.engine.signals import StopRequest
+from fewmask.engine.label import read_manifest
 from fewmask.errors import ConfigError, Interrupted
 from fewmask.method import Round
 from fewmask.methods import resolve
@@ -30,9 +26,9 @@ from fewmask.run.arms import Arm
 from fewmask.run.finish import take_delivery
 from fewmask.run.folder import RunFolder
 from fewmask.run.init import start_from
+from fewmask.run.labelling import Labeller
 from fewmask.run.prepare import Notes, Prepared
-from fewmask.run.score import Scorer
-from fewmask.run.training import Training, learner_of, pictures_of, train_one
+from fewmask.run.training import Training, train_one
 
 Start = Callable[[Mapping[str, nn.Module]], None]
 """Gives the networks of a training their start."""
@@ -87,12 +83,8 @@ class _Rounds:
         self.prepared, self.baseline, self.rounds = arm.prepared, arm.baseline, rounds
         self.whole_run, self.fabric, self.say = whole_run, fabric, say
         self.steps = steps_of(rounds, arm.prepared.recipe.train.steps)
-        self.number = {r.name: n for n, r in enumerate(rounds)}
-        self.first = fabric.global_rank == 0
-
-    def folder(self, n: int) -> RunFolder:
-        """Return the run folder of a round."""
-        return RunFolder(self.prepared.folder).round(n, self.rounds[n].name)
+        self.labeller = Labeller(arm.prepared, rounds, self.steps, fabric, say)
+        self.folder, self.first = self.labeller.folder, self.labeller.first
 
     def run(self, start: Start | None, title: str | None) -> str:
         """Train what is not finished; see ``train_arm``."""
@@ -109,6 +101,7 @@ class _Rounds:
             job = Training(
                 self._prepared(n), one.method, self.baseline if n + 1 == len(self.rounds) else None,
                 start if one.init is None else self._continuing(one.init), f"{title}; {words}" if title else words,
+                milestones=self.labeller.milestones(n),
             )  # fmt: skip
             who = train_one(job, [self.whole_run, self.prepared], self.fabric, self.say)
             if self.first:
@@ -129,52 +122,13 @@ class _Rounds:
         recipe = whole.recipe.replace("train", steps=self.steps[n]).replace("data", augment=augment)
         recipe = recipe.model_copy(update={"baseline": False, "seeds": 1})
         mine = replace(whole, recipe=recipe, folder=self.folder(n).path)
-        return mine if one.labeller is None else replace(mine, pools=self._labelled(n))
-
-    def _labelled(self, n: int) -> Pools:
-        """Return the pools with the pseudo-labels of a round, made by the last networks of an earlier one."""
-        one, pools, folder = self.rounds[n], self.prepared.pools, self.folder(n).pseudo
-        assert one.labeller is not None
-        by = self.number[one.labeller]
-        maker = replace(self.prepared, folder=self.folder(by).path)
-        items = [*(pools.labelled if one.pool == "labelled+unlabelled" else ()), *pools.unlabelled]
-        items = [item.without_mask() for item in items]
-        networks, source = self._networks(by)
-        learner = learner_of(maker, self.rounds[by].method, self.fabric)
-        load_networks(learner.nets, networks)
-        pictures = pictures_of(maker, learner)
-        scorer = Scorer(learner, maker, pictures)
-        protocol = PROTOCOLS[maker.recipe.protocol]
-        predict = confident(scorer.forward(scorer.reported), pictures, protocol, one.select.temperature)
-        with StopRequest() as stop:
-            write_labels(
-                predict, items, folder, one.select, self.prepared.index.classes,
-                frequency=self.prepared.task.frequency, seed=maker.recipe.train.seed, turn=n, source=source,
-                share=Share.of(self.fabric), say=self.say, stop=lambda: stop.name if stop.requested else "",
-            )  # fmt: skip
-        site("round.labelled")
-
-        def known(item: Item) -> Item:
-            return replace(item, pseudo=label_file(folder, item))
-
-        labelled = tuple(map(known, pools.labelled)) if one.pool == "labelled+unlabelled" else pools.labelled
-        return Pools(labelled, tuple(map(known, pools.unlabelled)))
-
-    def _networks(self, n: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the last networks of a finished round, and what names them; the first rank reads them."""
-        found = None
-        if self.first:
-            store = Store(self.folder(n).path, warn=self.say)
-            found = store.load(self.steps[n]).networks, {
-                "round": self.rounds[n].name, "step": self.steps[n], "sha256": store.digest(self.steps[n]),
-            }  # fmt: skip
-        return self.fabric.broadcast(found)
+        return replace(mine, pools=self.labeller.pools(n)) if one.labels else mine
 
     def _continuing(self, name: str) -> Start:
         """Return a start from the last networks of an earlier round, by name; what that lacks keeps its own."""
 
         def start(nets: Mapping[str, nn.Module]) -> None:
-            networks, _ = self._networks(self.number[name])
+            networks, _ = self.labeller.networks(self.labeller.number[name])
             there = {key.split(".", 1)[0] for key in networks}
             load_networks({k: net for k, net in nets.items() if k in there}, networks)
 

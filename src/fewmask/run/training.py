@@ -41,6 +41,7 @@ class Training:
         baseline: folder of the finished run that it is compared with; None = none.
         start: gives the networks their start, at step 0; None = as they are built.
         title: announces it, where there are several.
+        milestones: steps whose checkpoints are kept.
     """
 
     prepared: Prepared
@@ -48,6 +49,7 @@ class Training:
     baseline: Path | None = None
     start: Callable[[Mapping[str, nn.Module]], None] | None = None
     title: str | None = None
+    milestones: tuple[int, ...] = ()
 
 
 def train_one(job: Training, within: Sequence[Prepared], fabric: Any, say: Notes) -> str:
@@ -105,7 +107,7 @@ def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitSt
     learner = learner_of(prepared, method, fabric)
     if first:
         clean_leftovers(folder.path)
-    store = Store(folder.path, warn=say) if first else None
+    store = Store(folder.path, always=job.milestones, warn=say) if first else None
     done = _resume(learner, store, say)
     if done.step == 0 and job.start is not None:
         job.start(learner.nets)
@@ -142,7 +144,7 @@ def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitSt
         tensorboard=board,
         stop=stack.enter_context(StopRequest()), barrier=fabric.barrier,
         agree=learner.any_rank,
-        report=report,
+        report=report, milestones=job.milestones,
     )  # fmt: skip
     if job.title:
         say(job.title)

@@ -1,0 +1,163 @@
+"""Pseudo-labels between the rounds of a run: which network labels which images, and where the files lie."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewmask.data.index import Item, Pools
+from fewmask.engine.checkpoint import Store
+from fewmask.engine.faults import site
+from fewmask.engine.files import write_json
+from fewmask.engine.flatten import load_networks
+from fewmask.engine.infer import PROTOCOLS
+from fewmask.engine.label import Share, confident, label_file, stop_together, write_labels
+from fewmask.engine.signals import StopRequest
+from fewmask.method import Labelling, Part, Round
+from fewmask.ops.metrics import agreement, confusion
+from fewmask.run.folder import RunFolder
+from fewmask.run.prepare import Notes, Prepared
+from fewmask.run.score import Scorer
+from fewmask.run.training import learner_of, pictures_of
+
+
+class Labeller:
+    """Labels the images that a round asks for, with the networks of the rounds before it.
+
+    A labelling's files lie in ``pseudo/`` of the first round that holds it; later rounds read them there. A ranking
+    lies in ``ranking.json`` of the round whose networks were compared.
+
+    Args:
+        prepared: data, recipe and folder of the run.
+        rounds: all of them.
+        steps: of each.
+        fabric: launched.
+        say: receives one sentence for each decision.
+    """
+
+    def __init__(
+        self, prepared: Prepared, rounds: Sequence[Round], steps: Sequence[int], fabric: Any, say: Notes
+    ) -> None:  # fmt: skip
+        self.prepared, self.rounds, self.steps = prepared, rounds, steps
+        self.fabric, self.say = fabric, say
+        self.number = {r.name: n for n, r in enumerate(rounds)}
+        self.first = fabric.global_rank == 0
+
+    def folder(self, n: int) -> RunFolder:
+        """Return the run folder of a round."""
+        return RunFolder(self.prepared.folder).round(n, self.rounds[n].name)
+
+    def milestones(self, n: int) -> tuple[int, ...]:
+        """Return the steps of a round after which its networks are kept."""
+        return tuple(max(1, round(share * self.steps[n])) for share in self.rounds[n].keep)
+
+    def networks(self, n: int, step: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the networks of a finished round, and what names them; the first rank reads them.
+
+        Args:
+            n: the round.
+            step: one of its milestones; None = its last one.
+        """
+        found = None
+        if self.first:
+            store, at = Store(self.folder(n).path, warn=self.say), step or self.steps[n]
+            found = store.load(at).networks, {"round": self.rounds[n].name, "step": at, "sha256": store.digest(at)}
+        return self.fabric.broadcast(found)
+
+    def pools(self, n: int) -> Pools:
+        """Return the images that a round trains on, with its pseudo-labels, which are made now if they are missing."""
+        pools, label = self.prepared.pools, dict[str, Path]()
+        for one in self.rounds[n].labels:
+            folder = self.folder(self._first_with(one)).pseudo
+            label |= {item.name: label_file(folder, item) for item in self._label(one, folder)}
+
+        def known(items: Sequence[Item]) -> tuple[Item, ...]:
+            return tuple(replace(item, pseudo=label[item.name]) for item in items if item.name in label)
+
+        also = any(one.pool == "labelled+unlabelled" for one in self.rounds[n].labels)
+        return Pools(known(pools.labelled) if also else pools.labelled, known(pools.unlabelled))
+
+    def _first_with(self, one: Labelling) -> int:
+        n = next(n for n, r in enumerate(self.rounds) if one in r.labels)
+        fresh = [other for other in self.rounds[n].labels if not any(other in r.labels for r in self.rounds[:n])]
+        assert fresh == [one], "a round makes one set of labels; others are those of rounds before"
+        return n
+
+    def _label(self, one: Labelling, folder: Path) -> list[Item]:
+        """Make one set of labels, or find it, and return its images."""
+        pools, by = self.prepared.pools, self.number[one.by]
+        items = [*(pools.labelled if one.pool == "labelled+unlabelled" else ()), *pools.unlabelled]
+        items = [item.without_mask() for item in items]
+        if one.part is not None:
+            items = self._part(items, one.part)
+        networks, source = self.networks(by)
+        scorer = self._scorer(by, networks)
+        recipe = self.prepared.recipe
+        protocol = PROTOCOLS[recipe.protocol].model_copy(update={"scales": one.scales})
+        protocol = protocol.model_copy(update={"flip": protocol.flip or one.flip})
+        predict = confident(scorer.forward(scorer.reported), scorer.pictures, protocol, one.select.temperature)
+        how = {"views": {"scales": list(one.scales), "flip": protocol.flip}} if one.flip or one.scales != (1.0,) else {}
+        with StopRequest() as stop:
+            write_labels(
+                predict, items, folder, one.select, self.prepared.index.classes,
+                frequency=self.prepared.task.frequency, seed=recipe.train.seed, turn=self._first_with(one),
+                source=source | how, share=Share.of(self.fabric), say=self.say,
+                stop=lambda: stop.name if stop.requested else "",
+            )  # fmt: skip
+        site("round.labelled")
+        return items
+
+    def _scorer(self, n: int, networks: dict[str, Tensor]) -> Scorer:
+        """Return what predicts with the networks of a round."""
+        maker = replace(self.prepared, folder=self.folder(n).path)
+        learner = learner_of(maker, self.rounds[n].method, self.fabric)
+        load_networks(learner.nets, networks)
+        return Scorer(learner, maker, pictures_of(maker, learner))
+
+    def _part(self, items: Sequence[Item], part: Part) -> list[Item]:
+        """Return a part of the images, in their order."""
+        stability = self._ranking(items, part.ranker)
+        ranked = sorted(items, key=lambda item: -stability[item.name])  # of equal ones the first in the pool
+        cut = [round(share * len(ranked)) for share in (part.low, part.high)]
+        chosen = {item.name for item in ranked[cut[0] : cut[1]]}
+        return [item for item in items if item.name in chosen]
+
+    def _ranking(self, items: Sequence[Item], ranker: str) -> dict[str, float]:
+        """Return how stable each image's prediction was, from ranking.json or by comparing the kept networks."""
+        n = self.number[ranker]
+        file = self.folder(n).ranking
+        found = self.fabric.broadcast(json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None)
+        if found is not None:
+            return found["stability"]
+        kept = [self.networks(n, step) for step in self.milestones(n)]
+        assert kept, f"round {ranker!r} keeps no networks to rank with"
+        kept.append(self.networks(n))
+        scorers = [self._scorer(n, networks) for networks, _ in kept]
+        stability = self._compare(items, scorers)
+        if self.first:
+            write_json(file, {"networks": [source for _, source in kept], "stability": stability})
+        self.say(f"ranked {len(items)} images by how stable their predictions were, in {file}")
+        return stability
+
+    def _compare(self, items: Sequence[Item], scorers: Sequence[Scorer]) -> dict[str, float]:
+        share, classes = Share.of(self.fabric), len(self.prepared.index.classes)
+        protocol = PROTOCOLS[self.prepared.recipe.protocol]
+        predict = [confident(s.forward(s.reported), s.pictures, protocol) for s in scorers]
+        micro_N, who = np.zeros(len(items), dtype=np.int64), ""  # integers: their sum over ranks is exact
+        with StopRequest() as stop:
+            for number, item in list(enumerate(items))[share.rank :: share.world]:
+                *early, last = (torch.from_numpy(one(item)[0]) for one in predict)
+                same = [agreement(confusion(one, last, classes)) for one in early]
+                micro_N[number] = round(sum(same) / len(same) * 1e6)
+                if stop.requested:
+                    who = stop.name
+                    break
+            stop_together(who, share, "while ranking")
+        return {item.name: int(micro) / 1e6 for item, micro in zip(items, share.sum(micro_N), strict=True)}
