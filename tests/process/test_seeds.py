@@ -18,6 +18,7 @@ from process.helpers import (
     CLASSES,
     FIXMATCH,
     SEEDS,
+    assert_refused,
     assert_same,
     evaluation,
     good,
@@ -135,3 +136,16 @@ def test_seeds_of_a_supervised_run(data, tmp_path, io):
     assert summary["val"]["miou"] == pytest.approx(sum(values) / 2)
     assert summary["spread"]["val"] == pytest.approx(abs(values[0] - values[1]) / math.sqrt(2), abs=1e-4)
     assert yaml.safe_load((out / "config.yaml").read_text())["seeds"] == 2
+
+    # it is the baseline of a method's seeds: each of its own, named or found
+    words = [*FIXMATCH, "--seeds", "2", "--seed", "3", "--steps", "4"]
+    named, found = tmp_path / "named", tmp_path / "found"
+    good(run(io, training(data, named, *words, "--baseline", str(out))))
+    told = good(run(io, training(data, found, *words, "--baseline"))).stderr
+    for seed, value in zip((3, 4), values, strict=True):
+        assert f"baseline: {out / 'seeds' / str(seed)}, trained before" in told
+        for method in (named, found):
+            own = method / "seeds" / str(seed)
+            assert not (own / "baseline").exists() and metrics_of(own)["baseline"]["val"]["miou"] == value
+    refused = run(io, training(data, tmp_path / "other", *words, "--seed", "7", "--baseline", str(out)))
+    assert_refused(refused, 2, "it is a run of the seeds [3, 4], not of 7")

@@ -143,4 +143,4 @@ def test_what_cannot_be_read_is_no_match(wanted, finished):
 
 def test_a_run_of_several_seeds_is_no_baseline(wanted, finished):
     change(finished.metrics, seeds=[4, 5, 6])
-    assert mismatch(wanted, finished) == [f"it is a run of several seeds; name {finished.seed(4).path}"]
+    assert mismatch(wanted, finished) == [f"it is a run of the seeds [4, 5, 6], not of {wanted.recipe.train.seed}"]

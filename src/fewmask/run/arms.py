@@ -84,8 +84,7 @@ def _baseline(prepared: Prepared, beside: Path, arms: list[Arm], say: Say) -> Pa
     wanted = matched(prepared)
     named = prepared.recipe.baseline
     if isinstance(named, str):
-        folder = RunFolder(named)
-        folder.read_metrics()
+        folder = _with_seed(RunFolder(named), prepared.recipe.train.seed)
         wrong = mismatch(wanted, folder)
         if wrong:
             raise ConfigError(
@@ -103,6 +102,11 @@ def _baseline(prepared: Prepared, beside: Path, arms: list[Arm], say: Say) -> Pa
             return folder.path
     arms.append(Arm(wanted))
     return own.path
+
+
+def _with_seed(folder: RunFolder, seed: int) -> RunFolder:
+    """Return the run of one seed in a finished run of several; else the run itself."""
+    return folder.seed(seed) if seed in folder.read_metrics().get("seeds", ()) else folder
 
 
 def matched(prepared: Prepared) -> Prepared:
@@ -126,7 +130,7 @@ def mismatch(wanted: Prepared, folder: RunFolder) -> list[str]:
         if metrics.get("method") != SUPERVISED:
             return [f"its method is {metrics.get('method')!r}, not {SUPERVISED!r}"]
         if "seeds" in metrics:
-            return [f"it is a run of several seeds; name {folder.seed(metrics['seeds'][0]).path}"]
+            return [f"it is a run of the seeds {metrics['seeds']}, not of {wanted.recipe.train.seed}"]
         load_evaluation(folder.evaluation, "val")  # else it fails after the training
         stored, manifest = folder.stored(), folder.manifest()
         versions = json.loads(folder.environment.read_text(encoding="utf-8"))
@@ -152,9 +156,8 @@ def _pairs(recipe: Recipe, stored: dict[str, Any]) -> Iterator[tuple[str, Any, A
 
 
 def _finished_in(beside: Path) -> Iterator[RunFolder]:
-    """Yield the finished runs in a folder of runs, and the baselines inside them, newest first."""
-    found = [
-        file for pattern in ("*", "*/baseline", "*/seeds/*/baseline") for file in beside.glob(f"{pattern}/metrics.json")
-    ]
+    """Yield the finished runs in a folder of runs, and the seeds and baselines inside them, newest first."""
+    inside = ("*", "*/baseline", "*/seeds/*", "*/seeds/*/baseline")
+    found = [file for pattern in inside for file in beside.glob(f"{pattern}/metrics.json")]
     for file in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
         yield RunFolder(file.parent)
