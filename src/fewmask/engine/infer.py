@@ -52,6 +52,8 @@ class Protocol(Config):
 PROTOCOLS = {
     "whole": Protocol(),
     "cityscapes": Protocol(name="cityscapes", window=801, stride=534, border="truncate"),
+    "dars-361": Protocol(name="dars-361", window=361, stride=241, flip=True),
+    "dars-713": Protocol(name="dars-713", window=713, stride=476, flip=True),
 }
 """Built-in protocols by name. More come with the papers that define them."""
 
