@@ -88,6 +88,8 @@ def test_shares_are_stacked():
     found = stack_chart("x", [50, 100], shares, side, ["a", "b"], [0, None])
     assert found.areas[0].path == "M0 750L500 750L1000 500L1000 500L1000 1000L1000 1000L500 1000L0 1000Z"
     assert [(a.side_at, a.side) for a in found.areas] == [(0.0, 40.0), (40.0, 60.0)]
+    late = stack_chart("x", [80, 90, 100], np.repeat(shares, 2, 0)[:3], side, ["a", "b"], [0, None])
+    assert late.areas[0].path.startswith("M800 750")  # nothing is drawn where nothing was recorded
 
 
 # --- files of a run

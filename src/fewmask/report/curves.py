@@ -13,7 +13,7 @@ from fewmask.report.figures import Chart, Points, Series, Stack, binned, line_ch
 from fewmask.report.record import Record, get, is_number
 from fewmask.report.text import percent
 
-_NOT_TERMS = {"step", "lr", "loss", "kept", "pseudo", "data_wait", "val", "val_iou"}
+_NOT_TERMS = {"step", "round", "lr", "loss", "kept", "pseudo", "data_wait", "val", "val_iou"}
 _BINS = 80
 VANISHED = 0.1
 """A class has vanished from the pseudo-labels where its share is below this part of its share of the labels."""

@@ -214,8 +214,9 @@ def stack_chart(
         indices: class of each part; None for a rest.
     """
     x, y = axis(0, max(steps), 5, tight=True), Axis(0, 1, [0, 0.5, 1], 1)
-    # the first and last values reach to the edges, so that the drawing has none of its own
-    at = [0.0, *steps, max(steps)]
+    # the first and last values reach to the edges, so that the drawing has none of its own; not where they began late
+    late = len(steps) > 1 and steps[0] > 2 * (steps[1] - steps[0])
+    at = [steps[0] if late else 0.0, *steps, max(steps)]
     rows = np.vstack([shares_TK[:1], shares_TK, shares_TK[-1:]])
     top = np.clip(rows.cumsum(1), 0, 1)
     areas, below, side = [], np.zeros(len(at)), 0.0

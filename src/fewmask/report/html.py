@@ -21,6 +21,7 @@ from fewmask.report.embed import gallery
 from fewmask.report.facts import facts, next_steps
 from fewmask.report.figures import line_chart
 from fewmask.report.record import Record, get
+from fewmask.report.rounds import round_rows
 from fewmask.report.tables import class_table, colour, evenness, score_rows, seed_rows, shown_sentences
 from fewmask.report.text import UNMEASURED, count, listing, number, plural, signed
 from fewmask.report.verdict import seeds_text, verdict
@@ -44,7 +45,7 @@ def report_page(record: Record) -> bytes:
         "record": record, "verdict": verdict(record), "scores": score_rows(record), "seeds": seed_rows(record),
         "classes": table, "said": shown_sentences(table), "even": even, "confusions": section,
         "charts": [chart for chart in (val_chart(record), loss_chart(record)) if chart],
-        "pseudo": pseudo(record), "gallery": gallery(record), "facts": facts(record),
+        "pseudo": pseudo(record), "rounds": round_rows(record), "gallery": gallery(record), "facts": facts(record),
         "steps": next_steps(record.next_steps), "about": _about(record), "seeds_text": seeds_text(record),
         "several": len(record.numbers) > 1, "delivered_seed": str(get(record.metrics, "delivered", "seed")),
     }  # fmt: skip

@@ -185,6 +185,7 @@ def _protocol(metrics: dict[str, Any]) -> str:
     protocol = PROTOCOLS.get(str(metrics.get("protocol")))
     if protocol is None:
         return ""
-    if protocol.window is None:
-        return "the whole image in one forward pass" + (", averaged with its mirror image" if protocol.flip else "")
-    return f"a sliding window of {protocol.window} pixels, stride {protocol.stride}, border {protocol.border}"
+    words = "the whole image in one forward pass"
+    if protocol.window is not None:
+        words = f"a sliding window of {protocol.window} pixels, stride {protocol.stride}, border {protocol.border}"
+    return words + (", averaged with the mirror image" if protocol.flip else "")
