@@ -61,6 +61,8 @@ class Experiment:
             del recipe["data"]["augment"]["rotate"]
         if self.method in ("cps", "ucc") and not recipe["method"]["ramp"]:
             del recipe["method"]["ramp"]
+        if self.method == "mean_teacher" and not recipe["method"]["together"]:
+            del recipe["method"]["together"]
         for name in ("devices", "workers", "cache_mb"):
             del recipe["machine"][name]
         for name in ("log_every", "save_every"):

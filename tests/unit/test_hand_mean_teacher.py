@@ -70,6 +70,14 @@ def test_ramp(t: int, factor: float) -> None:
     assert out["sup"] == pytest.approx(SUP)  # not ramped
 
 
+def test_one_pass_of_both() -> None:
+    """The same terms, from one batch of labelled and strong views: BatchNorm sees them together."""
+    apart, *_ = terms(method(weight=7.0))
+    out, student, teacher, _ = terms(method(weight=7.0, together=True))
+    assert out == pytest.approx(apart)
+    assert [codes for codes, _, _ in student.seen] == [[LABELLED, *STRONG]] and len(teacher.seen) == 1
+
+
 def test_no_ramp() -> None:
     out, *_ = terms(method(weight=7.0, ramp=0.0), t=0)
     assert out["con"] == pytest.approx(7 * sum(squared(S[s], T[w]) for w, s in PAIRS) / (6 * 3))
@@ -142,7 +150,7 @@ def test_pixelssl() -> None:
     logs = sum(math.log(a / b) ** 2 for w, _ in PAIRS for a, b in zip(S[w], T[w], strict=True))
     assert out["con"] == pytest.approx(math.exp(-5 * 0.5**2) * logs / (6 * 3))
     assert [training for _, training, _ in teacher.seen] == [True]
-    assert m.teacher_bn == "train" and tuple(m.predictors) == ("student", "teacher")
+    assert m.teacher_bn == "train" and tuple(m.predictors) == ("student", "teacher") and m.config.together
 
 
 def test_a_value_beside_authors_code_wins() -> None:

@@ -24,10 +24,12 @@ Implementation details and departures
    nor of the decay, and reports the student. Its code moves the teacher between the labelled and the unlabelled images
    of a step, we after the optimiser's step: unlabelled images get the same teacher, but for the first copy (theirs is
    the student θ0 before step 0, ours θ1 after it; at step t d^t·(θ0 - θ1) is left), labelled ones one an update older.
-   ``pixelssl`` sets weight 1, logits, teacher_mode train, same_input and a ramp of 5 of 45 epochs (its PSPNet script;
-   DeepLabV2: 3 of 20); it evaluates both networks, we report the student. Its supervised mean divides by all pixels,
-   void and padding too, and BatchNorm sees its labelled and unlabelled images together; ours separately.
-6. Padding counts nowhere. Both code bases count it in the consistency; no preset reproduces that.
+   ``pixelssl`` sets weight 1, logits, teacher_mode train, same_input, together and a ramp of 5 of 45 epochs (its PSPNet
+   script; DeepLabV2: 3 of 20); it evaluates both networks, we report the student. Its supervised mean divides by all
+   pixels, void and padding too.
+6. ``together``: evaluation's statistics are averages over labelled and strong views; in a pass each, neither kind of
+   image is trained with such. TorchSemiSeg takes two passes, PixelSSL one.
+7. Padding counts nowhere. Both code bases count it in the consistency; no preset reproduces that.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ AUTHORS_CODE: dict[str, dict[str, Any]] = {
     },
     "pixelssl": {
         "weight": 1.0, "ramp": 5 / 45, "same_input": True, "distance": "logits", "teacher_mode": "train",
-        "report": "student",
+        "together": True, "report": "student",
     },
 }  # fmt: skip
 
@@ -78,6 +80,8 @@ class MeanTeacher(Method):
             same_input: student and teacher see the same view.
             on_labelled: consistency on labelled images too.
             teacher_mode: normalisation of the teacher.
+            together: labelled and unlabelled images go through the student in one pass, and share BatchNorm's
+                statistics; else in one pass each.
             report: which network is the reported predictor.
             authors_code: take the constants of a published code base; any that is set beside it wins.
         """
@@ -91,6 +95,7 @@ class MeanTeacher(Method):
         same_input: bool = False
         on_labelled: bool = False
         teacher_mode: Literal["eval", "train"] = "eval"
+        together: bool = False
         report: Literal["teacher", "student"] = "teacher"
         authors_code: Literal["torchsemiseg", "pixelssl"] | None = None
 
@@ -124,8 +129,11 @@ class MeanTeacher(Method):
         """CPS Eq. 8 beside the supervised loss."""
         cfg, lab, unl = self.config, batch["l"], batch["u"]
         x_w, x_s = unl.weak, unl.views[-1]  # X2, X1
-        z_l = nets["student"](lab.weak)
-        z1 = nets["student"](x_s)  # before softmax
+        student = nets["student"]
+        z_l, z1 = (  # before softmax
+            student(torch.cat((lab.weak, x_s))).split((len(lab), len(unl))) if cfg.together
+            else (student(lab.weak), student(x_s))
+        )  # fmt: skip
         z2 = pseudo.infer(nets["teacher"], x_w, cfg.teacher_mode)
         valid = unl.valid
         if cfg.on_labelled:
