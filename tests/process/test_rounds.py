@@ -117,6 +117,18 @@ def test_beside_a_baseline_and_over_seeds(data, tmp_path, io):
     assert "round 2 of 2: all-1, 7 steps" in ended.stderr
 
 
+def test_labels_of_another_method(data, tmp_path, io):
+    """CPS trains first and its first network labels: CPS's Table 7."""
+    out, keys = tmp_path / "run", ["method.teacher=cps", "method.teacher_constants.lam=0.5"]
+    good(run(io, training(data, out, "--method", "self_training", *keys)))
+    made = json.loads((out / "rounds/1-all-1/pseudo/manifest.json").read_text())
+    assert made["source"]["round"] == "cps" and (out / "rounds/0-cps/DONE").is_file()
+    assert '"cps"' in (out / "rounds/0-cps/metrics.jsonl").read_text()
+    assert_refused(
+        run(io, training(data, tmp_path / "two", "--method", "self_training", "method.teacher=csp")), 2, "cps"
+    )
+
+
 def test_too_few_steps_for_the_rounds(data, tmp_path, io):
     words = training(data, tmp_path / "run", *VARIANTS["dars"], "--steps", "2")
     assert_refused(run(io, words), 2, "2 steps are too few for 3 rounds", "train.steps")

@@ -152,6 +152,28 @@ def test_self_training_labels_once_and_starts_again() -> None:
     assert {k: v.item() for k, v in out.items()} == pytest.approx({"sup": SUP, "unsup": GUESSED})
 
 
+def test_self_training_after_another_method() -> None:
+    """CPS Table 7: its first network labels, and another one is trained from scratch."""
+    config = {"teacher": "cps", "teacher_constants": {"lam": 0.5}}
+    first, second = SelfTraining(SelfTraining.Config.model_validate(config), Task(3)).rounds()
+    assert type(first.method).__name__ == "CPS" and first.method.config.lam == 0.5 and first.name == "cps"
+    assert second.init is None and [m.by for m in second.labels] == ["cps"]
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"teacher": "cps", "init": "continue"}, "supervised training"),
+        ({"teacher_constants": {"lam": 0.5}}, "without a teacher"),
+        ({"teacher": "cps", "teacher_constants": {"lambda": 0.5}}, "lambda"),
+        ({"teacher": "dars"}, "several rounds itself"),
+    ],
+)
+def test_teachers_that_are_refused(config: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        SelfTraining(SelfTraining.Config.model_validate(config), Task(3)).rounds()
+
+
 def test_self_training_again_and_again() -> None:
     config = SelfTraining.Config(more=2, rule="st", ratio=0.3, init="continue", view="strong")
     rounds = SelfTraining(config, Task(3)).rounds()

@@ -20,16 +20,19 @@ Implementation details and departures
 4. ``rule = st`` keeps the most confident ``ratio`` of all pixels, with one threshold for all classes (DARS's "ST");
    "cbst" those of every predicted class. "none", the default, keeps all: CPS's form.
 5. ``more`` further rounds label with the round before and train again.
+6. ``teacher`` names the method of round 1, with ``teacher_constants``: with ``cps`` this is "Ours + Self-Training" of
+   CPS's Table 7. Its reported network labels. Another method's networks have other names, so nothing continues them.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fewmask.batch import ViewKind
 from fewmask.method import Config, Labelling, Method, Round
+from fewmask.methods import resolve
 from fewmask.offline import OnLabels, OnPseudoLabels
 from fewmask.ops.select import Selection
 from fewmask.supervision import Supervision
@@ -54,6 +57,8 @@ class SelfTraining(Method):
             init: how the later rounds begin.
             first: share of the steps of the first round.
             more: further rounds after the second.
+            teacher: method of the first round; "" = supervised training.
+            teacher_constants: its constants.
         """
 
         sup: Supervision = Supervision()
@@ -64,15 +69,42 @@ class SelfTraining(Method):
         init: Literal["scratch", "continue"] = "scratch"
         first: float = Field(default=0.4, gt=0, lt=1)
         more: int = Field(default=0, ge=0)
+        teacher: str = ""
+        teacher_constants: dict[str, Any] = {}
+
+        @model_validator(mode="after")
+        def _sensible(self) -> SelfTraining.Config:
+            if self.teacher and self.init == "continue":
+                raise ValueError("init=continue needs the teacher to be supervised training")
+            if not self.teacher and self.teacher_constants:
+                raise ValueError("teacher_constants without a teacher")
+            if self.teacher:
+                resolve(self.teacher).Config.model_validate(self.teacher_constants)
+            return self
 
     def rounds(self) -> list[Round]:
         """Labelled images; then all of them, once or more often."""
         cfg = self.config
         later = OnPseudoLabels(OnPseudoLabels.Config(sup=cfg.sup, lam=cfg.lam, view=cfg.view), self.task)
-        out = [Round("labelled", OnLabels(OnLabels.Config(sup=cfg.sup), self.task), cfg.first)]
+        out = [Round(cfg.teacher or "labelled", self._teacher(), cfg.first)]
         for n in range(1 + cfg.more):
             before, share = out[-1].name, (1 - cfg.first) / (1 + cfg.more)
             init = before if cfg.init == "continue" else None
             labels = Labelling(before, select=Selection(cfg.rule, cfg.ratio))
             out.append(Round(f"all-{n + 1}", later, share, init, (labels,)))
         return out
+
+    def _teacher(self) -> Method:
+        """Return what labels first.
+
+        Raises:
+            ValueError: it has several rounds itself.
+        """
+        cfg = self.config
+        if not cfg.teacher:
+            return OnLabels(OnLabels.Config(sup=cfg.sup), self.task)
+        cls = resolve(cfg.teacher)
+        teacher = cls(cls.Config.model_validate(cfg.teacher_constants), self.task)
+        if teacher.rounds():
+            raise ValueError(f"the teacher {cfg.teacher!r} has several rounds itself: take a method of one")
+        return teacher
