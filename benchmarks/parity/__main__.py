@@ -3,8 +3,9 @@
     .venv/bin/python -m benchmarks.parity --repo CHECKOUT [--repo CHECKOUT ...] [--json FILE] [--skip-ranks]
 
 A checkout is a clone of an authors' repository, bare or not, that holds the commit named in ``authors.py``; its code is
-read from there and executed, never copied. Prints a table and writes the figures. Exit code 1 if a comparison neither
-agrees within 1e-5 nor is fully explained by the departure that is named for it.
+read from there and executed, never copied. Prints a table and writes the figures; those of repositories that are not
+given stay as they are in the file. Exit code 1 if a comparison neither agrees within 1e-5 nor is fully explained by the
+departure that is named for it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 
 import fewmask
 from benchmarks.experiments.source import source_hash
-from benchmarks.parity import pixelssl, ranks, torchsemiseg, u2pl, unimatch
+from benchmarks.parity import dars, pixelssl, ranks, three_stage, torchsemiseg, u2pl, unimatch
 from benchmarks.parity.authors import PINNED, Checkout, checkouts
 from benchmarks.parity.compare import DEPARTURES, TOLERANCE, Row
 from benchmarks.parity.inputs import SEED, Setting
@@ -31,7 +32,15 @@ from benchmarks.parity.inputs import SEED, Setting
 OUT = Path(__file__).parent / "results.json"
 SIZES = ((2, 5), (4, 21))  # batch, classes
 OHEM_CASES = ["threshold", "kth", "fewer", "exactly", "saturated"]
-METHODS = ("supervised", "cps", "fixmatch", "mean_teacher", "u2pl")
+METHODS = {
+    torchsemiseg.NAME: ("supervised", "cps", "mean_teacher"),
+    unimatch.NAME: ("supervised", "fixmatch"),
+    pixelssl.NAME: ("supervised", "mean_teacher"),
+    u2pl.NAME: ("supervised", "u2pl"),
+    dars.NAME: ("dars",),
+    three_stage.NAME: ("three_stage",),
+}
+"""Repository to the methods of ours that are compared with it."""
 
 
 def settings(**constants: Any) -> Iterator[Setting]:
@@ -83,6 +92,10 @@ def rows(found: dict[str, Checkout], with_ranks: bool) -> Iterator[Row]:
         yield from u2pl.rows(checkout)
         if with_ranks:
             yield from ranks.all_reduced_contrast(checkout, Setting(1, 5, torch.float64, padding=False))
+    if checkout := found.get(dars.NAME):
+        yield from dars.rows(checkout, settings)
+    if checkout := found.get(three_stage.NAME):
+        yield from three_stage.rows(checkout, settings)
 
 
 def table(all_rows: list[Row]) -> list[str]:
@@ -117,18 +130,26 @@ def _figure(x: float) -> str:
     return "0" if x == 0 else f"{x:.0e}" if x < TOLERANCE else f"{x:.2g}"
 
 
-def document(found: dict[str, Checkout], all_rows: list[Row]) -> dict[str, Any]:
+def described(checkout: Checkout) -> dict[str, Any]:
+    """Return what a repository's rows were made with, of theirs and of ours."""
+    return {
+        "commit": checkout.commit,
+        "blobs": dict(sorted(checkout.blobs.items())),
+        "fewmask": fewmask.__version__,
+        "source": {name: source_hash(name) for name in METHODS[checkout.name]},
+        "torch": torch.__version__,
+    }
+
+
+def document(repositories: dict[str, dict[str, Any]], all_rows: list[Row]) -> dict[str, Any]:
     def plain(x: Any) -> Any:
         return "nan" if isinstance(x, float) and math.isnan(x) else x
 
     return {
-        "fewmask": fewmask.__version__,
-        "source": {name: source_hash(name) for name in METHODS},
-        "torch": torch.__version__,
         "seed": SEED,
         "tolerance": TOLERANCE,
         "departures": DEPARTURES,
-        "repositories": {c.name: {"commit": c.commit, "blobs": dict(sorted(c.blobs.items()))} for c in found.values()},
+        "repositories": repositories,
         "rows": [{k: plain(v) for k, v in asdict(row).items() if v not in (None, "")} for row in all_rows],
     }
 
@@ -147,9 +168,15 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(1)
     found = checkouts(args.repo)
+    before = json.loads(args.json.read_text(encoding="utf-8")) if args.json.is_file() else {}
+    kept = {name: what for name, what in before.get("repositories", {}).items() if name not in found}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This overload of add_ is deprecated")  # in their code
         all_rows = list(rows(found, with_ranks=not args.skip_ranks))
+    all_rows += [Row.read(row) for row in before.get("rows", []) if row["repository"] in kept]
+    all_rows.sort(key=lambda row: list(PINNED).index(row.repository))
+    repositories = kept | {name: described(checkout) for name, checkout in found.items()}
+    repositories = {name: repositories[name] for name in PINNED if name in repositories}
     print("\n".join(table(all_rows)))
     faults = [r for r in all_rows if r.verdict == "UNEXPLAINED"]
     departures = sum(r.verdict == "departure" for r in all_rows)
@@ -157,7 +184,7 @@ def main() -> int:
           f"{departures} departures, {len(faults)} unexplained")  # fmt: skip
     for r in faults:
         print(f"UNEXPLAINED {r}", file=sys.stderr)
-    args.json.write_text(one_line_a_row(document(found, all_rows)), encoding="utf-8")
+    args.json.write_text(one_line_a_row(document(repositories, all_rows)), encoding="utf-8")
     return 1 if faults else 0
 
 

@@ -28,6 +28,8 @@ PINNED = {
     "LiheYoung/UniMatch": "0324f3dd4a22128105a5eb135d2586c0bb3cc647",
     "ZHKKKe/PixelSSL": "ce192034355ae6a77e47d2983d9c9242df60802a",
     "Haochen-Wang409/U2PL": "ab3d2be313d4d6b2885e7a0213d4fce82a803b79",
+    "CVMI-Lab/DARS": "0cfe09ad6758458a497940f4fe7829aad6983f67",
+    "RK621/ThreeStageSelftraining_SemanticSegmentation": "e9b941d9497e36ea86d54f2ef327c26956ff6b71",
 }
 
 
@@ -101,14 +103,27 @@ class Source:
         """Return the outermost statements, apart from definitions and with-blocks, that assign one of these names."""
         return list(_assigning(self.tree.body, set(names)))
 
-    def step(self, loop: str) -> list[ast.stmt]:
-        """Return what one iteration of the training loop over ``loop`` does before its backward pass."""
+    def step(self, loop: str, branch: str = "", otherwise: bool = False) -> list[ast.stmt]:
+        """Return what one iteration of the training loop over ``loop`` does before its backward pass.
+
+        Args:
+            loop: what it runs over.
+            branch: the condition of the if-statement in which that pass lies, if any: what leads to it there counts.
+            otherwise: it is the pass where the condition does not hold.
+        """
         found = []
         for node in ast.walk(self.tree):
             if isinstance(node, ast.For) and ast.unparse(node.iter) == loop:
-                first = next((i for i, s in enumerate(node.body) if _calls(s, "backward")), None)
-                if first is not None:
-                    found.append(node.body[:first])
+                body = _before_backward(node.body)
+                if body is not None and branch:
+                    last = node.body[len(body)]
+                    assert isinstance(last, ast.If), f"{self.path}: the backward pass is in no if-statement"
+                    assert ast.unparse(last.test) == branch, f"{self.path}: it is in that of {ast.unparse(last.test)}"
+                    inner = _before_backward(last.orelse if otherwise else last.body)
+                    assert inner is not None, f"{self.path}: no backward pass if {branch}"
+                    body = [*body, *inner]
+                if body is not None:
+                    found.append(body)
         assert len(found) == 1, f"{self.path}: {len(found)} training loops over {loop}"
         return found[0]
 
@@ -147,6 +162,11 @@ def _assigning(body: list[ast.stmt], names: set[str]) -> Iterator[ast.stmt]:
             stored = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
             if stored & names:
                 yield statement
+
+
+def _before_backward(body: list[ast.stmt]) -> list[ast.stmt] | None:
+    first = next((i for i, s in enumerate(body) if _calls(s, "backward")), None)
+    return None if first is None else body[:first]
 
 
 def _calls(statement: ast.stmt, method: str) -> bool:

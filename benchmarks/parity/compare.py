@@ -17,7 +17,7 @@ TOLERANCE = 1e-5
 
 DEPARTURES = {
     "padding": "Their mean runs over the padded pixels too, and trains them. CPS: train_padding=true; Mean Teacher, "
-    "U2PL: no switch.",
+    "U2PL, three-stage (its consistency): no switch.",
     "one mean": "They take one mean over labelled and unlabelled pixels, half of the paper's L^l + L^u where both have "
     "as many: half the lam.",
     "void": "Their mean runs over void and padded pixels too, with loss 0. No switch.",
@@ -50,6 +50,23 @@ DEPARTURES = {
     "first epoch": "Their teacher is the student itself for one epoch after the warm-up, ours the plain average of its "
     "steps. No switch.",
     "λ_c/W": "As 1/W, but of the contrast alone: lam_c / W.",
+    "least": "Where fewer pixels of a class are predicted than wanted, their threshold is the least confidence that "
+    "there is, ours is 0: the same pixels. No switch.",
+    "none wanted": "Where not one pixel of a class is wanted, all reach their threshold and then go at random; none "
+    "reaches ours: the same labels. No switch.",
+    "per image": "Every image of theirs drops its share of a class, rounded down; drop=dataset keeps exactly as many "
+    "as are wanted. drop=image.",
+    "one more": "Their threshold of CBST is the confidence after the k-th largest, ours the k-th. No switch.",
+    "never": "Their script stops at a class that is predicted nowhere; ours labels the others. No switch.",
+    "pixels counted": "They count 500x375 pixels an image of VOC, 2048x1024 one of Cityscapes; we count those that "
+    "there are. No switch.",
+    "fp16 logits": "They round logits and softmax to fp16, and take the label from that; we round the confidence "
+    "alone. No switch.",
+    "float32": "They round m*s_j to float32: near a whole number one pixel more or less goes. No switch.",
+    "w_s": "Their loss for Cityscapes has 1/2 L_seg + 1/4 (L_con + L_pl), half of the paper's with λ = 1/2. Learning "
+    "rate / 2, where the optimiser feels it.",
+    "λ": "Their λ_1 and λ_2 for VOC are 1/4, our default is 1/2. lam_con=0.25 lam_pl=0.25.",
+    "placeholder": "Their branch has a class more, which no label has but the softmax counts. No switch.",
     "0/0": "Their mean over no pixel is nan; ours is 0 with gradient 0.",
 }
 """What a difference is called, and why it is there: the only reasons by which a comparison may differ."""
@@ -79,6 +96,12 @@ class Row:
     explained_value: float | None = None
     explained_gradient: float | None = None
     verdict: str = field(init=False)
+
+    @classmethod
+    def read(cls, saved: dict[str, Any]) -> Row:
+        """Return a row from what was written of it."""
+        values: dict[str, Any] = {"ours": ""} | saved
+        return cls(**{key: math.nan if x == "nan" else x for key, x in values.items() if key != "verdict"})
 
     def __post_init__(self) -> None:
         assert not self.departure or self.departure in DEPARTURES, self.departure
