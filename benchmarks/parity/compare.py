@@ -67,6 +67,8 @@ DEPARTURES = {
     "rate / 2, where the optimiser feels it.",
     "λ": "Their λ_1 and λ_2 for VOC are 1/4, our default is 1/2. lam_con=0.25 lam_pl=0.25.",
     "placeholder": "Their branch has a class more, which no label has but the softmax counts. No switch.",
+    "corner": "Their shear leaves the first row or column in place, ours the middle one: half as much comes from "
+    "outside. No switch.",
     "0/0": "Their mean over no pixel is nan; ours is 0 with gradient 0.",
 }
 """What a difference is called, and why it is there: the only reasons by which a comparison may differ."""
@@ -100,8 +102,9 @@ class Row:
     @classmethod
     def read(cls, saved: dict[str, Any]) -> Row:
         """Return a row from what was written of it."""
-        values: dict[str, Any] = {"ours": ""} | saved
-        return cls(**{key: math.nan if x == "nan" else x for key, x in values.items() if key != "verdict"})
+        values: dict[str, Any] = {"ours": ""}
+        values |= {key: math.nan if x == "nan" else x for key, x in saved.items() if key != "verdict"}
+        return cls(**values)
 
     def __post_init__(self) -> None:
         assert not self.departure or self.departure in DEPARTURES, self.departure

@@ -22,11 +22,11 @@ Implementation details and departures
    batch statistics (both code bases).
 5. ``authors_code = torchsemiseg`` sets weight 100, same_input, on_labelled, teacher_mode train, a pass each, no ramp of
    the weight nor of the decay, and reports the student. Its code moves the teacher between the labelled and the
-   unlabelled images of a step, we after the optimiser's step: unlabelled images get the same teacher, but for the first copy (theirs is
-   the student θ0 before step 0, ours θ1 after it; at step t d^t·(θ0 - θ1) is left), labelled ones one an update older.
-   ``pixelssl`` sets weight 1, logits, teacher_mode train, same_input and a ramp of 5 of 45 epochs (its PSPNet
-   script; DeepLabV2: 3 of 20); it evaluates both networks, we report the student. Its supervised mean divides by all
-   pixels, void and padding too.
+   unlabelled images of a step, we after the optimiser's step: unlabelled images get the same teacher, but for the first
+   copy (theirs is the student θ0 before step 0, ours θ1 after it; at step t d^t·(θ0 - θ1) is left), labelled ones one
+   an update older. ``pixelssl`` sets weight 1, logits, teacher_mode train, same_input and a ramp of 5 of 45 epochs (its
+   PSPNet script; DeepLabV2: 3 of 20); it evaluates both networks, we report the student. Its supervised mean divides by
+   all pixels, void and padding too.
 6. Labelled and strong views go through the student in one pass, as in the first authors' code and PixelSSL's. In a pass
    each (``together = false``, TorchSemiSeg) neither kind of image is trained with the averaged statistics of both that
    evaluation uses: on white blood cells the labels then drifted (docs/log.md).
