@@ -18,8 +18,8 @@ import fewmask
 ROOT = Path(fewmask.__file__).parent
 
 COMPUTES = (
-    "batch", "method", "supervision", "ops", "nets", "methods", "data.divide", "data.stream", "data.views",
-    "engine.evaluate", "engine.infer", "engine.learner", "engine.optim", "engine.train",
+    "batch", "method", "supervision", "offline", "ops", "nets", "methods", "data.divide", "data.stream", "data.views",
+    "data.randaugment", "engine.label", "engine.evaluate", "engine.infer", "engine.learner", "engine.optim", "engine.train",
 )  # fmt: skip
 """Modules that compute batches, losses, updates and scores. Elsewhere (logs, reports) nothing is hashed."""
 
