@@ -19,7 +19,8 @@ ROOT = Path(fewmask.__file__).parent
 
 COMPUTES = (
     "batch", "method", "supervision", "offline", "ops", "nets", "methods", "data.divide", "data.stream", "data.views",
-    "data.randaugment", "engine.label", "engine.evaluate", "engine.infer", "engine.learner", "engine.optim", "engine.train",
+    "data.randaugment", "engine.evaluate", "engine.infer", "engine.label", "engine.learner", "engine.optim",
+    "engine.train", "run.labelling", "run.rounds",
 )  # fmt: skip
 """Modules that compute batches, losses, updates and scores. Elsewhere (logs, reports) nothing is hashed."""
 
@@ -34,6 +35,9 @@ ENTRIES = (
     ("nets.weights", "load_encoder"),
 )  # fmt: skip
 """Where the engine begins to compute: (module, name)."""
+
+BETWEEN_ROUNDS = (("run.rounds", "_Rounds"), ("run.rounds", "steps_of"), ("run.labelling", "Labeller"))
+"""The same for methods that label between trainings."""
 
 
 @dataclass
@@ -120,7 +124,9 @@ def _uses(module: str, statement: ast.stmt) -> Iterator[tuple[str, str]]:
 def reached(method: str) -> dict[tuple[str, str], ast.stmt]:
     """Return every definition that a run of a method computes with, (module, name) to its statement."""
     found: dict[tuple[str, str], ast.stmt] = {}
-    todo = [*ENTRIES, *((f"methods.{method}", name) for name in _parse(f"methods.{method}").defined)]
+    own = _parse(f"methods.{method}").defined
+    todo = [*ENTRIES, *((f"methods.{method}", name) for name in own)]
+    todo += BETWEEN_ROUNDS if any(_has_rounds(statement) for statement in own.values()) else ()
     while todo:
         module, name = todo.pop()
         if (module, name) in found or (module, name) in CHOOSES or not _computes(module):
@@ -133,6 +139,10 @@ def reached(method: str) -> dict[tuple[str, str], ast.stmt]:
             found[module, name] = statement
             todo += _uses(module, statement)
     return found
+
+
+def _has_rounds(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.ClassDef) and any("rounds" in _names_of(s) for s in statement.body)
 
 
 def source_hash(method: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from benchmarks.experiments import source
 
-METHODS = ("supervised", "fixmatch", "cps", "mean_teacher")
+METHODS = ("supervised", "fixmatch", "cps", "mean_teacher", "dars")
 
 
 @pytest.fixture
@@ -49,10 +49,13 @@ def test_docstrings_comments_and_new_functions_change_nothing(after):
     ("file", "old", "new", "whose"),
     [
         ("methods/cps.py", "default=1.5", "default=1.6", {"cps"}),
+        ("offline.py", "together: bool = False", "together: bool = True", {"dars"}),
+        ("engine/label.py", "share.rank == 0", "share.rank == 1", {"dars"}),
+        ("run/labelling.py", "* 1e6", "* 1e5", {"dars"}),
         ("ops/ema.py", "1.0 - decay", "0.5 - decay", {"fixmatch", "mean_teacher"}),
         ("ops/mix.py", "* height * width", "* height * height", {"fixmatch"}),
         ("ops/mix.py", "boxes: int = 3", "boxes: int = 4", {"cps"}),
-        ("ops/pseudo.py", "top_BHW - ", "top_BHW + ", {"fixmatch"}),
+        ("ops/pseudo.py", "top_BHW - ", "top_BHW + ", {"fixmatch", "dars"}),
         ("nets/running.py", "1.0 - decay", "0.5 - decay", {"fixmatch"}),
         ("engine/learner.py", "optimiser.step()", "pass", set(METHODS)),
         ("ops/rng.py", "_ROUNDS = ", "_ROUNDS = 1 + ", set(METHODS)),
