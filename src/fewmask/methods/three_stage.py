@@ -25,7 +25,8 @@ Implementation details and departures
 2. L_con and L_pl are means over the labelled sub-batch, where A and B are the identity, and over the one from L ∪ U,
    which alone is strongly augmented (section IV-B). Which of the two is the large one: ``data.batch`` is the labelled
    one, ``data.unlabelled_batch`` the other. The paper's sentence says 4 and 1, the code 1 and 4.
-3. Pixels that A brings in from outside have no label. Those below a Cutout square keep theirs (the code).
+3. Pixels that A brings in from outside have no label. Those below a Cutout square keep theirs (the code). Strengths are
+   RandAugment's; the code posterizes more, changes colours less and shears about a corner (docs/methods).
 4. ``output = student`` is Algorithm 1: f_θ makes the masks and is reported. The code uses the moving average of the
    network in both places: ``teacher``.
 5. The teacher labels in evaluation mode with averaged statistics. The code freezes BatchNorm everywhere; here the
