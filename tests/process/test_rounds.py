@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 
 import numpy as np
@@ -83,6 +84,14 @@ def test_stable_images_first_and_the_others_by_their_student(unbroken):
 
     assert labelled(stable) == ("teacher", set(ranked[:4])) and labelled(everything) == ("stable", set(ranked[4:]))
     assert not (teacher / "pseudo").exists()
+
+
+def test_a_damaged_ranking_is_named(data, tmp_path, io):
+    out = tmp_path / "run"
+    words = training(data, out, "--method", "st_plus_plus")
+    assert run(io, words, "round.labelled:1").code == -signal.SIGKILL
+    (out / "rounds/0-teacher/ranking.json").write_text("{}")
+    assert_refused(run(io, words), 4, "ranking cannot be read", "ranking.json", "remove it")
 
 
 @pytest.mark.parametrize("which", ["delivered", "last", "best"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from fewmask.engine.flatten import load_networks
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.engine.label import Share, confident, label_file, stop_together, write_labels
 from fewmask.engine.signals import StopRequest
+from fewmask.errors import CheckpointError
 from fewmask.method import Labelling, Part, Round
 from fewmask.ops.metrics import agreement, confusion
 from fewmask.run.folder import RunFolder
@@ -122,10 +124,10 @@ class Labeller:
         return Scorer(learner, maker, pictures_of(maker, learner))
 
     def _part(self, items: Sequence[Item], part: Part) -> list[Item]:
-        """Return a part of the images, in their order."""
+        """Return a part of the images, in their order; of a single one the first part has it."""
         stability = self._ranking(items, part.ranker)
         ranked = sorted(items, key=lambda item: -stability[item.name])  # of equal ones the first in the pool
-        cut = [round(share * len(ranked)) for share in (part.low, part.high)]
+        cut = [math.ceil(share * len(ranked) - 1e-9) for share in (part.low, part.high)]
         chosen = {item.name for item in ranked[cut[0] : cut[1]]}
         return [item for item in items if item.name in chosen]
 
@@ -133,9 +135,9 @@ class Labeller:
         """Return how stable each image's prediction was, from ranking.json or by comparing the kept networks."""
         n = self.number[ranker]
         file = self.folder(n).ranking
-        found = self.fabric.broadcast(json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None)
+        found = self.fabric.broadcast(_stability(file) if self.first and file.is_file() else None)
         if found is not None:
-            return found["stability"]
+            return found
         kept = [self.networks(n, step) for step in self.milestones(n)]
         assert kept, f"round {ranker!r} keeps no networks to rank with"
         kept.append(self.networks(n))
@@ -161,3 +163,15 @@ class Labeller:
                     break
             stop_together(who, share, "while ranking")
         return {item.name: int(micro) / 1e6 for item, micro in zip(items, share.sum(micro_N), strict=True)}
+
+
+def _stability(file: Path) -> dict[str, float]:
+    """Return item to stability from ranking.json.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))["stability"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError("the ranking cannot be read", where=file, todo="remove it: it is made again") from error
