@@ -131,7 +131,8 @@ def test_camvid_recipe_is_the_command_with_flags(path):
     """And with the constants of its row, if it has any of its own."""
     flags = {
         "data.labelled": "16", "model.arch": "deeplabv3plus", "model.encoder": "mobilenet_v2",
-        "data.resize": "120x160", "data.crop": "96x128", "train.steps": 1500, "method.name": path.stem,
+        "data.resize": "120x160", "data.crop": "96x128", "train.steps": 3000, "method.name": path.stem, "optim.lr": 1e-3,
+        "method.sup.class_weights": "balanced",
     }  # fmt: skip
     flags |= next(cell.row.settings for cell in make.cells() if cell.path == relative(path))
     given = {"data.dir": "elsewhere", "model.weights": "mobilenet_v2.safetensors"}
