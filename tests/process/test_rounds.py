@@ -9,8 +9,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_networks
 
 from process.helpers import STEPS, VARIANTS, assert_refused, content, good, metrics_of, popen, run, training
 
@@ -86,12 +88,66 @@ def test_stable_images_first_and_the_others_by_their_student(unbroken):
     assert not (teacher / "pseudo").exists()
 
 
-def test_a_damaged_ranking_is_named(data, tmp_path, io):
+def test_what_is_damaged_between_rounds_is_named(data, unbroken, tmp_path, io):
     out = tmp_path / "run"
     words = training(data, out, "--method", "st_plus_plus")
     assert run(io, words, "round.labelled:1").code == -signal.SIGKILL
-    (out / "rounds/0-teacher/ranking.json").write_text("{}")
-    assert_refused(run(io, words), 4, "ranking cannot be read", "ranking.json", "remove it")
+    ranking, manifest = out / "rounds/0-teacher/ranking.json", out / "rounds/1-stable/pseudo/manifest.json"
+    right = json.loads(ranking.read_text())
+    for wrong in ({}, {"stability": []}, right | {"stability": {}}, right | {"networks": right["networks"][::-1]}):
+        ranking.write_text(json.dumps(wrong))
+        assert_refused(run(io, words), 4, "ranking cannot be read", "ranking.json", "remove it")
+    ranking.write_text(json.dumps(right))
+    text = manifest.read_text()
+    manifest.write_text("[]")
+    assert_refused(run(io, words), 4, "manifest of the pseudo-labels is damaged", "remove the folder")
+    manifest.write_text(text)
+    mask = next((out / "rounds/1-stable/pseudo").rglob("*.png"))
+    pixels = mask.read_bytes()
+    mask.unlink()
+    assert_refused(run(io, words), 4, "a pseudo-label is missing", mask.name, "they are made again")
+    mask.write_bytes(pixels)
+    good(run(io, words))
+    same = "rounds/2-all/model/model.safetensors"
+    assert (out / same).read_bytes() == (unbroken("st_plus_plus") / same).read_bytes()
+
+
+def test_a_lost_network_is_named_with_the_round_that_makes_it(data, tmp_path, io):
+    out = tmp_path / "run"
+    words = training(data, out, "--method", "st_plus_plus")
+    assert run(io, words, "rank.inside:1").code == -signal.SIGKILL
+    (out / "rounds/0-teacher/checkpoints/step-00000001/networks.safetensors").write_bytes(b"")
+    assert_refused(run(io, words), 4, "a network that images are ranked with is lost", "rounds/0-teacher")
+
+
+def test_stability_is_that_of_the_kept_networks(unbroken, data):
+    """Recomputed from the three checkpoints: agreement of the first two with the last one."""
+    from fewmask.data.layouts import read_folder
+    from fewmask.ops.metrics import agreement, confusion
+    from fewmask.run.model import Model
+
+    teacher = unbroken("st_plus_plus") / "rounds/0-teacher"
+    told = json.loads((teacher / "ranking.json").read_text())["stability"]
+    maps = []
+    for step in (1, 3, 4):
+        model = Model.load(teacher / "model", "cpu")
+        tensors = load_networks(teacher / f"checkpoints/step-{step:08d}/networks.safetensors")
+        model.net.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items()})
+        maps.append({i.name: model.predict(i.image) for i in read_folder(data).items["train"] if i.name in told})
+    for name, value in told.items():
+        first, second, last = (torch.from_numpy(m[name]) for m in maps)
+        same = [agreement(confusion(one, last, 3)) for one in (first, second)]
+        assert value == pytest.approx(sum(same) / 2, abs=1e-5), name
+
+
+def test_labels_are_the_mean_over_sizes_and_mirror_images(unbroken, data, tmp_path, io):
+    """They differ from the plain prediction's somewhere, else nothing would show that they are made so."""
+    plain = tmp_path / "run"
+    keys = ["method.scales=[1.0]", "method.flip=false"]
+    good(run(io, training(data, plain, "--method", "st_plus_plus", *keys)))
+    folders = (unbroken("st_plus_plus") / "rounds/1-stable/pseudo", plain / "rounds/1-stable/pseudo")
+    both = [{p.name: np.asarray(Image.open(p)) for p in f.rglob("*.png")} for f in folders]
+    assert both[0].keys() == both[1].keys() and any((both[0][k] != both[1][k]).any() for k in both[0])
 
 
 @pytest.mark.parametrize("which", ["delivered", "last", "best"])

@@ -160,6 +160,14 @@ def test_self_training_after_another_method() -> None:
     assert second.init is None and [m.by for m in second.labels] == ["cps"]
 
 
+def test_a_teacher_has_the_same_supervised_loss_and_all_its_constants() -> None:
+    config = SelfTraining.Config.model_validate({"teacher": "mean_teacher", "sup": {"class_weights": "balanced"}})
+    assert config.teacher_constants["sup"]["class_weights"] == "balanced" and config.teacher_constants["together"]
+    assert SelfTraining.Config.model_validate(config.model_dump(mode="json")) == config  # as config.yaml brings it back
+    first, *_ = SelfTraining(config, Task(3)).rounds()
+    assert first.method.config.sup.class_weights == "balanced"
+
+
 @pytest.mark.parametrize(
     ("config", "says"),
     [

@@ -82,6 +82,19 @@ def test_st_has_one_student() -> None:
     assert student.method.streams["u"].views == ("weak",)
 
 
+@pytest.mark.parametrize("scales", [(), (1.0, 0.0), (-3.0,)])
+def test_sizes_are_positive(scales: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        st(scales=scales)
+
+
+def test_the_first_share_of_cbst_is_not_above_the_largest() -> None:
+    with pytest.raises(ValueError, match="start <= most"):
+        CBST(CBST.Config(start=0.6), Task(3))
+    ends = [r.labels[0].select.ratio for r in CBST(CBST.Config(), Task(3)).rounds()[1:]]
+    assert ends == pytest.approx([0.2, 0.25, 0.3, 0.35, 0.4, 0.45])  # six rounds do not reach 0.5
+
+
 @pytest.mark.parametrize("config", [{"shares": (0.5, 0.5)}, {"prioritise": False, "shares": (0.2, 0.3, 0.5)}])
 def test_a_share_a_stage(config: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="positive numbers that sum to 1"):

@@ -59,7 +59,7 @@ def test_stride_defaults_to_two_thirds_of_the_window():
 
 
 def test_scales_average_predictions_of_resized_images():
-    """At half the size the network sees the mean of four pixels, and gives one probability to all four."""
+    """Blocks of two columns: their outer pixels are what they were at twice the size; a constant image at any size."""
     net, x = pixelwise(), torch.zeros(1, 3, 4, 4)
     x[:, :, :, 2:] = 1.0  # constant in blocks of two: resizing loses nothing inside them
     with torch.no_grad():

@@ -130,6 +130,20 @@ def test_a_rarer_class_may_win_a_pixel(tmp_path: Path) -> None:
         Selection("st", 0.5, relabel=True)
 
 
+@pytest.mark.parametrize("classes", [3, 150])
+def test_a_pixel_at_the_threshold_of_its_class_keeps_its_label(classes: int, tmp_path: Path) -> None:
+    """Of the n pixels predicted as a class the floor(n/2) most confident ones stay, at least, whatever is rounded."""
+    z = torch.randn(1, classes, 60, 60, generator=torch.Generator().manual_seed(19)) * 3
+    predict = confident(lambda x: z, reader(torch.zeros(3, 60, 60, dtype=torch.uint8)), Protocol())
+    item, names = Item("a", Path("a")), [str(k) for k in range(classes)]
+    label, confidence = predict(item)
+    found = write_labels(predict, [item], tmp_path, Selection("cbst", 0.5, relabel=True), names)
+    least = np.array([np.inf if t is None else t for t in found["least"]], dtype=np.float32)
+    surest = confidence.astype(np.float16).astype(np.float32) >= least[label]
+    kept = written(tmp_path, [item])[0]
+    assert surest.sum() >= sum(n // 2 for n in found["predicted"]) > 100 and (kept[surest] != 255).all()
+
+
 @pytest.mark.parametrize("how", RULES, ids=lambda h: f"{h.rule}-{h.drop}")
 def test_the_number_of_ranks_changes_nothing(how: Selection, tmp_path: Path) -> None:
     alone = label(tmp_path / "one", how)

@@ -111,6 +111,23 @@ def test_iterations_are_those_of_the_published_code():
     assert seen > 100
 
 
+def test_rounds_of_dars_are_as_long_as_the_paper_says():
+    """200 epochs (VOC: 50) a round of floor(L / 16) iterations, then of floor(U / 8); DeepLabV2 twice as many."""
+    seen = 0
+    for cell in make.cells():
+        if not cell.block.paper.startswith("DARS"):
+            continue
+        pool, epochs = (2975, 200) if cell.block.family == "cityscapes-dars" else (10582, 50)
+        half = 2 if cell.network == "deeplabv2" else 1
+        first, later = (epochs * n * half for n in (cell.labelled // 16, (pool - cell.labelled) // 8))
+        rounds = [first] if cell.row.method == "supervised" else [first, later, later]
+        assert cell.row.steps == sum(rounds), cell.path
+        shares = cell.settings().get("method.shares", [1.0])
+        assert [round(cell.row.steps * share) for share in shares] == pytest.approx(rounds, abs=1), cell.path
+        seen += 1
+    assert seen == 8
+
+
 @pytest.mark.real_data
 @pytest.mark.skipif(not (SHARED / "splits").is_dir(), reason="no ../shared/data/splits")
 def test_published_lists_name_as_many_images_as_the_folder_says():
@@ -131,8 +148,8 @@ def test_camvid_recipe_is_the_command_with_flags(path):
     """And with the constants of its row, if it has any of its own."""
     flags = {
         "data.labelled": "16", "model.arch": "deeplabv3plus", "model.encoder": "mobilenet_v2",
-        "data.resize": "120x160", "data.crop": "96x128", "train.steps": 3000, "method.name": path.stem, "optim.lr": 1e-3,
-        "method.sup.class_weights": "balanced",
+        "data.resize": "120x160", "data.crop": "96x128", "train.steps": 3000, "method.name": path.stem,
+        "optim.lr": 1e-3, "method.sup.class_weights": "balanced",
     }  # fmt: skip
     flags |= next(cell.row.settings for cell in make.cells() if cell.path == relative(path))
     given = {"data.dir": "elsewhere", "model.weights": "mobilenet_v2.safetensors"}

@@ -23,6 +23,7 @@ SITES = {
     "step.end": "after a step, before anything is logged or saved",
     "validate.inside": "before each image of a validation pass",
     "select.inside": "before each image of a pseudo-labelling pass",
+    "rank.inside": "before each image is ranked by its predictions of several networks",
     "round.labelled": "the labels of a round are complete, nothing is trained on them yet",
     "round.done": "a round has its file DONE, the next one has nothing yet",
     "save.open": "before each file of a checkpoint is opened",

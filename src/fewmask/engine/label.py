@@ -95,10 +95,12 @@ def confident(
         image = normalise(pictures.image(item), pictures.mean, pictures.std, pictures.device)
         with torch.no_grad(), pictures.context():
             z = as_logits(image_logits(forward, image, protocol).float(), protocol)
+        z = z / temperature
         if least_K is None:
-            confidence, label = pseudo.confidence_and_label(z / temperature)
-        else:
-            confidence, label = pseudo.relative((z / temperature).softmax(1), torch.from_numpy(least_K).to(z.device))
+            confidence, label = pseudo.confidence_and_label(z)
+        else:  # not softmax, which rounds otherwise than what the least confidences come from
+            p = torch.exp(z - z.logsumexp(1, keepdim=True))
+            confidence, label = pseudo.relative(p, torch.from_numpy(least_K).to(z.device))
         return label[0].to(torch.uint8).cpu().numpy(), confidence[0].cpu().numpy()
 
     return predict
@@ -138,7 +140,14 @@ def write_labels(
     made = {"source": source or {}, "select": asdict(how), "seed": seed, "turn": turn, "classes": list(classes)}
     finished = share.sum(np.array([share.rank == 0 and (folder / "manifest.json").is_file()], dtype=np.int64))[0]
     if finished:
-        return read_manifest(folder, made)
+        manifest = read_manifest(folder, made)
+        lost = [item for item in items if not label_file(folder, item).is_file()]
+        if lost or manifest.get("images") != len(items):
+            raise CheckpointError(
+                "pseudo-labels are missing, or those of other images" if not lost else "a pseudo-label is missing",
+                where=label_file(folder, lost[0]) if lost else folder, todo=f"remove {folder}: they are made again",
+            )  # fmt: skip
+        return manifest
     job = _Pass(predict, items, folder, how, len(classes), seed, turn, share, stop, ids)
     job.begin(made)
     found = job.run(None if frequency is None else np.asarray(frequency, dtype=np.float64))
@@ -164,6 +173,10 @@ def read_manifest(folder: Path, made: dict[str, Any] | None = None) -> dict[str,
         raise CheckpointError(
             "the pseudo-labels have no readable manifest", where=file, todo="remove the folder: they are made again"
         ) from error
+    if not (isinstance(manifest, dict) and all(isinstance(manifest.get(k), list) for k in ("predicted", "kept"))):
+        raise CheckpointError(
+            "the manifest of the pseudo-labels is damaged", where=file, todo="remove the folder: they are made again"
+        )
     other = [k for k, v in (made or {}).items() if manifest.get(k) != json.loads(json.dumps(v))]
     if other:
         raise CheckpointError(
@@ -173,20 +186,21 @@ def read_manifest(folder: Path, made: dict[str, Any] | None = None) -> dict[str,
     return manifest
 
 
-def stop_together(who: str, share: Share, doing: str) -> None:
+def stop_together(who: str, share: Share, doing: str, kept: str = "what is predicted is kept") -> None:
     """Stop on all ranks where somebody wants this one to.
 
     Args:
         who: wants it; "" = nobody.
         share: this process's part.
         doing: what is left unfinished.
+        kept: what of it is not lost.
 
     Raises:
         Interrupted: somebody wanted to stop, on any rank.
     """
     if share.sum(np.array([bool(who)], dtype=np.int64))[0]:
         raise Interrupted(
-            f"stopped by {who or 'another process'} {doing}", where="what is finished is kept",
+            f"stopped by {who or 'another process'} {doing}", where=kept,
             todo="run the same command again to continue",
         )  # fmt: skip
 

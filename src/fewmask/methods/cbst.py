@@ -30,7 +30,7 @@ Implementation details and departures
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fewmask.batch import ViewKind
 from fewmask.method import Config, Labelling, Method, Round
@@ -54,7 +54,7 @@ class CBST(Method):
             lam: λ.
             start: p of the first labelling.
             add: what a round adds to p.
-            most: what p ends at.
+            most: the largest p.
             turns: rounds after the first; the paper's code makes six.
             first: share of the steps of the first round.
             relabel: the largest ratio decides the class.
@@ -70,6 +70,12 @@ class CBST(Method):
         first: float = Field(default=0.4, gt=0, lt=1)
         relabel: bool = True
         view: ViewKind = "weak"
+
+        @model_validator(mode="after")
+        def _sensible(self) -> CBST.Config:
+            if self.start > self.most:
+                raise ValueError("start is the first p and most the largest: start <= most")
+            return self
 
     def rounds(self) -> list[Round]:
         """Labelled images; then with labels for more and more pixels."""

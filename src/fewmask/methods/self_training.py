@@ -28,9 +28,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from fewmask.batch import ViewKind
+from fewmask.errors import ConfigError
 from fewmask.method import Config, Labelling, Method, Round
 from fewmask.methods import resolve
 from fewmask.offline import OnLabels, OnPseudoLabels
@@ -58,7 +59,7 @@ class SelfTraining(Method):
             first: share of the steps of the first round.
             more: further rounds after the second.
             teacher: method of the first round; "" = supervised training.
-            teacher_constants: its constants.
+            teacher_constants: its constants; ``sup`` is this method's where it has one and none is given.
         """
 
         sup: Supervision = Supervision()
@@ -72,21 +73,36 @@ class SelfTraining(Method):
         teacher: str = ""
         teacher_constants: dict[str, Any] = {}
 
+        @model_validator(mode="before")
+        @classmethod
+        def _spelt_out(cls, values: dict[str, Any]) -> dict[str, Any]:
+            """Complete the teacher's constants, so that the run's config.yaml says all of them."""
+            if not (name := values.get("teacher")):
+                return values
+            own, sup = resolve(name).Config, values.get("sup", {})
+            sup = sup.model_dump(mode="json") if isinstance(sup, Supervision) else sup
+            given = ({"sup": sup} if "sup" in own.model_fields else {}) | (values.get("teacher_constants") or {})
+            try:
+                return values | {"teacher_constants": own.model_validate(given).model_dump(mode="json")}
+            except ValidationError as error:
+                first = error.errors()[0]
+                raise ValueError(
+                    f"teacher_constants.{'.'.join(map(str, first['loc']))} of {name}: {first['msg']}"
+                ) from error  # fmt: skip
+
         @model_validator(mode="after")
         def _sensible(self) -> SelfTraining.Config:
             if self.teacher and self.init == "continue":
                 raise ValueError("init=continue needs the teacher to be supervised training")
             if not self.teacher and self.teacher_constants:
                 raise ValueError("teacher_constants without a teacher")
-            if self.teacher:
-                resolve(self.teacher).Config.model_validate(self.teacher_constants)
             return self
 
     def rounds(self) -> list[Round]:
         """Labelled images; then all of them, once or more often."""
         cfg = self.config
         later = OnPseudoLabels(OnPseudoLabels.Config(sup=cfg.sup, lam=cfg.lam, view=cfg.view), self.task)
-        out = [Round(cfg.teacher or "labelled", self._teacher(), cfg.first)]
+        out = [Round(cfg.teacher.rpartition(":")[2] or "labelled", self._teacher(), cfg.first)]
         for n in range(1 + cfg.more):
             before, share = out[-1].name, (1 - cfg.first) / (1 + cfg.more)
             init = before if cfg.init == "continue" else None
@@ -98,7 +114,7 @@ class SelfTraining(Method):
         """Return what labels first.
 
         Raises:
-            ValueError: it has several rounds itself.
+            ConfigError: it has several rounds itself.
         """
         cfg = self.config
         if not cfg.teacher:
@@ -106,5 +122,8 @@ class SelfTraining(Method):
         cls = resolve(cfg.teacher)
         teacher = cls(cls.Config.model_validate(cfg.teacher_constants), self.task)
         if teacher.rounds():
-            raise ValueError(f"the teacher {cfg.teacher!r} has several rounds itself: take a method of one")
+            raise ConfigError(
+                f"the teacher {cfg.teacher!r} has several rounds itself", where="method.teacher",
+                todo="take a method of one round",
+            )  # fmt: skip
         return teacher

@@ -25,7 +25,10 @@ Implementation details and departures
 4. K = 3 checkpoints, after 1/3, 2/3 and all of the steps; s_i is divided by K-1, which ranks alike. Classes that
    neither map has do not count.
 5. Cutout fills with the mean colour; the code with noise. Nothing is learnt inside in either.
-6. Equal shares of the steps; the paper trains each stage as long as the first.
+6. Equal shares of the steps by default. The paper trains as many epochs a stage: in steps the later stages are 10 to
+   100 times as long as the first (its recipes here have them so).
+7. The stable part is rounded up: 4 of 7 images. Images and probabilities are resized with torch's bilinear, antialiased
+   below 1, corners not aligned.
 """
 
 from __future__ import annotations
@@ -74,6 +77,8 @@ class STPlusPlus(Method):
         @model_validator(mode="after")
         def _sensible(self) -> STPlusPlus.Config:
             shares_of(self.shares, 3 if self.prioritise else 2)
+            if not self.scales or min(self.scales) <= 0:
+                raise ValueError("scales takes one or more positive numbers")
             return self
 
     def rounds(self) -> list[Round]:

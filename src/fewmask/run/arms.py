@@ -88,7 +88,7 @@ def _baseline(prepared: Prepared, beside: Path, arms: list[Arm], say: Say) -> Pa
         wrong = mismatch(wanted, folder)
         if wrong:
             raise ConfigError(
-                f"the baseline does not match: {'; '.join(wrong[:4])}", where=named,
+                f"the baseline does not match: {'; '.join(wrong[:4])}", where=folder.path,
                 todo="leave --baseline out: a matching one is found or trained",
             )  # fmt: skip
         return folder.path

@@ -135,16 +135,25 @@ class Labeller:
         """Return how stable each image's prediction was, from ranking.json or by comparing the kept networks."""
         n = self.number[ranker]
         file = self.folder(n).ranking
-        found = self.fabric.broadcast(_stability(file) if self.first and file.is_file() else None)
+        assert self.milestones(n), f"round {ranker!r} keeps no networks to rank with"
+        steps = [*self.milestones(n), self.steps[n]]
+        if len(set(steps)) < len(steps):
+            self.say(f"the teacher has {self.steps[n]} steps: too few to rank images by, some networks are the same")
+        try:
+            kept = [self.networks(n, step) for step in steps]
+        except CheckpointError as error:
+            raise CheckpointError(
+                "a network that images are ranked with is lost", where=error.where,
+                todo=f"remove {self.folder(n).path}: that round is trained again",
+            ) from error  # fmt: skip
+        sources = [source for _, source in kept]
+        found = self.fabric.broadcast(_stability(file, sources, items) if self.first and file.is_file() else None)
         if found is not None:
             return found
-        kept = [self.networks(n, step) for step in self.milestones(n)]
-        assert kept, f"round {ranker!r} keeps no networks to rank with"
-        kept.append(self.networks(n))
         scorers = [self._scorer(n, networks) for networks, _ in kept]
         stability = self._compare(items, scorers)
         if self.first:
-            write_json(file, {"networks": [source for _, source in kept], "stability": stability})
+            write_json(file, {"networks": sources, "stability": stability})
         self.say(f"ranked {len(items)} images by how stable their predictions were, in {file}")
         return stability
 
@@ -155,23 +164,38 @@ class Labeller:
         micro_N, who = np.zeros(len(items), dtype=np.int64), ""  # integers: their sum over ranks is exact
         with StopRequest() as stop:
             for number, item in list(enumerate(items))[share.rank :: share.world]:
+                site("rank.inside")
                 *early, last = (torch.from_numpy(one(item)[0]) for one in predict)
                 same = [agreement(confusion(one, last, classes)) for one in early]
                 micro_N[number] = round(sum(same) / len(same) * 1e6)
                 if stop.requested:
                     who = stop.name
                     break
-            stop_together(who, share, "while ranking")
+            stop_together(who, share, "while ranking", kept="the ranking begins again")
         return {item.name: int(micro) / 1e6 for item, micro in zip(items, share.sum(micro_N), strict=True)}
 
 
-def _stability(file: Path) -> dict[str, float]:
+def _stability(file: Path, sources: Sequence[dict[str, Any]], items: Sequence[Item]) -> dict[str, float]:
     """Return item to stability from ranking.json.
 
+    Args:
+        file: the ranking.
+        sources: the networks that must have been compared.
+        items: the images that must have been ranked.
+
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: it is damaged, or of other networks or images.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))["stability"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError("the ranking cannot be read", where=file, todo="remove it: it is made again") from error
+        found = json.loads(file.read_text(encoding="utf-8"))
+        stability = found["stability"]
+        ours = found["networks"] == list(sources) and stability.keys() == {item.name for item in items}
+        sound = ours and all(math.isfinite(value) for value in stability.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        sound, stability = False, {}
+    if not sound:
+        raise CheckpointError(
+            "the ranking cannot be read, or is of other networks or images", where=file,
+            todo="remove it: it is made again",
+        )  # fmt: skip
+    return stability
