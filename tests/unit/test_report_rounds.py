@@ -12,7 +12,7 @@ from fixtures_run import Page
 
 def rounds(first: float, second: float | None, kept: float = 0.2) -> dict[str, Any]:
     how = {"rule": "dars", "ratio": 0.2}
-    labels = {"select": how, "kept": kept, "divergence": 0.00051}
+    labels = {"select": how, "images": 351, "kept": kept, "divergence": 0.00051}
     return {
         "method": "dars", "rounds": [
             {"name": "labelled", "steps": 400, "val": {"miou": first}, "test": None, "labels": None},
@@ -26,7 +26,7 @@ def test_a_row_a_round() -> None:
     assert (one.name, one.steps, one.val, one.gain, one.test) == ("labelled", "400", "60.00", "", "not measured")
     assert (one.labels, one.kept, one.divergence) == ("", "", "")
     assert (two.val, two.gain, two.test, two.kept) == ("63.25", "+3.25", "61.00", "20 %")
-    assert two.labels == "as the labels are distributed, 20 %" and two.divergence == "0.0005"
+    assert two.labels == "as the labels are distributed, 20 %, of 351 images" and two.divergence == "0.0005"
 
 
 def test_the_mean_of_several_seeds() -> None:

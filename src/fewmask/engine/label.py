@@ -173,7 +173,8 @@ def read_manifest(folder: Path, made: dict[str, Any] | None = None) -> dict[str,
         raise CheckpointError(
             "the pseudo-labels have no readable manifest", where=file, todo="remove the folder: they are made again"
         ) from error
-    if not (isinstance(manifest, dict) and all(isinstance(manifest.get(k), list) for k in ("predicted", "kept"))):
+    kinds = {"images": int, "predicted": list, "kept": list, "select": dict}
+    if not (isinstance(manifest, dict) and all(isinstance(manifest.get(k), kind) for k, kind in kinds.items())):
         raise CheckpointError(
             "the manifest of the pseudo-labels is damaged", where=file, todo="remove the folder: they are made again"
         )

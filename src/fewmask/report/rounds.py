@@ -52,6 +52,8 @@ def _row(each: Sequence[Mapping[str, Any]], val: float | None, gain: str) -> Rou
     words = RULES.get(str(rule), str(rule)) if rule else ""
     if rule not in (None, "none") and is_number(ratio):
         words += f", {percent(ratio)}"
+    if words and is_number(images := get(first, "labels", "images")):
+        words += f", of {count(images)} images"
     kept, divergence = _mean(each, "labels", "kept"), _mean(each, "labels", "divergence")
     return RoundRow(
         str(first.get("name")), count(first.get("steps")), number(val, 2), gain,

@@ -175,7 +175,8 @@ def _told(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
         return out | {"labels": None}
     made = read_manifest(folder.pseudo)
     kept = sum(made["kept"]) / max(1, sum(made["predicted"]))
-    return out | {"labels": {"select": made["select"], "kept": kept, "divergence": made.get("divergence")}}
+    told = {"select": made["select"], "images": made["images"], "kept": kept, "divergence": made.get("divergence")}
+    return out | {"labels": told}
 
 
 def _logs(rounds: Sequence[RunFolder], steps: Sequence[int]) -> Iterator[str]:
