@@ -79,7 +79,24 @@ class OnLabels(_OneNetwork):
         return {"sup": self._loss(outputs(nets["net"](lab.weak)), lambda p: self.config.sup(p, lab.labels, self.task))}
 
 
-class OnPseudoLabels(_OneNetwork):
+class _OnBoth(_OneNetwork):
+    """Labelled images, and unlabelled ones with the labels of an earlier round."""
+
+    @property
+    def streams(self) -> dict[str, Stream]:
+        """One view of each image."""
+        return {"l": Stream("labelled", ("weak",)), "u": Stream("unlabelled", (self.config.view,))}
+
+    def _told(self, label: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        """Return what is logged of the pseudo-labels of a batch."""
+        known = label < self.task.classes
+        return {
+            "kept": known.sum() / valid.sum().clamp(min=1),
+            "pseudo": pseudo.histogram(torch.where(known, label, 0), known, self.task.classes),
+        }
+
+
+class OnPseudoLabels(_OnBoth):
     """Labelled images, and unlabelled ones with the labels of an earlier round; DARS Eq. 2.
 
     L = ℓ(p(x^l), y^l) + λ·(1/n) Σ ℓ_ce(p(x^u), ỹ^u) over the n pixels that have a pseudo-label.
@@ -109,11 +126,6 @@ class OnPseudoLabels(_OneNetwork):
         together: bool = False
         aux: float = Field(default=0.0, ge=0)
 
-    @property
-    def streams(self) -> dict[str, Stream]:
-        """One view of each image."""
-        return {"l": Stream("labelled", ("weak",)), "u": Stream("unlabelled", (self.config.view,))}
-
     def losses(self, nets: Nets, batch: Batch, step: Step, memo: dict[str, Tensor]) -> Terms:
         """DARS Eq. 2."""
         lab, u = batch["l"], batch["u"]
@@ -123,16 +135,14 @@ class OnPseudoLabels(_OneNetwork):
             p_l, p_u = ([p[n] for p in both] for n in (0, 1))
         else:
             p_l, p_u = (outputs(nets["net"](x)) for x in (lab.weak, x_u))
-        known = label < self.task.classes
-        memo["kept"] = known.sum() / u.valid.sum().clamp(min=1)
-        memo["pseudo"] = pseudo.histogram(torch.where(known, label, 0), known, self.task.classes)
+        memo |= self._told(label, u.valid)
         return {
             "sup": self._loss(p_l, lambda p: self.config.sup(p, lab.labels, self.task)),
             "unsup": self.config.lam * self._loss(p_u, lambda p: losses.cross_entropy(p, label)),
         }
 
 
-class OnUnion(_OneNetwork):
+class OnUnion(_OnBoth):
     """Labelled and pseudo-labelled images as one set with one loss, as ST++ and CPS's self-training train.
 
     L = (1/n) Σ ℓ over the n labelled pixels of the batch, of either kind; a batch has as many images of each.
@@ -160,11 +170,6 @@ class OnUnion(_OneNetwork):
         cutout: float = Field(default=0.0, ge=0, le=1)
         aux: float = Field(default=0.0, ge=0)
 
-    @property
-    def streams(self) -> dict[str, Stream]:
-        """One view of each image."""
-        return {"l": Stream("labelled", ("weak",)), "u": Stream("unlabelled", (self.config.view,))}
-
     def losses(self, nets: Nets, batch: Batch, step: Step, memo: dict[str, Tensor]) -> Terms:
         """One mean over all labelled pixels."""
         lab, u = batch["l"], batch["u"]
@@ -173,8 +178,6 @@ class OnUnion(_OneNetwork):
         box = mix.unimatch_mask(step.draws("u"), height, width, self.config.cutout).to(x_u.device, non_blocking=True)
         x_u = mix.take(x_u, torch.zeros_like(x_u), box)
         label = mix.take(label, torch.full_like(label, IGNORE), box)
-        known = label < self.task.classes
-        memo["kept"] = known.sum() / u.valid.sum().clamp(min=1)
-        memo["pseudo"] = pseudo.histogram(torch.where(known, label, 0), known, self.task.classes)
+        memo |= self._told(label, u.valid)
         p, y = outputs(nets["net"](torch.cat((lab.weak, x_u)))), torch.cat((lab.labels, label))
         return {"sup": self._loss(p, lambda q: self.config.sup(q, y, self.task))}

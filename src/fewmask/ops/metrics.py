@@ -55,7 +55,7 @@ def mean_iou(matrix_KK: Tensor) -> float | None:
 def agreement(matrix_KK: Tensor) -> float:
     """Return how far two predictions of one image agree: mean IoU in percent over the classes that either contains.
 
-    Image-level reliability of ST++ (Yang et al., CVPR 2022, Eq. 5) is its mean over several earlier networks.
+    Image-level reliability of ST++ (Yang et al., CVPR 2022) is its mean over several earlier networks.
 
     Args:
         matrix_KK: ``confusion`` of the two, not empty.

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from fewmask.engine.faults import site
 from fewmask.engine.files import write_json
 from fewmask.engine.flatten import load_networks
 from fewmask.engine.infer import PROTOCOLS
-from fewmask.engine.label import Share, confident, label_file, stop_together, write_labels
+from fewmask.engine.label import Predict, Share, confident, label_file, stop_together, write_labels
 from fewmask.engine.signals import StopRequest
 from fewmask.errors import CheckpointError
 from fewmask.method import Labelling, Part, Round
@@ -100,16 +101,21 @@ class Labeller:
         if one.part is not None:
             items = self._part(items, one.part)
         networks, source = self.networks(by)
-        scorer = self._scorer(by, networks)
         recipe = self.prepared.recipe
         protocol = PROTOCOLS[recipe.protocol].model_copy(update={"scales": one.scales})
         protocol = protocol.model_copy(update={"flip": protocol.flip or one.flip})
-        predict = confident(scorer.forward(scorer.reported), scorer.pictures, protocol, one.select.temperature)
+
+        @cache
+        def network() -> Predict:  # built for labels that are not there yet
+            scorer = self._scorer(by, networks)
+            return confident(scorer.forward(scorer.reported), scorer.pictures, protocol, one.select.temperature)
+
         how = {"views": {"scales": list(one.scales), "flip": protocol.flip}} if one.flip or one.scales != (1.0,) else {}
         with StopRequest() as stop:
             write_labels(
-                predict, items, folder, one.select, self.prepared.index.classes,
-                frequency=self.prepared.task.frequency, seed=recipe.train.seed, turn=self._first_with(one),
+                lambda item, least_K=None: network()(item, least_K), items, folder, one.select,
+                self.prepared.index.classes, frequency=self.prepared.task.frequency, seed=recipe.train.seed,
+                turn=self._first_with(one),
                 source=source | how, share=Share.of(self.fabric), say=self.say,
                 stop=lambda: stop.name if stop.requested else "",
             )  # fmt: skip
