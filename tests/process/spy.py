@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from fewmask.methods.cps import CPS
+from fewmask.methods.mean_teacher import MeanTeacher
 
 
 class Waiting(CPS):
@@ -41,3 +42,22 @@ class Recording(CPS):
             for key, value in nets[name].state_dict().items():
                 digest.update(key.encode() + value.numpy().tobytes())
         (Path(os.environ["SPY_OUT"]) / f"nets-{step.t}-{step.rank}").write_text(digest.hexdigest())
+
+
+class Diverging(MeanTeacher):
+    """Mean Teacher that is not finite at the steps of $SPY_STEPS: "4=loss,7=gradient,9=images", counted from 1."""
+
+    def losses(self, nets, batch, step, memo):
+        where = dict(pair.split("=") for pair in os.environ["SPY_STEPS"].split(","))
+        kind = where.get(str(step.t + 1))
+        if kind == "images":  # they reach the normalisation statistics
+            batch = {
+                name: items.map(lambda x: x * torch.nan if x.is_floating_point() else x)
+                for name, items in batch.items()
+            }
+        terms = super().losses(nets, batch, step, memo)
+        if kind == "loss":
+            terms["sup"] = terms["sup"] * torch.inf
+        if kind == "gradient":  # the root of 0 is 0, its slope is infinite
+            terms["sup"] = terms["sup"] + (0 * next(nets["student"].parameters()).sum()).sqrt()
+        return terms

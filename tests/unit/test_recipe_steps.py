@@ -145,6 +145,6 @@ def step_of(method: Method, recipe: Recipe, index: DataIndex, pools: Pools) -> N
     learner.train_mode()
     before = {name: next(learner.nets[name].parameters()).clone() for name in learner.trained}
     terms, _ = learner.update(batch, t)
-    learner.check_finite(t)
+    assert learner.sound(everything=True)
     assert next(iter(terms.values())) > 0
     assert not any(torch.equal(old, next(learner.nets[name].parameters())) for name, old in before.items())

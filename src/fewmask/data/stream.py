@@ -7,7 +7,7 @@ number of workers, the number of ranks and interruptions cannot change either (P
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -137,6 +137,10 @@ class StepDataset(Dataset[dict[str, Items]]):
         slots = self.slots[name]
         return order(slots.items, t * slots.size + slot, self.seed, stream=slots.key)
 
+    def name(self, stream: str, i: int) -> str:
+        """Return the name of item ``i`` of a stream's pool."""
+        return self._pools[self.streams[stream].pool][i].name
+
     def __getitem__(self, t: int) -> dict[str, Items]:
         """Return the batch of step ``t``: views uint8 [B, 3, h, w]."""
         return {name: self._items(name, t) for name in self.streams}
@@ -213,7 +217,7 @@ class _Steps(torch.utils.data.Sampler[int]):
         return len(self._range)
 
 
-def batches(dataset: StepDataset, start: int, stop: int, workers: int, pin: bool) -> Iterator[dict[str, Items]]:
+def batches(dataset: StepDataset, start: int, stop: int, workers: int, pin: bool) -> Generator[dict[str, Items]]:
     """Yield the batches of steps start .. stop-1, prefetched by worker processes where there are any."""
     extra: dict[str, Any] = {"prefetch_factor": 2} if workers else {}
     loader = DataLoader(

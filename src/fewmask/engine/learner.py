@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from fewmask.engine.faults import site
 from fewmask.engine.flatten import flatten_optimiser, load_networks, networks_to_flat, restore_optimiser
 from fewmask.engine.optim import OptimConfig, learning_rate, make_optimiser, set_learning_rate
 from fewmask.engine.precision import Format
-from fewmask.errors import ConfigError, NonFiniteError
+from fewmask.errors import ConfigError
 from fewmask.method import Build, Method, Phase, Step, make_networks
 from fewmask.ops.rng import Purpose, torch_seed
 
@@ -48,6 +48,7 @@ class Learner:
         if layout.precision == "fp16" and len(self.trained) > 1:
             # one gradient scaler cannot serve optimisers that step at different times
             raise ConfigError("fp16 trains one network only", where="machine.precision", todo="use bf16 or fp32")
+        self._build = build
         self.nets = self._prepare(make_networks(method, build, seed))
         self.wrapped: dict[str, nn.Module] = {}
         self.optimisers: dict[str, Any] = {}
@@ -58,6 +59,7 @@ class Learner:
             self.wrapped[name], self.optimisers[name] = fabric.setup(self.nets[name], optimiser)
             self.optimisers[name].fewmask_config = cfg
         self._finite = torch.ones((), dtype=torch.bool, device=fabric.device)
+        self._scaler = fabric._precision.state_dict()  # of fp16; empty otherwise
 
     def _prepare(self, nets: dict[str, nn.Module]) -> dict[str, nn.Module]:
         """Move the networks, and give BatchNorm the statistics of all ranks where the device can."""
@@ -151,17 +153,31 @@ class Learner:
             for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
                 buffer.copy_(mean.view_as(buffer))
 
-    def check_finite(self, t: int) -> None:
-        """Look (with one device sync) whether every loss so far was finite, on every rank: they stop together.
+    def sound(self, everything: bool = False) -> bool:
+        """Return (with one device sync) whether every loss since the last restore was finite, the same on every rank.
 
-        Raises:
-            NonFiniteError: one was not; nothing may be saved after this.
+        Args:
+            everything: look at every network and optimiser too. A loss may be finite and its gradient not.
         """
-        if bool(self.reduce((~self._finite).int())):
-            raise NonFiniteError(
-                f"the loss became NaN or infinite by step {t}", where="training",
-                todo="lower optim.lr, or set optim.clip=1 or --precision fp32; the last checkpoint is from before it",
-            )  # fmt: skip
+        finite = self._finite
+        if everything:
+            # the sum of finite numbers may overflow, their largest may not
+            finite = torch.stack([finite, *(x.abs().amax().isfinite().to(finite.device) for x in self._floats())]).all()
+        return not bool(self.reduce((~finite).int()))
+
+    def unsound(self) -> list[str]:
+        """Return the names of this rank's parameters, buffers and optimiser moments that hold NaN or infinity."""
+        flat = networks_to_flat(self.nets)
+        for name, optimiser in self.optimisers.items():
+            flat |= {f"optimiser of {k}": x for k, x in flatten_optimiser(name, optimiser.optimizer)[0].items()}
+        return [name for name, x in flat.items() if x.is_floating_point() and not bool(x.isfinite().all())]
+
+    def _floats(self) -> Iterator[Tensor]:
+        for net in self.nets.values():
+            yield from (x.detach() for x in net.state_dict().values() if x.is_floating_point() and x.numel())
+        for optimiser in self.optimisers.values():
+            for entry in optimiser.optimizer.state.values():
+                yield from (x for x in entry.values() if isinstance(x, Tensor) and x.is_floating_point())
 
     def rate(self, t: int) -> float:
         """Return the encoder's learning rate at step ``t``."""
@@ -186,7 +202,7 @@ class Learner:
         for name, optimiser in self.optimisers.items():
             flat, structure[name] = flatten_optimiser(name, optimiser.optimizer)
             tensors |= flat
-        scaler = self.fabric._precision.state_dict()  # of fp16; empty otherwise
+        scaler = self.fabric._precision.state_dict()
         return Snapshot(step, networks_to_flat(self.nets), tensors, state | {"optimisers": structure, "scaler": scaler})
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -196,7 +212,18 @@ class Learner:
             CheckpointError: it belongs to other networks or optimisers.
         """
         load_networks(self.nets, snapshot.networks)
+        self._finite.fill_(True)
         for name, optimiser in self.optimisers.items():
             restore_optimiser(name, optimiser.optimizer, snapshot.optimisers, snapshot.state["optimisers"][name])
         if snapshot.state["scaler"]:
             self.fabric._precision.load_state_dict(snapshot.state["scaler"])
+
+    def begin_again(self) -> None:
+        """Return to the state before step 0, in place."""
+        fresh = make_networks(self.method, self._build, self.seed)
+        load_networks(self.nets, networks_to_flat(fresh))
+        self._finite.fill_(True)
+        for optimiser in self.optimisers.values():
+            optimiser.optimizer.state.clear()
+        if self._scaler:
+            self.fabric._precision.load_state_dict(self._scaler)

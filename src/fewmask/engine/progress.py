@@ -49,7 +49,7 @@ class Reporter:
 
     def record(self, record: dict[str, Any]) -> None:
         """Show one record of the log."""
-        if not self._visible:
+        if not self._visible or "skipped" in record:  # a step left out has a sentence of its own
             return
         if "val" in record:
             self._val = f"val {record['val']:.1f}" if record["val"] is not None else ""

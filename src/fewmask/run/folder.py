@@ -39,6 +39,7 @@ class RunFolder:
         self.done = self.path / "DONE"
         self.pseudo = self.path / "pseudo"
         self.ranking = self.path / "ranking.json"
+        self.debug = self.path / "debug"
 
     SEEDS: ClassVar[str] = "seeds"
 

@@ -7,7 +7,7 @@ file DONE. The run's own folder tells what the last round has reached. An interr
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -28,10 +28,7 @@ from fewmask.run.folder import RunFolder
 from fewmask.run.init import start_from
 from fewmask.run.labelling import Labeller
 from fewmask.run.prepare import Notes, Prepared
-from fewmask.run.training import Training, train_one
-
-Start = Callable[[Mapping[str, nn.Module]], None]
-"""Gives the networks of a training their start."""
+from fewmask.run.training import Start, Training, train_one
 
 
 def train_arm(arm: Arm, whole_run: Prepared, fabric: Any, say: Notes, title: str | None = None) -> str:
@@ -147,7 +144,8 @@ def summarise(folder: RunFolder, rounds: Sequence[RunFolder], baseline: Path | N
         The content of metrics.json: the last round's, with steps and seconds of all, and "rounds".
     """
     each = [r.read_metrics() for r in rounds]
-    last, before = each[-1], sum(m["steps"] for m in each[:-1])
+    starts = [0, *accumulate(m["steps"] for m in each[:-1])]
+    last, before = each[-1], starts[-1]
     own = last["delivered"]["run"] == "method"
     seconds = sum(m["seconds"] for m in each)
     metrics = last | {
@@ -156,6 +154,7 @@ def summarise(folder: RunFolder, rounds: Sequence[RunFolder], baseline: Path | N
         "seconds": round(seconds, 1),
         "images_per_second": round(sum(m["images_per_second"] * m["seconds"] for m in each) / max(seconds, 1e-9), 1),
         "peak_memory_mb": max((m["peak_memory_mb"] for m in each if m["peak_memory_mb"] is not None), default=None),
+        "skipped": [start + step for m, start in zip(each, starts, strict=True) for step in m["skipped"]],
         "baseline_run": None if baseline is None else RunFolder(baseline).path_from(folder),
         "rounds": [_told(r, m) for r, m in zip(rounds, each, strict=True)],
     }  # fmt: skip

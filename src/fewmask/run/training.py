@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fewmask.batch import Items
 from fewmask.data.index import Item
 from fewmask.data.masks import read_mask
 from fewmask.data.stream import ItemLoader, StepDataset, batches, plan_slots, to_device
@@ -27,8 +28,11 @@ from fewmask.method import Method
 from fewmask.nets import IMAGENET_MEAN, IMAGENET_STD, Builder
 from fewmask.run.finish import finish
 from fewmask.run.folder import RunFolder
-from fewmask.run.prepare import Notes, Prepared, Say, begin
+from fewmask.run.prepare import Notes, Prepared, begin
 from fewmask.run.score import Scorer
+
+Start = Callable[[Mapping[str, nn.Module]], None]
+"""Gives the networks of a training their start."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Training:
     prepared: Prepared
     method: Method
     baseline: Path | None = None
-    start: Callable[[Mapping[str, nn.Module]], None] | None = None
+    start: Start | None = None
     title: str | None = None
     milestones: tuple[int, ...] = ()
 
@@ -108,9 +112,9 @@ def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitSt
     if first:
         clean_leftovers(folder.path)
     store = Store(folder.path, always=job.milestones, warn=say) if first else None
-    done = _resume(learner, store, say)
-    if done.step == 0 and job.start is not None:
-        job.start(learner.nets)
+    done = _resume(learner, store, job.start)
+    if done.step:
+        say(f"continuing after step {done.step}")
     if first:
         for run in (*within, prepared):  # a command that is interrupted in its first training finds its folder again
             begin(run)
@@ -136,6 +140,17 @@ def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitSt
         reporter.record(record)
         monitor.record(record)
 
+    def rewind() -> Progress:
+        learner.begin_again()
+        progress = _resume(learner, store, job.start)
+        if log is not None:
+            log.truncate(progress.log_offset, say)
+        return progress
+
+    def names(raw: Mapping[str, Items]) -> dict[str, list[str]]:
+        everywhere = {stream: learner.gather(items.index.to(device)) for stream, items in raw.items()}
+        return {s: [dataset.name(s, i) for i in index.flatten().tolist()] for s, index in everywhere.items()}
+
     around = Surroundings(
         batches=lambda start, stop: batches(dataset, start, stop, machine.workers or 0, device.type == "cuda"),
         prepare=lambda raw: to_device(raw, device, pictures.mean, pictures.std, prepared.layout.channels_last),
@@ -144,7 +159,8 @@ def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitSt
         tensorboard=board,
         stop=stack.enter_context(StopRequest()), barrier=fabric.barrier,
         agree=learner.any_rank,
-        report=report, milestones=job.milestones,
+        report=report, milestones=job.milestones, rewind=rewind, names=names, say=reporter.message,
+        debug=folder.debug if first else None,
     )  # fmt: skip
     if job.title:
         say(job.title)
@@ -156,8 +172,8 @@ def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitSt
     return (stop.name or "another process") if learner.any_rank(stop.requested, due=True) else ""
 
 
-def _resume(learner: Learner, store: Store | None, say: Say) -> Progress:
-    """Load the newest valid checkpoint on every rank; the first one reads it."""
+def _resume(learner: Learner, store: Store | None, start: Start | None) -> Progress:
+    """Load the newest valid checkpoint on every rank, which the first one reads; without any, the run's start."""
     snapshot = None
     if store is not None:
         store.clean()
@@ -165,5 +181,6 @@ def _resume(learner: Learner, store: Store | None, say: Say) -> Progress:
     snapshot = learner.fabric.broadcast(snapshot)
     if snapshot is not None:
         learner.restore(snapshot)
-        say(f"continuing after step {snapshot.step}")
+    elif start is not None:
+        start(learner.nets)
     return Progress.of(snapshot)
