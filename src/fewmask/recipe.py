@@ -98,6 +98,7 @@ class MachineConfig(Config):
         precision: "auto" probes which of fp32 and bf16 is faster here, in which memory format.
         channels_last: memory format; null = as probed.
         workers: loader processes for each rank; null = chosen for the machine.
+        loader_timeout: seconds without a batch after which a loader process is given up; 0 = never.
         cache_mb: memory for decoded images, over all loader processes of a rank.
     """
 
@@ -105,7 +106,12 @@ class MachineConfig(Config):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool | None = None
     workers: int | None = Field(default=None, ge=0)
+    loader_timeout: float = Field(default=300, ge=0)
     cache_mb: float = Field(default=1024, ge=0)
+
+
+FREE = ("devices", "workers", "loader_timeout", "cache_mb")
+"""Keys of the ``machine`` section that change nothing that is computed: a run may be continued with others."""
 
 
 class Recipe(Config):
@@ -279,16 +285,16 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def differences(asked: Recipe, stored: Mapping[str, Any]) -> list[str]:
     """Return one line "key: stored → asked" for every breaking difference between a recipe and a run's config.yaml.
 
-    What was left to be chosen (null, "auto") agrees with whatever was chosen; the machine's devices, workers and cache
-    do not change what is computed, and may differ. Elsewhere null is a value: no resize, every mask there is.
+    What was left to be chosen (null, "auto") agrees with whatever was chosen; keys of ``FREE`` may differ. Elsewhere
+    null is a value: no resize, every mask there is.
     """
     chosen = {"model.arch", "model.encoder", "data.crop", "machine.precision", "machine.channels_last"}
-    free = {"machine.devices", "machine.workers", "machine.cache_mb"}
-    old = dict(leaves(stored))
     new = dict(leaves(asked.complete()))
+    plain = Recipe(data=DataConfig(dir=asked.data.dir), method={"name": asked.method_name})
+    old = dict(leaves(plain.complete())) | dict(leaves(stored))  # a key is younger than the run: it had the default
     out = []
     for key in sorted(old.keys() | new.keys()):
-        if key in free or (key in chosen and new.get(key) in (None, "auto")):
+        if key.removeprefix("machine.") in FREE or (key in chosen and new.get(key) in (None, "auto")):
             continue
         if asked.method_name == "auto" and key.startswith("method."):
             continue

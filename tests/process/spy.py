@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import time
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import torch
+from torch.utils.data import get_worker_info
 
 from fewmask.methods.cps import CPS
+from fewmask.methods.fixmatch import FixMatch
 from fewmask.methods.mean_teacher import MeanTeacher
 
 
@@ -61,3 +66,27 @@ class Diverging(MeanTeacher):
         if kind == "gradient":  # the root of 0 is 0, its slope is infinite
             terms["sup"] = terms["sup"] + (0 * next(nets["student"].parameters()).sum()).sqrt()
         return terms
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A strong view that ends, or holds up, the loader process that makes the fifth one."""
+
+    how: str
+
+    def __call__(self, image, draws):
+        calls = next(_calls)
+        if get_worker_info() is not None and calls == 5:
+            os.kill(os.getpid(), signal.SIGKILL) if self.how == "killed" else time.sleep(1e6)
+        return image
+
+
+_calls = count(1)
+
+
+class Losing(FixMatch):
+    """FixMatch with a loader process that is lost as $SPY_LOST says: "killed" or "hangs"."""
+
+    def __init__(self, config, task):
+        super().__init__(config, task)
+        self.streams = {n: replace(s, perturb=Lost(os.environ["SPY_LOST"])) for n, s in super().streams.items()}

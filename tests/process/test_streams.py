@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from fewmask.batch import Items
-from fewmask.data.stream import ItemLoader, StepDataset, batches, plan_slots
+from fewmask.data.feed import Feed
+from fewmask.data.stream import ItemLoader, StepDataset, plan_slots
 from fewmask.data.views import Augment
 from fewmask.method import Step, Task, trainings
 from fewmask.methods import resolve
@@ -54,10 +55,10 @@ def same_items(one: Items, other: Items) -> bool:
 @pytest.mark.filterwarnings(FORK_IN_THREADS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_any_number_of_workers(variant, data):
-    with_none = list(batches(dataset(data, variant), 0, 5, workers=0, pin=False))
+    with_none = list(Feed(dataset(data, variant), workers=0, pin=False).steps(0, 5))
     assert len(with_none) == 5
     for workers in (1, 2):
-        found = list(batches(dataset(data, variant), 0, 5, workers=workers, pin=False))
+        found = list(Feed(dataset(data, variant), workers=workers, pin=False).steps(0, 5))
         for one, other in zip(with_none, found, strict=True):
             assert one.keys() == other.keys() == streams_of(variant).keys()
             assert all(same_items(one[name], other[name]) for name in one)
@@ -82,7 +83,7 @@ def test_photometry_of_labelled_images(labelled, least, most, data):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_start_in_the_middle_sees_the_same_steps(variant, data):
     whole, rest = dataset(data, variant), dataset(data, variant)
-    for t, late in zip(range(3, 6), batches(rest, 3, 6, workers=0, pin=False), strict=True):
+    for t, late in zip(range(3, 6), Feed(rest, workers=0, pin=False).steps(3, 6), strict=True):
         assert all(same_items(items, late[name]) for name, items in whole[t].items())
 
 

@@ -13,9 +13,10 @@ import torch
 from benchmarks.recipes import make
 
 from fewmask.data.divide import draw_labelled
+from fewmask.data.feed import Feed
 from fewmask.data.index import DataIndex, Pools
 from fewmask.data.layouts import CITYSCAPES_CLASSES, VOC_CLASSES, read_folder
-from fewmask.data.stream import ItemLoader, StepDataset, batches, plan_slots, to_device
+from fewmask.data.stream import ItemLoader, StepDataset, plan_slots, to_device
 from fewmask.engine.launch import launch
 from fewmask.engine.learner import Learner
 from fewmask.engine.precision import Format
@@ -141,7 +142,7 @@ def step_of(method: Method, recipe: Recipe, index: DataIndex, pools: Pools) -> N
     loader = ItemLoader(index.code, recipe.data.resize)
     data = StepDataset(pools, method.streams, slots, loader, crop, recipe.data.augment, train.seed)
     t, mean, std = train.steps // 2, torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    batch = to_device(next(iter(batches(data, t, t + 1, 0, False))), torch.device("cpu"), mean, std, False)
+    batch = to_device(next(Feed(data, 0, False).steps(t, t + 1)), torch.device("cpu"), mean, std, False)
     learner.train_mode()
     before = {name: next(learner.nets[name].parameters()).clone() for name in learner.trained}
     terms, _ = learner.update(batch, t)

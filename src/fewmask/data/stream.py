@@ -7,13 +7,12 @@ number of workers, the number of ranks and interruptions cannot change either (P
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
@@ -21,7 +20,7 @@ from fewmask.batch import Batch, Items, Slots, Stream
 from fewmask.data.index import Item, MaskCode, Pools
 from fewmask.data.masks import read_image, read_mask
 from fewmask.data.views import Augment, apply_geometry, draw_geometry, photometry
-from fewmask.errors import ConfigError, DataError, FewmaskError
+from fewmask.errors import ConfigError, DataError
 from fewmask.ops.rng import Draws, Purpose, order
 
 _POOLS = ("labelled", "unlabelled", "labelled+unlabelled")
@@ -121,7 +120,12 @@ class StepDataset(Dataset[dict[str, Items]]):
         crop: (height, width) of every view.
         augment: constants.
         seed: the run's seed.
+
+    Attributes:
+        reading: is told the step, the number of the stream and the position in its pool of an item before it is read.
     """
+
+    reading: Callable[[int, int, int], None] | None = None
 
     def __init__(
         self, pools: Pools, streams: Mapping[str, Stream], slots: Mapping[str, Slots], loader: ItemLoader,
@@ -137,9 +141,20 @@ class StepDataset(Dataset[dict[str, Items]]):
         slots = self.slots[name]
         return order(slots.items, t * slots.size + slot, self.seed, stream=slots.key)
 
-    def name(self, stream: str, i: int) -> str:
-        """Return the name of item ``i`` of a stream's pool."""
-        return self._pools[self.streams[stream].pool][i].name
+    def item(self, stream: str, i: int) -> Item:
+        """Return item ``i`` of a stream's pool."""
+        return self._pools[self.streams[stream].pool][i]
+
+    def batch_size(self) -> tuple[int, int]:
+        """Return the bytes and the number of tensors of one step's batch."""
+        height, width = self.crop
+        size = number = 0
+        for name, stream in self.streams.items():
+            moved = stream.views.count("geo")
+            planes = 3 * len(stream.views) + 8 * moved + 3  # views, int64 sources, valid and two kinds of labels
+            size += self.slots[name].count * (height * width * planes + 8)
+            number += len(stream.views) + moved + 4
+        return size, number
 
     def __getitem__(self, t: int) -> dict[str, Items]:
         """Return the batch of step ``t``: views uint8 [B, 3, h, w]."""
@@ -163,6 +178,8 @@ class StepDataset(Dataset[dict[str, Items]]):
         known: dict[str, list[Tensor]] = {"mask": [], "pseudo": []}
         for slot in slots:
             i = self.sample(name, t, slot)
+            if self.reading is not None:
+                self.reading(t, list(self.streams).index(name), i)
             image, labels = self.loader(pool[i])
             draws = Draws(self.seed, Purpose.GEOMETRY, t, slot, slots.view(0))
             geometry = draw_geometry(draws, image.shape[-2], image.shape[-1], self.crop, self.augment)
@@ -191,42 +208,6 @@ class StepDataset(Dataset[dict[str, Items]]):
 
 def _unchanged(image: Tensor, draws: Draws) -> Tensor:
     return image
-
-
-class _Carried(Dataset[dict[str, Items] | FewmaskError]):
-    """Returns our own errors instead of raising them: from a loader process they would arrive as a traceback."""
-
-    def __init__(self, inner: StepDataset) -> None:
-        self.inner = inner
-
-    def __getitem__(self, t: int) -> dict[str, Items] | FewmaskError:
-        try:
-            return self.inner[t]
-        except FewmaskError as error:
-            return error
-
-
-class _Steps(torch.utils.data.Sampler[int]):
-    def __init__(self, start: int, stop: int) -> None:
-        self._range = range(start, stop)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._range)
-
-    def __len__(self) -> int:
-        return len(self._range)
-
-
-def batches(dataset: StepDataset, start: int, stop: int, workers: int, pin: bool) -> Generator[dict[str, Items]]:
-    """Yield the batches of steps start .. stop-1, prefetched by worker processes where there are any."""
-    extra: dict[str, Any] = {"prefetch_factor": 2} if workers else {}
-    loader = DataLoader(
-        _Carried(dataset), batch_size=None, sampler=_Steps(start, stop), num_workers=workers, pin_memory=False, **extra
-    )
-    for batch in loader:
-        if isinstance(batch, FewmaskError):
-            raise batch
-        yield {name: items.map(Tensor.pin_memory) for name, items in batch.items()} if pin else batch
 
 
 def to_device(

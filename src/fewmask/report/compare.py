@@ -128,9 +128,9 @@ def identity(record: Record) -> str:
 
 def _settings(record: Record) -> list[tuple[str, Any]]:
     free = {
-        "train.seed", "machine.devices", "machine.workers", "machine.cache_mb", "machine.channels_last", "data.dir",
-        "data.labelled", "data.unlabelled", "data.split_seed", "data.group_by", "train.save_every", "train.log_every",
-        "seeds", "baseline",
+        "train.seed", "data.dir", "data.labelled", "data.unlabelled",
+        "data.split_seed", "data.group_by", "train.save_every", "train.log_every", "seeds", "baseline",
+        *(f"machine.{key}" for key in ("devices", "workers", "loader_timeout", "cache_mb", "channels_last")),
     }  # fmt: skip
     tree = record.recipe or {"method": {"name": record.metrics.get("method")}, "steps": record.metrics.get("steps")}
     leaves = [(key, value) for key, value in _leaves(tree) if key not in free]

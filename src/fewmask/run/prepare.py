@@ -32,7 +32,7 @@ from fewmask.errors import CheckpointError, ConfigError, DataError
 from fewmask.method import Task, trainings
 from fewmask.methods import resolve
 from fewmask.nets import Builder, default_encoder
-from fewmask.recipe import Recipe
+from fewmask.recipe import FREE, Recipe
 from fewmask.run.folder import RunFolder
 from fewmask.supervision import Supervision
 
@@ -112,6 +112,9 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
         _check_data(manifest, folder)
         _warn_of_versions(folder, say)
         recipe = folder.recipe()
+        # what may differ is as asked now, where it was said
+        said = {key: getattr(asked.machine, key) for key in FREE if key in asked.machine.model_fields_set}
+        recipe = recipe.replace("machine", **{key: value for key, value in said.items() if value is not None})
     else:
         recipe = fill(asked, pools, counts, say)
     task = Task.of(counts.counts[counts.rows(pools.labelled), : len(index.classes)].sum(axis=0).tolist())

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from fewmask.batch import Items
+from fewmask.data.feed import Feed, bearable_workers
 from fewmask.data.index import Item
 from fewmask.data.masks import read_mask
-from fewmask.data.stream import ItemLoader, StepDataset, batches, plan_slots, to_device
+from fewmask.data.stream import ItemLoader, StepDataset, plan_slots, to_device
 from fewmask.engine.checkpoint import Store
 from fewmask.engine.evaluate import Pictures
 from fewmask.engine.files import clean_leftovers
@@ -125,6 +126,8 @@ def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitSt
         ItemLoader(code, data.resize, machine.cache_mb / max(1, machine.workers)), data.crop, data.augment,
         recipe.train.seed,
     )  # fmt: skip
+    workers = bearable_workers(machine.workers, *dataset.batch_size(), say)
+    feed = Feed(dataset, workers, device.type == "cuda", machine.loader_timeout)
     pictures = pictures_of(prepared, learner)
     scorer = Scorer(learner, prepared, pictures)
     log = stack.enter_context(MetricsLog(folder.log)) if first else None
@@ -149,10 +152,10 @@ def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitSt
 
     def names(raw: Mapping[str, Items]) -> dict[str, list[str]]:
         everywhere = {stream: learner.gather(items.index.to(device)) for stream, items in raw.items()}
-        return {s: [dataset.name(s, i) for i in index.flatten().tolist()] for s, index in everywhere.items()}
+        return {s: [dataset.item(s, i).name for i in index.flatten().tolist()] for s, index in everywhere.items()}
 
     around = Surroundings(
-        batches=lambda start, stop: batches(dataset, start, stop, machine.workers or 0, device.type == "cuda"),
+        batches=feed.steps,
         prepare=lambda raw: to_device(raw, device, pictures.mean, pictures.std, prepared.layout.channels_last),
         validate=scorer.validate if prepared.index.items["val"] else None,
         store=store, log=log,
@@ -165,7 +168,12 @@ def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitSt
     if job.title:
         say(job.title)
     say.release()
-    done = fit(learner, around, recipe.train, done)
+    try:
+        done = fit(learner, around, recipe.train, done)
+    except RuntimeError as error:
+        if (lost := feed.explain(error)) is not None:
+            raise lost from error
+        raise
     reporter.message("scoring")
     finish(scorer, done, store, folder, None if job.baseline is None else RunFolder(job.baseline), say)
     stop = around.stop

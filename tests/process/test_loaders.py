@@ -1,0 +1,54 @@
+"""Loader processes that are lost, and machines that bear fewer of them than were asked for."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+
+import pytest
+
+from fewmask.data import feed
+from fewmask.data.feed import bearable_workers
+from process.helpers import assert_refused, assert_same, good, outcome, run, training
+
+LOSING = ["--method", "process.spy:Losing", "--workers", "1", "machine.loader_timeout=2"]
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.mark.parametrize(("how", "what"), [("killed", "is lost ("), ("hangs", "sent nothing for 2 s")])
+def test_one_is_lost(how, what, data, tmp_path, io, monkeypatch):
+    """Four strong views a step: the fifth is of step 2. The same command with none of them ends the run."""
+    monkeypatch.setenv("SPY_LOST", how)
+    out = tmp_path / "run"
+    ended = run(io, training(data, out, *LOSING))
+    image = str(data / "images" / "train" / "bare")
+    assert_refused(ended, 7, f"a loader process {what}", f"it was reading {image}", "for step", first=False)
+    again = good(run(io, training(data, out, *LOSING, "--workers", "0")))
+    assert "Traceback" not in again.stderr
+    whole = tmp_path / "whole"
+    good(run(io, training(data, whole, *LOSING, "--workers", "0")))
+    assert_same(outcome(out), outcome(whole))
+
+
+def test_shared_memory(monkeypatch):
+    """Each of 4 loader processes has three batches of 100 MB in flight; 80 % of what is free may be taken."""
+    said = []
+    monkeypatch.setattr(feed.Path, "is_dir", lambda self: True)
+    for free, workers in ((1501, 4), (1499, 3), (100, 0)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: Usage(0, 0, free * 10**6))
+        assert bearable_workers(4, 10**8, 10, said.append) == workers
+    assert len(said) == 2 and "has 1499 MB free, 4 loader processes need 1200: 3 are used" in said[0]
+    assert "--shm-size" in said[0] and ": 0 are used" in said[1]
+
+
+@pytest.mark.parametrize(("hard", "workers"), [(5000, 4), (496, 4), (400, 2), (100, 0)])
+def test_open_files(hard, workers, monkeypatch):
+    """Each of 4 loader processes has three batches of 20 tensors in flight: 240 files beside 256 others."""
+    resource = pytest.importorskip("resource")
+    limits, said = [(64, hard)], []
+    monkeypatch.setattr(feed, "_SHARED_MEMORY", feed.Path("nowhere"))
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda which, new: limits.append(new))
+    assert bearable_workers(4, 1, 20, said.append) == workers
+    assert limits[-1] == (min(hard, 496), hard), "raised as far as it is needed and may be"
+    assert [f"may open {hard} files, which is enough for {workers} of 4" in s for s in said] == [True] * (workers < 4)
