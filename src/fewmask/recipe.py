@@ -35,6 +35,8 @@ class DataConfig(Config):
         crop: (height, width) of training crops; null = chosen from the images.
         batch: labelled images a step, over all processes.
         unlabelled_batch: unlabelled images a step, over all processes.
+        on_bad_unlabelled: "stop" before step 0, or "skip" unlabelled images that cannot be read: those found before are
+            left out of the pool, and the next image of the order takes the place of one found later.
         augment: constants of the views.
     """
 
@@ -47,6 +49,7 @@ class DataConfig(Config):
     crop: tuple[int, int] | None = None
     batch: int = Field(default=4, ge=1)
     unlabelled_batch: int = Field(default=4, ge=1)
+    on_bad_unlabelled: Literal["stop", "skip"] = "stop"
     augment: Augment = Augment()
 
     @field_validator("dir")

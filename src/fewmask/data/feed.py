@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from fewmask.batch import Items
+from fewmask.data.quarantine import Skip
 from fewmask.data.stream import StepDataset
 from fewmask.errors import FewmaskError, ResourceError
 
@@ -37,10 +38,14 @@ class Feed:
         workers: loader processes; 0 = batches are made in this process.
         pin: put batches into page-locked memory, for a GPU.
         timeout: seconds after which a loader process that sends nothing is given up; 0 = never.
+        skipped: receives what was passed over, before the batch is used.
     """
 
-    def __init__(self, dataset: StepDataset, workers: int, pin: bool, timeout: float = 0) -> None:
-        self.dataset, self.workers, self.pin, self.timeout = dataset, workers, pin, timeout
+    def __init__(
+        self, dataset: StepDataset, workers: int, pin: bool, timeout: float = 0,
+        skipped: Callable[[list[Skip]], None] = lambda skips: None,
+    ) -> None:  # fmt: skip
+        self.dataset, self.workers, self.pin, self.timeout, self.skipped = dataset, workers, pin, timeout, skipped
         # what each loader process is reading: its process id, step, number of the stream, position in the pool
         self._table = torch.zeros(workers, 4, dtype=torch.int64)
         if workers:
@@ -63,7 +68,8 @@ class Feed:
             _Carried(self.dataset), batch_size=None, sampler=_Steps(start, stop), num_workers=self.workers,
             pin_memory=False, **extra,
         )  # fmt: skip
-        for batch in loader:
+        for batch, skips in loader:
+            self.skipped(skips)
             if isinstance(batch, FewmaskError):
                 raise batch
             self._next += 1
@@ -155,17 +161,19 @@ def _watch(table: Tensor, worker: int) -> None:
     info.dataset.inner.reading = reading
 
 
-class _Carried(Dataset[dict[str, Items] | FewmaskError]):
-    """Returns our own errors instead of raising them: from a loader process they would arrive as a traceback."""
+class _Carried(Dataset[tuple[dict[str, Items] | FewmaskError, list[Skip]]]):
+    """Returns what was passed over beside the batch, and our own errors, which would arrive as tracebacks if raised."""
 
     def __init__(self, inner: StepDataset) -> None:
         self.inner = inner
 
-    def __getitem__(self, t: int) -> dict[str, Items] | FewmaskError:
+    def __getitem__(self, t: int) -> tuple[dict[str, Items] | FewmaskError, list[Skip]]:
+        made: dict[str, Items] | FewmaskError
         try:
-            return self.inner[t]
+            made = self.inner[t]
         except FewmaskError as error:
-            return error
+            made = error
+        return made, self.inner.quarantine.take() if self.inner.quarantine is not None else []
 
 
 class _Steps(Sampler[int]):

@@ -6,7 +6,7 @@ Readers of layouts (``layouts.py``) produce a ``DataIndex``; nothing after them 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -105,11 +105,17 @@ class Pools:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def manifest_hash(index: DataIndex, roles: Sequence[Role] = ROLES) -> str:
-    """Return 16 hex digits over names, roles, classes, and sizes of image files: changes when the data change."""
+def manifest_hash(index: DataIndex, roles: Sequence[Role] = ROLES, may_break: Collection[str] = ()) -> str:
+    """Return 16 hex digits over names, roles, classes, and sizes of image files: changes when the data change.
+
+    Args:
+        index: the data set.
+        roles: those that count.
+        may_break: names of the images whose files may be damaged or mended: their sizes do not count.
+    """
     rows = [repr(index.classes), repr(index.code)]
     for role in roles:
-        rows += [
-            f"{role}\0{i.name}\0{i.group}\0{i.mask is not None}\0{i.image.stat().st_size}" for i in index.items[role]
-        ]
+        for i in index.items[role]:
+            size = "" if i.name in may_break else i.image.stat().st_size
+            rows.append(f"{role}\0{i.name}\0{i.group}\0{i.mask is not None}\0{size}")
     return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -82,6 +82,7 @@ class Scan:
         encodings: kind of mask file, such as "PNG, palette index", to number of masks.
         empty_masks: names of the items whose mask holds class 0 and, apart from ignored pixels, nothing else.
         problems: everything that is wrong, in the order of the items.
+        aside: unlabelled items that are left out for what is wrong with them, which is no problem then: name to reason.
     """
 
     names: tuple[str, ...]
@@ -91,6 +92,7 @@ class Scan:
     encodings: dict[str, int]
     empty_masks: tuple[str, ...]
     problems: tuple[Problem, ...]
+    aside: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def class_pixels(self) -> np.ndarray:

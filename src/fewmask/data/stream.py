@@ -6,6 +6,8 @@ number of workers, the number of ranks and interruptions cannot change either (P
 
 from __future__ import annotations
 
+import errno
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
@@ -19,9 +21,17 @@ from torchvision.transforms.v2 import functional as F
 from fewmask.batch import Batch, Items, Slots, Stream
 from fewmask.data.index import Item, MaskCode, Pools
 from fewmask.data.masks import read_image, read_mask
+from fewmask.data.quarantine import Quarantine, Skip
 from fewmask.data.views import Augment, apply_geometry, draw_geometry, photometry
 from fewmask.errors import ConfigError, DataError
 from fewmask.ops.rng import Draws, Purpose, order
+
+_AGAIN = (0.1, 1.0, 5.0)
+"""Seconds between attempts to read a file whose disk has an error that may pass."""
+_PASSING = {
+    getattr(errno, name) for name in ("EIO", "ESTALE", "ETIMEDOUT", "EAGAIN", "EINTR", "ENETDOWN", "ENETUNREACH",
+    "ENETRESET", "ECONNRESET", "ECONNABORTED", "EHOSTDOWN", "EHOSTUNREACH", "EREMOTEIO") if hasattr(errno, name)
+}  # fmt: skip
 
 _POOLS = ("labelled", "unlabelled", "labelled+unlabelled")
 
@@ -49,6 +59,16 @@ class ItemLoader:
         if item in self._kept:
             self._kept.move_to_end(item)
             return self._kept[item]
+        for seconds in _AGAIN:
+            try:
+                return self._read(item)
+            except DataError as error:
+                if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _PASSING:
+                    raise
+                time.sleep(seconds)
+        return self._read(item)
+
+    def _read(self, item: Item) -> tuple[Tensor, Tensor | None]:
         image = torch.from_numpy(np.ascontiguousarray(read_image(item.image).transpose(2, 0, 1)))
         planes = [
             torch.from_numpy(read_mask(file, code))
@@ -120,6 +140,7 @@ class StepDataset(Dataset[dict[str, Items]]):
         crop: (height, width) of every view.
         augment: constants.
         seed: the run's seed.
+        quarantine: passes over unlabelled images that cannot be read; None: they are errors.
 
     Attributes:
         reading: is told the step, the number of the stream and the position in its pool of an item before it is read.
@@ -129,17 +150,41 @@ class StepDataset(Dataset[dict[str, Items]]):
 
     def __init__(
         self, pools: Pools, streams: Mapping[str, Stream], slots: Mapping[str, Slots], loader: ItemLoader,
-        crop: tuple[int, int], augment: Augment, seed: int,
+        crop: tuple[int, int], augment: Augment, seed: int, quarantine: Quarantine | None = None,
     ) -> None:  # fmt: skip
-        self.streams, self.slots, self.loader = dict(streams), dict(slots), loader
+        self.streams, self.slots, self.loader, self.quarantine = dict(streams), dict(slots), loader, quarantine
+        self._labelled = frozenset(item.name for item in pools.labelled)
         self.crop, self.augment, self.seed = crop, augment, seed
         both = tuple(item.without_mask() for item in pools.labelled) + pools.unlabelled
         self._pools = {"labelled": pools.labelled, "unlabelled": pools.unlabelled, "labelled+unlabelled": both}
 
     def sample(self, name: str, t: int, slot: int) -> int:
-        """Return which item of its pool stands at a global slot of step ``t``."""
+        """Return which item of its pool stands at a global slot of step ``t``, if it can be read."""
+        return self._at(name, t, slot)
+
+    def _at(self, name: str, t: int, slot: int, ahead: int = 0) -> int:
         slots = self.slots[name]
-        return order(slots.items, t * slots.size + slot, self.seed, stream=slots.key)
+        return order(slots.items, t * slots.size + slot + ahead, self.seed, stream=slots.key)
+
+    def _read(self, name: str, t: int, slot: int) -> tuple[int, Tensor, Tensor | None]:
+        """Return the item of a slot and what is stored of it; the next readable one where it is passed over."""
+        for ahead in range(self.slots[name].items):
+            i = self._at(name, t, slot, ahead)
+            item = self.item(name, i)
+            if self.reading is not None:
+                self.reading(t, list(self.streams).index(name), i)
+            skips = self.quarantine
+            if skips is not None and (t + 1, slot, name, item.name) in skips.known:
+                continue
+            try:
+                return i, *self.loader(item)
+            except DataError as error:
+                if skips is None or item.name in self._labelled:
+                    raise
+                skips.found.append(Skip(t + 1, slot, name, item.name, str(error)))
+        raise DataError(
+            "no image of the pool can be read", where=f"stream {name!r}", todo="see whether its disk is there"
+        )
 
     def item(self, stream: str, i: int) -> Item:
         """Return item ``i`` of a stream's pool."""
@@ -177,10 +222,7 @@ class StepDataset(Dataset[dict[str, Items]]):
         valids, index = [], []
         known: dict[str, list[Tensor]] = {"mask": [], "pseudo": []}
         for slot in slots:
-            i = self.sample(name, t, slot)
-            if self.reading is not None:
-                self.reading(t, list(self.streams).index(name), i)
-            image, labels = self.loader(pool[i])
+            i, image, labels = self._read(name, t, slot)
             draws = Draws(self.seed, Purpose.GEOMETRY, t, slot, slots.view(0))
             geometry = draw_geometry(draws, image.shape[-2], image.shape[-1], self.crop, self.augment)
             image, labels, valid = apply_geometry(image, labels, geometry, self.crop)

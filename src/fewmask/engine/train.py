@@ -162,10 +162,12 @@ class _Loop:
             elif due or last:
                 self._log(*result)
             improved = False
-            if around.validate and (last or (cfg.eval_every and done.step % cfg.eval_every == 0)):
+            proven = result is not None  # else the state may be what made this step fail: nothing is kept of it
+            if around.validate and (last or (proven and cfg.eval_every and done.step % cfg.eval_every == 0)):
                 improved = self._validate(around.validate)
             stopping = around.agree(around.stop.requested, due) and not last
-            if improved or last or stopping or done.step % cfg.save_every == 0 or done.step in around.milestones:
+            kept = last or stopping or done.step in around.milestones
+            if improved or kept or (proven and done.step % cfg.save_every == 0):
                 self._save(improved)
             if stopping:
                 who = around.stop.name or "another process"

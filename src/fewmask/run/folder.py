@@ -40,6 +40,7 @@ class RunFolder:
         self.pseudo = self.path / "pseudo"
         self.ranking = self.path / "ranking.json"
         self.debug = self.path / "debug"
+        self.quarantine = self.path / "quarantine.jsonl"
 
     SEEDS: ClassVar[str] = "seeds"
 
@@ -136,6 +137,15 @@ class RunFolder:
             CheckpointError: it cannot be read.
         """
         return self._mapping(self.data)
+
+    @property
+    def set_aside(self) -> dict[str, str]:
+        """Unlabelled images that the run leaves out, with the reason.
+
+        Raises:
+            CheckpointError: see ``manifest``.
+        """
+        return self.manifest().get("set_aside", {})
 
     def check_same(self, asked: Recipe) -> None:
         """Refuse to continue a run under another configuration.

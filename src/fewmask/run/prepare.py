@@ -7,8 +7,8 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median_low
@@ -106,8 +106,8 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
     """
     if folder.started:
         folder.check_same(asked)
-    index, pools, counts = read_data(asked, say)
-    manifest = _manifest(index, pools, counts)
+    index, pools, counts = read_data(asked, say, folder.set_aside if folder.started else None)
+    manifest = _manifest(index, pools, counts, asked)
     if folder.started:
         _check_data(manifest, folder)
         _warn_of_versions(folder, say)
@@ -132,7 +132,7 @@ def confirm(asked: Recipe, folder: RunFolder, say: Say) -> None:
         CheckpointError: it has another configuration or other data.
     """
     folder.check_same(asked)
-    _check_data(_manifest(*read_data(asked, say)), folder)
+    _check_data(_manifest(*read_data(asked, say, folder.set_aside), asked), folder)
 
 
 def begin(prepared: Prepared) -> None:
@@ -158,8 +158,13 @@ def _check_batches(recipe: Recipe, task: Task, pools: Pools) -> None:
         plan_slots(one.streams, pools, recipe.data.batch, recipe.data.unlabelled_batch, 0, world)
 
 
-def read_data(asked: Recipe, say: Say) -> tuple[DataIndex, Pools, Scan]:
+def read_data(asked: Recipe, say: Say, aside: Mapping[str, str] | None = None) -> tuple[DataIndex, Pools, Scan]:
     """Return the data set, the pools of this run, and a scan of every file that it may open.
+
+    Args:
+        asked: the recipe.
+        say: receives one sentence for each decision.
+        aside: unlabelled images that a continued run has left out; None: none was begun.
 
     Raises:
         DataError: something is unreadable, or a mask is not what it should be.
@@ -175,12 +180,33 @@ def read_data(asked: Recipe, say: Say) -> tuple[DataIndex, Pools, Scan]:
     pools = draw_labelled(index, data.labelled, data.unlabelled, data.split_seed)
     items: list[Item] = [*pools.labelled, *pools.unlabelled, *index.items["val"], *index.items["test"]]
     counts = scan(items, len(index.classes) or None, index.code, exif=declared.exif)
+    if data.on_bad_unlabelled == "skip":
+        pools, counts = _set_aside(pools, counts, aside, say)
+        index = replace(index, items=index.items | {"train": _without(index.items["train"], counts.aside)})
     counts.raise_first()
     doubts = [empty_mask_doubt(counts, index), *leaks(duplicate_images(index))]
     for doubt in doubts:
         if doubt is not None:
             raise DataError(doubt.what, where=doubt.where, todo=doubt.todo)
     return with_classes(index, counts), pools, counts
+
+
+def _set_aside(pools: Pools, counts: Scan, aside: Mapping[str, str] | None, say: Say) -> tuple[Pools, Scan]:
+    """Leave unlabelled images that cannot be read out of the pool; of a continued run those that it left out before."""
+    names = {item.name for item in pools.unlabelled}
+    bad = {p.name: p.what for p in counts.problems if p.name in names}
+    if aside is None and bad:
+        first = next(iter(bad))
+        say(f"WARNING: {len(bad)} unlabelled images cannot be read and are left out, such as {first} ({bad[first]})")
+    out = bad if aside is None else aside
+    # one that went bad since the run began is passed over when its turn comes
+    problems = tuple(p for p in counts.problems if p.name not in names)
+    kept = _without(pools.unlabelled, out)
+    return replace(pools, unlabelled=kept), replace(counts, problems=problems, aside=dict(out))
+
+
+def _without(items: Sequence[Item], names: Collection[str]) -> tuple[Item, ...]:
+    return tuple(item for item in items if item.name not in names)
 
 
 def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:
@@ -247,18 +273,20 @@ def _check_weights(recipe: Recipe, task: Task) -> None:
             raise ConfigError(str(error), where="method.sup.class_weights", todo="give one weight a class") from error
 
 
-def _manifest(index: DataIndex, pools: Pools, counts: Scan) -> dict[str, Any]:
+def _manifest(index: DataIndex, pools: Pools, counts: Scan, asked: Recipe) -> dict[str, Any]:
+    may_break = {i.name for i in pools.unlabelled} if asked.data.on_bad_unlabelled == "skip" else ()
     labelled = counts.counts[counts.rows(pools.labelled)].sum(axis=0)
     truth = counts.counts[counts.rows([*pools.labelled, *index.items["val"], *index.items["test"]])]
     return {
         "root": str(index.root), "layout": index.layout, "classes": list(index.classes),
         "labelled": len(pools.labelled), "unlabelled": len(pools.unlabelled),
         "val": len(index.items["val"]), "test": len(index.items["test"]),
-        "data_hash": manifest_hash(index), "split_hash": pools.hash(),
+        "data_hash": manifest_hash(index, may_break=may_break), "split_hash": pools.hash(),
         "pixels_hash": hashlib.sha256(counts.counts.tobytes()).hexdigest()[:16],
         "truth_hash": hashlib.sha256(truth.tobytes()).hexdigest()[:16],  # without unlabelled images
         "labelled_pixels": {name: int(n) for name, n in zip(index.classes, labelled, strict=False)},
         "labelled_names": [i.name for i in pools.labelled],
+        **({"set_aside": counts.aside} if counts.aside else {}),
     }  # fmt: skip
 
 

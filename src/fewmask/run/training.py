@@ -15,6 +15,7 @@ from fewmask.batch import Items
 from fewmask.data.feed import Feed, bearable_workers
 from fewmask.data.index import Item
 from fewmask.data.masks import read_mask
+from fewmask.data.quarantine import Quarantine, QuarantineFile
 from fewmask.data.stream import ItemLoader, StepDataset, plan_slots, to_device
 from fewmask.engine.checkpoint import Store
 from fewmask.engine.evaluate import Pictures
@@ -121,13 +122,15 @@ def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitSt
             begin(run)
 
     code, device = prepared.index.code, fabric.device
+    file = QuarantineFile(folder.quarantine, len(prepared.pools.unlabelled))
+    quarantine = Quarantine(fabric.broadcast(file.read())) if data.on_bad_unlabelled == "skip" else None
     dataset = StepDataset(
         prepared.pools, method.streams, learner.slots,
         ItemLoader(code, data.resize, machine.cache_mb / max(1, machine.workers)), data.crop, data.augment,
-        recipe.train.seed,
+        recipe.train.seed, quarantine,
     )  # fmt: skip
     workers = bearable_workers(machine.workers, *dataset.batch_size(), say)
-    feed = Feed(dataset, workers, device.type == "cuda", machine.loader_timeout)
+    feed = Feed(dataset, workers, device.type == "cuda", machine.loader_timeout, file.write)
     pictures = pictures_of(prepared, learner)
     scorer = Scorer(learner, prepared, pictures)
     log = stack.enter_context(MetricsLog(folder.log)) if first else None
