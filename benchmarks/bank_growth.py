@@ -17,7 +17,7 @@ import torch
 
 from fewmask.methods.u2pl import U2PL
 from fewmask.nets.bank import ClassBanks
-from fewmask.run.prepare import environment
+from fewmask.run.environment import environment
 
 CLASSES = 21
 LENGTHS = (1_000, 3_000, 10_000, 30_000, 50_000)

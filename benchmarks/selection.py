@@ -33,7 +33,7 @@ from fewmask.engine.label import RAW, confident, write_labels
 from fewmask.errors import Interrupted
 from fewmask.nets import IMAGENET_MEAN, IMAGENET_STD, Builder
 from fewmask.ops.select import Selection
-from fewmask.run.prepare import environment
+from fewmask.run.environment import environment
 
 HEIGHT, WIDTH, CLASSES = 360, 480, 11
 COUNTS = (300, 600)

@@ -29,7 +29,7 @@ from fewmask.engine.train import Progress, Surroundings, TrainConfig, fit
 from fewmask.method import Task
 from fewmask.methods.supervised import Supervised
 from fewmask.nets import IMAGENET_MEAN, IMAGENET_STD, Builder
-from fewmask.run.prepare import environment
+from fewmask.run.environment import environment
 
 CLASSES, BATCH, CROP = 11, 4, (96, 128)
 ARCH, ENCODER = "deeplabv3plus", "mobilenet_v2"

@@ -90,3 +90,12 @@ class Losing(FixMatch):
     def __init__(self, config, task):
         super().__init__(config, task)
         self.streams = {n: replace(s, perturb=Lost(os.environ["SPY_LOST"])) for n, s in super().streams.items()}
+
+
+class Hungry(CPS):
+    """CPS whose last step wants more memory than any machine has."""
+
+    def losses(self, nets, batch, step, memo):
+        if step.t + 1 == step.total:
+            torch.empty(1 << 50)
+        return super().losses(nets, batch, step, memo)

@@ -159,6 +159,19 @@ def test_not_a_number(data, tmp_path, io):
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
+def test_out_of_memory(data, tmp_path, io):
+    """Only the last step is too large: it is rehearsed before anything is trained, and before the baseline."""
+    ended = run(io, training(data, tmp_path / "run", "--method", "process.spy:Hungry", "--baseline"))
+    assert_refused(ended, 7, "out of memory in the rehearsal", "tiny with tiny", "batch 2+2", "crop 12x12, fp32, cpu")
+    table = dict(line.strip().split("  ", 1) for line in ended.stderr.splitlines() if line.startswith("  --"))
+    # one view of each image: half of either batch is a quarter of the pixels
+    assert {key: text.strip() for key, text in table.items()} == {
+        "--unlabelled-batch 1": "25% fewer pixels a step", "--batch 1": "25% fewer pixels a step",
+        "--precision bf16": "half the memory of activations",
+    }  # fmt: skip
+    assert not (tmp_path / "run").exists()
+
+
 # --- other commands
 
 

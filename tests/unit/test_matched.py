@@ -14,8 +14,9 @@ from fewmask.engine.precision import Format
 from fewmask.method import Task
 from fewmask.recipe import read_recipe
 from fewmask.run.arms import matched, mismatch
+from fewmask.run.environment import environment
 from fewmask.run.folder import RunFolder
-from fewmask.run.prepare import Prepared, environment
+from fewmask.run.prepare import Prepared
 from fixtures_evaluation import arm, saved
 
 

@@ -61,9 +61,9 @@ _NO_WRITE = {getattr(errno, n) for n in "ENOSPC EROFS EDQUOT EACCES EPERM ENOTDI
 
 def _explain(error: Exception) -> tuple[str, int]:
     """Turn what libraries raise into what, where, what to do, and an exit code."""
-    import torch
+    from fewmask.run.rehearse import short_of_memory
 
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if short_of_memory(error):
         return "out of memory; this machine; lower --batch, --unlabelled-batch or --crop", 7
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return f"{str(error).splitlines()[0]}; a loader process; lower --workers or machine.cache_mb", 7

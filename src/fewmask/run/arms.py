@@ -11,8 +11,9 @@ from typing import Any
 from fewmask.data.index import DataIndex, Pools
 from fewmask.errors import CheckpointError, ConfigError
 from fewmask.recipe import Recipe, leaves
+from fewmask.run.environment import environment
 from fewmask.run.folder import RunFolder
-from fewmask.run.prepare import Prepared, Say, environment
+from fewmask.run.prepare import Prepared, Say
 from fewmask.run.score import load_evaluation
 
 SUPERVISED = "supervised"

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fewmask.run.prepare import environment
+from fewmask.run.environment import environment
 
 
 def examine() -> dict[str, Any]:

@@ -12,10 +12,13 @@ from fewmask.engine.files import clean_leftovers, ensure_writable, write_json
 from fewmask.engine.launch import is_first_process, launch, leave
 from fewmask.engine.lock import RunLock
 from fewmask.errors import FewmaskError, Interrupted
+from fewmask.method import trainings
+from fewmask.methods import resolve
 from fewmask.recipe import Recipe, read_recipe
 from fewmask.run.arms import SUPERVISED, Arm, arms_of, comparable
 from fewmask.run.folder import RunFolder, choose_folder
 from fewmask.run.prepare import Notes, Prepared, Say, confirm, fill, prepare, read_data
+from fewmask.run.rehearse import rehearse
 from fewmask.run.report import write_report
 from fewmask.run.result import Run
 from fewmask.run.rounds import train_arm
@@ -90,6 +93,9 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes) -> Run:
         prepared, arms = fabric.broadcast((prepared, arms))
         assert prepared is not None  # the first process sent it
         stack.callback(leave)
+        _rehearse(
+            [arm.prepared for arm in arms if not fabric.broadcast(RunFolder(arm.prepared.folder).finished)], fabric
+        )
         for n, arm in enumerate(arms, start=1):
             if not fabric.broadcast(RunFolder(arm.prepared.folder).finished):
                 who = train_arm(arm, prepared, fabric, say, title=_title(arm, n, arms))
@@ -105,6 +111,14 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes) -> Run:
             _report(RunFolder(prepared.folder), say)
         fabric.barrier()
         return Run(prepared.folder)
+
+
+def _rehearse(ahead: list[Prepared], fabric: Any) -> None:
+    """Rehearse every kind of training that lies ahead once, before hours go into the first of them."""
+    for prepared in {p.recipe.method_name: p for p in ahead}.values():
+        method = resolve(prepared.recipe.method_name)(prepared.recipe.constants(), prepared.task)
+        for one in trainings(method):
+            rehearse(prepared, one, fabric)
 
 
 def _report(folder: RunFolder, say: Notes) -> None:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import platform
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -17,7 +13,6 @@ from typing import Any
 import torch
 import yaml
 
-from fewmask._version import __version__
 from fewmask.data.check import duplicate_images, empty_mask_doubt, leaks
 from fewmask.data.datayaml import DataYaml, load_data_yaml
 from fewmask.data.divide import draw_labelled
@@ -33,6 +28,7 @@ from fewmask.method import Task, trainings
 from fewmask.methods import resolve
 from fewmask.nets import Builder, default_encoder
 from fewmask.recipe import FREE, Recipe
+from fewmask.run.environment import environment, warn_of_versions
 from fewmask.run.folder import RunFolder
 from fewmask.supervision import Supervision
 
@@ -80,6 +76,7 @@ class Prepared:
         task: what the method may know.
         layout: precision and memory format.
         manifest: what data.yaml of the run holds.
+        largest: (height, width) of the largest picture that will be predicted, at the network's input.
     """
 
     recipe: Recipe
@@ -89,6 +86,7 @@ class Prepared:
     task: Task
     layout: Format
     manifest: dict[str, Any]
+    largest: tuple[int, int] = (1, 1)
 
 
 def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
@@ -110,7 +108,7 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
     manifest = _manifest(index, pools, counts, asked)
     if folder.started:
         _check_data(manifest, folder)
-        _warn_of_versions(folder, say)
+        warn_of_versions(folder.environment, say)
         recipe = folder.recipe()
         # what may differ is as asked now, where it was said
         said = {key: getattr(asked.machine, key) for key in FREE if key in asked.machine.model_fields_set}
@@ -122,7 +120,15 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
     _check_batches(recipe, task, pools)
     layout = _layout(recipe, len(index.classes), say)
     recipe = recipe.replace("machine", precision=layout.precision, channels_last=layout.channels_last)
-    return Prepared(recipe, folder.path, index, pools, task, layout, manifest)
+    return Prepared(recipe, folder.path, index, pools, task, layout, manifest, _largest(recipe, counts))
+
+
+def _largest(recipe: Recipe, counts: Scan) -> tuple[int, int]:
+    """Return the size of the largest picture, of whatever role: rounds predict unlabelled ones too."""
+    if recipe.data.resize is not None:
+        return recipe.data.resize
+    height, width = counts.sizes[counts.sizes.prod(axis=1).argmax()].tolist()
+    return height, width
 
 
 def confirm(asked: Recipe, folder: RunFolder, say: Say) -> None:
@@ -299,35 +305,3 @@ def _check_data(now: dict[str, Any], folder: RunFolder) -> None:
             f"the data have changed since the run began: {'; '.join(diff[:3])}", where=folder.path,
             todo=f"start another run from its networks: --out NEW --init {folder.path}",
         )  # fmt: skip
-
-
-def _warn_of_versions(folder: RunFolder, say: Say) -> None:
-    """Name the versions that differ from those the run began with; tensors may then differ in their last bits."""
-    try:
-        then = json.loads(folder.environment.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        say(f"WARNING: {folder.environment} cannot be read: versions are not compared")
-        return
-    now = environment()
-    old, new = (e.get("packages", {}) | {k: e.get(k) for k in ("fewmask", "python")} for e in (then, now))
-    changed = [f"{k} {old.get(k)} then, {new[k]} now" for k in new if old.get(k) != new[k]]
-    if changed:
-        say(f"WARNING: the run began with other versions ({'; '.join(changed)}): it may not end bit for bit the same")
-
-
-def environment() -> dict[str, Any]:
-    """Return versions and hardware: what a result depends on beside the recipe."""
-    packages = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning-fabric", "numpy", "pillow")
-    versions = {}
-    for name in packages:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
-    return {
-        "fewmask": __version__, "python": platform.python_version(), "packages": versions,
-        "platform": platform.platform(), "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-    }  # fmt: skip

@@ -1,0 +1,48 @@
+"""What a result depends on beside the recipe: versions and hardware."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewmask._version import __version__
+
+
+def warn_of_versions(file: Path, say: Callable[[str], None]) -> None:
+    """Name the versions that differ from those the run began with; tensors may then differ in their last bits."""
+    try:
+        then = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        say(f"WARNING: {file} cannot be read: versions are not compared")
+        return
+    now = environment()
+    old, new = (e.get("packages", {}) | {k: e.get(k) for k in ("fewmask", "python")} for e in (then, now))
+    changed = [f"{k} {old.get(k)} then, {new[k]} now" for k in new if old.get(k) != new[k]]
+    if changed:
+        say(f"WARNING: the run began with other versions ({'; '.join(changed)}): it may not end bit for bit the same")
+
+
+def environment() -> dict[str, Any]:
+    """Return versions and hardware: what a result depends on beside the recipe."""
+    packages = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning-fabric", "numpy", "pillow")
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return {
+        "fewmask": __version__, "python": platform.python_version(), "packages": versions,
+        "platform": platform.platform(), "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }  # fmt: skip
