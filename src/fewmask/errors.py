@@ -77,6 +77,14 @@ class Interrupted(FewmaskError):
     exit_code = 75
 
 
+_SHORT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+
+
+def short_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that an allocation failed; on a CPU torch has no class of its own for it."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _SHORT_OF_MEMORY)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the third part of an unknown-name error: the nearest known name, or all of them.
 

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, Field, PositiveInt, ValidationError, field_validator
 
-from fewmask.config import Config
+from fewmask.config import MAX_BYTES, Config, load_yaml
 from fewmask.data.views import Augment
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.engine.optim import OptimConfig
@@ -212,8 +211,8 @@ def read_recipe(file: Path | None, overrides: Mapping[str, Any], settings: Seque
                 f"{word!r} is not key=value", where="command line", todo="write for example optim.lr=0.01"
             )
         try:
-            _set(tree, key, yaml.safe_load(text))
-        except yaml.YAMLError as error:
+            _set(tree, key, load_yaml(text))
+        except ValueError as error:
             raise ConfigError(f"the value of {word!r} is not YAML", where=key, todo="quote it") from error
     if isinstance(tree.get("method"), str):
         tree["method"] = {"name": tree["method"]}
@@ -227,12 +226,12 @@ def read_recipe(file: Path | None, overrides: Mapping[str, Any], settings: Seque
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        with file.open("rb") as handle:
+            tree = load_yaml(handle.read(MAX_BYTES + 1))
     except OSError as error:
         raise ConfigError(f"cannot read the recipe ({error.strerror})", where=file, todo="check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = str(error).splitlines()[-1].strip()
-        raise ConfigError(f"the recipe is not YAML ({line})", where=file, todo="mend the file") from error
+    except ValueError as error:
+        raise ConfigError(f"the recipe is no plain YAML ({error})", where=file, todo="mend the file") from error
     if not isinstance(tree, dict):
         raise ConfigError("the recipe is not a mapping of sections", where=file, todo="see `fewmask recipes`")
     return tree

@@ -138,7 +138,12 @@ def _child(folder: str, arguments: list[str], env: dict[str, str]) -> None:
     sys.argv = ["fewmask", *arguments]
     for name, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(Path(folder) / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.exit(command(arguments))
+    code = command(arguments)
+    with suppress(ImportError):  # Windows
+        from resource import RUSAGE_SELF, getrusage
+
+        (Path(folder) / "memory").write_text(str(getrusage(RUSAGE_SELF).ru_maxrss * 1024))
+    sys.exit(code)
 
 
 def good(ended: Ended) -> Ended:

@@ -227,7 +227,7 @@ def test_missing_and_unfinished_runs(tmp_path, capsys):
     with pytest.raises(CheckpointError, match="no finished run"):
         write_report(tmp_path / "run")
     (tmp_path / "run/metrics.json").write_text("[1, 2]")
-    with pytest.raises(CheckpointError, match="no object"):
+    with pytest.raises(CheckpointError, match="damaged"):
         write_report(tmp_path / "run")
     assert not (tmp_path / "run/report.html").exists()
 

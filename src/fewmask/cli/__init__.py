@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import typer
 
 from fewmask.cli import data, demo, info, report, train, use
-from fewmask.errors import FewmaskError
+from fewmask.errors import FewmaskError, short_of_memory
 
 app = typer.Typer(
     name="fewmask", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -61,8 +61,6 @@ _NO_WRITE = {getattr(errno, n) for n in "ENOSPC EROFS EDQUOT EACCES EPERM ENOTDI
 
 def _explain(error: Exception) -> tuple[str, int]:
     """Turn what libraries raise into what, where, what to do, and an exit code."""
-    from fewmask.run.rehearse import short_of_memory
-
     if short_of_memory(error):
         return "out of memory; this machine; lower --batch, --unlabelled-batch or --crop", 7
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):

@@ -71,14 +71,13 @@ def _place(dir: Path | None, images: Path | None, masks: Path | None) -> tuple[P
 
 def _write_yaml(root: Path, declared: DataYaml | None, classes: list[str], path: Path) -> None:
     """Write a data.yaml that says what was found; a person edits it."""
-    import yaml
-
+    from fewmask.config import dump_yaml
     from fewmask.engine.files import write_atomic
 
     if path.exists():
         raise ConfigError("the file exists; nothing is written over", where=path, todo="edit it, or give -o FILE")
     keys = {} if declared is None else {"images": declared.images, "masks": declared.masks}
-    write_atomic(path, yaml.safe_dump({"version": 1, **keys, "classes": classes}, sort_keys=False, allow_unicode=True))
+    write_atomic(path, dump_yaml({"version": 1, **keys, "classes": classes}))
     say(f"written: {path}; its paths are relative to {root}")
 
 

@@ -98,12 +98,11 @@ def recipes(
 
     Lists the recipes below ./recipes; `fewmask recipes expand FILE` prints one with every default filled in.
     """
-    import yaml
-
+    from fewmask.config import dump_yaml
     from fewmask.recipe import read_recipe
 
     if action == "expand" and file is not None:
-        print(yaml.safe_dump(read_recipe(file, {}).complete(), sort_keys=False, allow_unicode=True), end="")
+        print(dump_yaml(read_recipe(file, {}).complete()), end="")
         return
     if action is not None:
         raise ConfigError(

@@ -51,6 +51,9 @@ def evaluate(
     dir: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Other data with the same classes.")] = None,
     split: Annotated[Split, typer.Option(help="Which images.")] = Split.val,
     which: Annotated[WhichModel, typer.Option(help="Which model of the run.")] = WhichModel.delivered,
+    trust_code: Annotated[
+        bool, typer.Option(help="Import the run's own method (package.module:Class), for last, best and baseline.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object on stdout.")] = False,
 ) -> None:
     """Example: fewmask evaluate runs/photos-fixmatch-001 --split test
@@ -59,7 +62,7 @@ def evaluate(
     """
     from fewmask.run.rescore import rescore
 
-    result = rescore(run, dir, split.value, which.value)
+    result = rescore(run, dir, split.value, which.value, trust_code)
     if as_json:
         print(json.dumps(result, indent=2))
     else:
@@ -69,10 +72,11 @@ def evaluate(
 def _table(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("class", "IoU %", title=f"{result['split']}, {result['images']} images, {result['which']} model")
     for name, value in result["iou"].items():
-        table.add_row(name, "not measured" if value is None else f"{value:.2f}")
+        table.add_row(Text(name), "not measured" if value is None else f"{value:.2f}")
     mean = "not measured" if result["miou"] is None else f"{result['miou']:.2f}"
     table.add_row("[bold]mean[/bold]", f"[bold]{mean}[/bold]")
     Console().print(table)

@@ -20,14 +20,14 @@ empty_masks      ``labelled`` or ``unlabelled``: what a mask that holds only cla
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from fewmask.batch import IGNORE, MAX_CLASSES
+from fewmask.config import load_yaml
 from fewmask.data.index import NO_ID, MaskCode, Role
 from fewmask.errors import ConfigError, did_you_mean
 
@@ -170,6 +170,8 @@ def load_data_yaml(root: Path) -> DataYaml | None:
         ConfigError: it is no plain YAML mapping, repeats a key, or has an unknown key or a wrong value.
     """
     path = root / FILE_NAME
+    if path.exists() and not path.is_file():
+        raise ConfigError("is no regular file", where=path, todo="remove it, or write a file of that name")
     try:
         with path.open("rb") as file:
             raw = file.read(_MAX_BYTES + 1)
@@ -180,10 +182,9 @@ def load_data_yaml(root: Path) -> DataYaml | None:
     if len(raw) > _MAX_BYTES:
         raise ConfigError(f"is larger than {_MAX_BYTES} bytes", where=path)
     try:
-        value = yaml.load(raw, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
-        text = " ".join(str(e).split()) or "nested too deeply"
-        raise ConfigError(f"is no valid YAML: {text}", where=path) from e
+        value = load_yaml(raw)
+    except ValueError as e:
+        raise ConfigError(f"is no valid YAML: {e}", where=path) from e
     if not isinstance(value, dict):
         raise ConfigError("is no mapping of keys to values", where=path, todo=_known())
     try:
@@ -244,20 +245,3 @@ def _reworded(e: ValidationError, path: Path) -> ConfigError:
     elif first["type"] == "literal_error":
         message = f"is {first['input']!r}, must be {context['expected']}"
     return ConfigError(f"{key}: {message[:1].lower()}{message[1:]}", where=path)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without aliases (a small file could become huge) and repeated keys (one would win silently)."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not allowed")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        mapping = super().construct_mapping(node, deep=deep)
-        if len(mapping) < len(node.value):
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise yaml.YAMLError(f"key {twice!r} stands there twice, line {node.start_mark.line + 1}")
-        return mapping

@@ -97,7 +97,7 @@ def read_folder(
         found.roles, notes = roles_by_pattern(everything, declared.roles, root)
         found.notes += notes
     classes, code = _legend(root, declared, found)
-    _put_in_groups(found, declared.groups if groups is None else groups, root)
+    _put_in_groups(found, declared.groups if groups is None else groups, root, asked=groups is not None)
     _only_masked(found)
     if not found.roles["val"]:
         found.roles["train"], found.roles["val"], note = draw_val(found.roles["train"], val_fraction, split_seed)
@@ -265,11 +265,11 @@ def _read_classes(path: Path) -> tuple[str, ...]:
         raise DataError(f"cannot be read as one class name a line: {e}", where=path) from e
 
 
-def _put_in_groups(found: _Found, rule: str | None, root: Path) -> None:
+def _put_in_groups(found: _Found, rule: str | None, root: Path, asked: bool) -> None:
     if rule is None:
         return
     names = [i.name for items in found.roles.values() for i in items]
-    groups, notes = read_groups(names, rule, root)
+    groups, notes = read_groups(names, rule, root, asked=asked)
     found.notes += notes
     for role, items in found.roles.items():
         found.roles[role] = [replace(i, group=groups.get(i.name, "")) for i in items]

@@ -35,6 +35,7 @@ _CITYSCAPES_SUFFIX = re.compile(
     r"(?<=[^/])_(leftImg8bit|gt(Fine|Coarse)(_(labelTrainIds|labelIds|instanceIds|color))?)$"
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_LARGEST = 500_000_000  # some millions of names; /dev/zero has no end
 _LONGEST_LINE = 2 * 4096  # two paths as long as Linux allows
 _FAMILIES = {
     "VOC": re.compile(r"20(07|08|09|10|11|12)_[0-9]{6}"),
@@ -111,11 +112,14 @@ def read_list(path: Path) -> SplitList:
     """
     path = Path(path)
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(_LARGEST + 1)
     except FileNotFoundError:
         raise ConfigError("no such list file", where=path, todo="check the path") from None
     except OSError as error:
         raise DataError(f"cannot read the list: {error.strerror}", where=path, todo="name a text file") from error
+    if len(raw) > _LARGEST:
+        raise DataError(f"the list is larger than {_LARGEST} bytes", where=path, todo="name a text file")
     return parse_text(raw.decode("utf-8", "surrogateescape"), path)
 
 

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 
 import numpy as np
 from PIL import BmpImagePlugin, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
@@ -145,6 +146,9 @@ def read_mask(path: Path, code: MaskCode, *, max_pixels: int = MAX_PIXELS) -> np
 def _opened(path: Path, max_pixels: int) -> Iterator[tuple[ImageFile.ImageFile, Header]]:
     """Open an image of a known format; turn whatever its decoder throws into a DataError."""
     try:
+        mode = path.stat().st_mode
+        if not S_ISREG(mode) and not S_ISDIR(mode):  # a pipe would be waited for, a device never ends
+            raise DataError("is no regular file", where=path, todo="replace or remove it")
         with path.open("rb") as file:
             first = file.read(32)
             file.seek(0)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
+from fewmask.data.datayaml import FILE_NAME
 from fewmask.data.index import DataIndex, Item, Role
 from fewmask.data.lists import match, read_list
 from fewmask.errors import ConfigError, DataError, did_you_mean
@@ -110,7 +111,7 @@ def _matching(items: Sequence[Item], pattern: str, root: Path, where: Path) -> I
     return found
 
 
-def read_groups(names: Sequence[str], rule: str, root: Path) -> tuple[dict[str, str], list[str]]:
+def read_groups(names: Sequence[str], rule: str, root: Path, *, asked: bool = True) -> tuple[dict[str, str], list[str]]:
     """Return the group of every image that has one, and sentences for the reader.
 
     Args:
@@ -118,13 +119,19 @@ def read_groups(names: Sequence[str], rule: str, root: Path) -> tuple[dict[str, 
         rule: ``folder``; or a file (below ``root``, or any path) of ``name<TAB>group`` lines; or a regular
             expression that is searched in the name, whose first group (or whole match) is the image's group.
         root: the data folder.
+        asked: the user wrote the rule; one that stands in data.yaml may name files below ``root`` only.
 
     Raises:
-        ConfigError: no valid regular expression, or one that matches no name.
+        ConfigError: no valid regular expression, or one that matches no name; a file that data.yaml may not name.
         DataError: the file has a line that is none, or names unknown images.
     """
     # os.path, since pathlib raises where a regular expression is longer than a file name may be
     file = next((p for p in (root / rule, Path(rule)) if os.path.isfile(p)), None)
+    if file is not None and not asked and (".." in Path(rule).parts or Path(rule).is_absolute()):
+        raise ConfigError(
+            f"groups {rule!r} leads out of the data folder", where=root / FILE_NAME,
+            todo="move the file inside, or give it as --group-by",
+        )  # fmt: skip
     if file is not None:
         groups = _group_file(file, names)
     elif rule == "folder":

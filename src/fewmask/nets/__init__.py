@@ -59,6 +59,9 @@ def default_encoder(arch: str, cuda: bool) -> str:
     return "resnet50" if cuda else "mobilenet_v2"
 
 
+_ELSEWHERE = frozenset(":/\\")
+
+
 def _from_smp(
     arch: str, encoder: str, classes: int, channels: int, options: Mapping[str, Any], weights: str | None
 ) -> Segmenter:
@@ -122,6 +125,10 @@ def _ours(arch: str, classes: int, channels: int, weights: str) -> Segmenter:
 
 
 def _check_encoder(arch: str, encoder: str) -> None:
+    if _ELSEWHERE & set(encoder):  # timm would ask a hub, or read a folder, for what these names stand for
+        raise ConfigError(
+            f"encoder {encoder!r} is no name of a network", where="model.encoder", todo="see `fewmask models`"
+        )
     if arch == hrnet.NAME:
         hrnet.check_encoder(encoder)
     elif not encoder.startswith("tu-") and encoder not in encoders():

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
+from fewmask.config import dump_yaml
 from fewmask.report.record import Record, get, is_number
 from fewmask.report.text import command, count, duration, number
 from fewmask.report.verdict import seeds_text
@@ -41,7 +40,7 @@ def facts(record: Record) -> Facts:
     labelled = record.manifest.get("labelled_names")
     labelled = [str(name) for name in labelled] if isinstance(labelled, list) else []
     words = record.environment.get("command")
-    settings = yaml.safe_dump(dict(record.recipe), sort_keys=False, allow_unicode=True) if record.recipe else ""
+    settings = dump_yaml(dict(record.recipe)) if record.recipe else ""
     return Facts(
         [("Method", _method(record)), ("Training", _training(record)), ("Data", _data(record)),
          ("Machine", _machine(record))],

@@ -5,15 +5,43 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from fewmask.config import MAX_BYTES, load_yaml
 from fewmask.errors import CheckpointError
 from fewmask.recipe import Recipe, differences
 
 _NUMBER = re.compile(r"-(\d{3,})$")
+
+
+class _Round(BaseModel):
+    name: Annotated[str, Field(pattern=r"^\w[\w-]*$")]  # of a folder
+    steps: int
+
+
+class _Best(BaseModel):
+    step: int | None = None
+
+
+class _Delivered(BaseModel):
+    run: Literal["method", "baseline"] = "method"
+    step: int | None = None
+    val: float | None = None
+
+
+class _Metrics(BaseModel):
+    """Types of what other commands use of metrics.json: a whole folder may have come from somebody else."""
+
+    method: str | None = None
+    seed: int | None = None
+    steps: int | None = None
+    best: _Best | None = None
+    delivered: _Delivered | None = None
+    baseline_run: str | None = None
+    rounds: list[_Round] | None = None
+    seeds: list[int] | None = None
 
 
 class RunFolder:
@@ -107,8 +135,9 @@ class RunFolder:
     def _mapping(self, file: Path) -> dict[str, Any]:
         todo = "start another run, with --new or another --out"
         try:
-            tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            with file.open("rb") as handle:
+                tree = load_yaml(handle.read(MAX_BYTES + 1))
+        except (OSError, ValueError) as error:
             raise CheckpointError(f"{file.name} of the run cannot be read", where=file, todo=todo) from error
         if not isinstance(tree, dict):
             raise CheckpointError(f"{file.name} of the run is not a mapping", where=file, todo=todo)
@@ -174,12 +203,14 @@ class RunFolder:
                 todo="give a run folder; `fewmask train` continues unfinished ones",
             )
         try:
-            return json.loads(self.metrics.read_text(encoding="utf-8"))
-        except ValueError as error:
+            metrics = json.loads(self.metrics.read_text(encoding="utf-8"))
+            _Metrics.model_validate(metrics)
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(
                 "metrics.json of the run is damaged", where=self.metrics,
                 todo="remove the file and repeat the run's train command: it scores again",
             ) from error  # fmt: skip
+        return metrics
 
 
 def choose_folder(asked: Recipe, base: Path, new: bool) -> RunFolder:

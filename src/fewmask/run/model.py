@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
+from fewmask.batch import MAX_CLASSES
 from fewmask.data.masks import read_image
 from fewmask.engine.infer import PROTOCOLS, as_logits, image_logits, normalise
 from fewmask.errors import CheckpointError
@@ -19,22 +20,61 @@ from fewmask.nets import build
 from fewmask.nets.options import OPTIONS
 from fewmask.nets.weights import read_weights
 
+Side = Annotated[int, Field(ge=1, le=32768)]
+Id = Annotated[int, Field(ge=0, le=65535)]
+Deviation = Annotated[float, Field(gt=0)]
+
+
+class ModelCard(BaseModel):
+    """What ``model/config.json`` says; nothing in it is taken on trust, for models are handed on.
+
+    Attributes:
+        format: of the folder.
+        arch, encoder, output_stride, atrous_rates: what the network is built with.
+        classes: names.
+        ids: the id that mask files use for each class.
+        mean, std: of the three channels, in 0..1.
+        resize: (height, width) of the network's input; None = an image's own size.
+        protocol: how an image becomes a prediction.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    format: Literal[1]
+    arch: str
+    encoder: str
+    output_stride: Literal[8, 16, 32] | None = None
+    atrous_rates: tuple[Side, Side, Side] | None = None
+    classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_CLASSES)]
+    ids: tuple[Id, ...]
+    mean: tuple[float, float, float]
+    std: tuple[Deviation, Deviation, Deviation]
+    resize: tuple[Side, Side] | None
+    protocol: str
+
+    @model_validator(mode="after")
+    def _whole(self) -> ModelCard:
+        if len(self.ids) != len(self.classes):
+            raise ValueError(f"{len(self.ids)} ids for {len(self.classes)} classes")
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"unknown protocol {self.protocol!r}")
+        return self
+
 
 class Model:
     """One network with everything needed to predict; see ``Model.load``.
 
     Attributes:
-        config: content of config.json.
+        card: what config.json says.
         classes: names of the classes.
         ids: the id that the user's mask files use for each class.
     """
 
-    def __init__(self, net: torch.nn.Module, config: dict[str, Any], device: torch.device) -> None:
-        self.net, self.config, self.device = net.to(device).eval(), config, device
-        self.classes: list[str] = config["classes"]
-        self.ids: list[int] = config["ids"]
-        self.mean = torch.tensor(config["mean"], device=device)
-        self.std = torch.tensor(config["std"], device=device)
+    def __init__(self, net: torch.nn.Module, card: ModelCard, device: torch.device) -> None:
+        self.net, self.card, self.device = net.to(device).eval(), card, device
+        self.classes, self.ids = list(card.classes), list(card.ids)
+        self.mean = torch.tensor(card.mean, device=device)
+        self.std = torch.tensor(card.std, device=device)
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> Model:
@@ -48,11 +88,17 @@ class Model:
             CheckpointError: it is missing or damaged.
         """
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            card = ModelCard.model_validate_json((folder / "config.json").read_bytes())
+        except OSError as error:
             raise CheckpointError("no delivered model here", where=folder, todo="give a finished run") from error
-        options = {name: config.get(name) for name in OPTIONS}  # a model older than one of them was built without it
-        net = build(config["arch"], config["encoder"], len(config["classes"]), weights="none", **options)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise CheckpointError(
+                f"config.json of the model is damaged ({'.'.join(map(str, first['loc']))}: {first['msg']})",
+                where=folder, todo="copy or train it again",
+            ) from error  # fmt: skip
+        options = {name: getattr(card, name) for name in OPTIONS}
+        net = build(card.arch, card.encoder, len(card.classes), weights="none", **options)
         tensors = read_weights(folder / "model.safetensors")
         try:
             net.load_state_dict(tensors)
@@ -61,7 +107,7 @@ class Model:
                 "model.safetensors does not fit config.json", where=folder, todo="the folder was changed: train again"
             ) from error
         name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        return cls(net, config, torch.device(name))
+        return cls(net, card, torch.device(name))
 
     @torch.no_grad()
     def probabilities(self, image: np.ndarray | Path | str, temperature: float = 1.0) -> np.ndarray:
@@ -73,9 +119,9 @@ class Model:
         """
         pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
         tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-        if self.config["resize"] is not None:
-            tensor = TF.resize(tensor, list(self.config["resize"]), antialias=True)
-        protocol = PROTOCOLS[self.config["protocol"]]
+        if self.card.resize is not None:
+            tensor = TF.resize(tensor, list(self.card.resize), antialias=True)
+        protocol = PROTOCOLS[self.card.protocol]
         scores: Tensor = image_logits(self.net, normalise(tensor, self.mean, self.std, self.device), protocol)
         scores = F.interpolate(scores, pixels.shape[:2], mode="bilinear", align_corners=False)
         return (as_logits(scores, protocol) / temperature).softmax(1)[0].cpu().numpy()

@@ -11,8 +11,8 @@ from statistics import median_low
 from typing import Any
 
 import torch
-import yaml
 
+from fewmask.config import dump_yaml
 from fewmask.data.check import duplicate_images, empty_mask_doubt, leaks
 from fewmask.data.datayaml import DataYaml, load_data_yaml
 from fewmask.data.divide import draw_labelled
@@ -150,10 +150,10 @@ def begin(prepared: Prepared) -> None:
     folder, recipe = RunFolder(prepared.folder), prepared.recipe
     if not folder.started:
         folder.path.mkdir(parents=True, exist_ok=True)  # an arm's, inside the run's folder
-        write_atomic(folder.data, yaml.safe_dump(prepared.manifest, sort_keys=False, allow_unicode=True))
+        write_atomic(folder.data, dump_yaml(prepared.manifest))
         write_json(folder.environment, environment())
         # last: a folder with config.yaml is a run that can be continued
-        write_atomic(folder.config, yaml.safe_dump(recipe.complete(), sort_keys=False, allow_unicode=True))
+        write_atomic(folder.config, dump_yaml(recipe.complete()))
 
 
 def _check_batches(recipe: Recipe, task: Task, pools: Pools) -> None:

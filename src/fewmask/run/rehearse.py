@@ -16,14 +16,12 @@ from fewmask.batch import Items, Slots, Stream
 from fewmask.data.stream import to_device
 from fewmask.engine import faults
 from fewmask.engine.infer import PROTOCOLS, image_logits, to_grid
-from fewmask.errors import ResourceError
+from fewmask.errors import ResourceError, short_of_memory
 from fewmask.method import Method
 from fewmask.nets import IMAGENET_MEAN, IMAGENET_STD
 from fewmask.recipe import Recipe
 from fewmask.run.prepare import Prepared
 from fewmask.run.training import learner_of
-
-_SHORT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 
 
 def rehearse(prepared: Prepared, method: Method, fabric: Any) -> None:
@@ -59,11 +57,6 @@ def rehearse(prepared: Prepared, method: Method, fabric: Any) -> None:
         gc.collect()
         if fabric.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def short_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that an allocation failed; on a CPU torch has no class of its own for it."""
-    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _SHORT_OF_MEMORY)
 
 
 def _rehearse(prepared: Prepared, method: Method, fabric: Any) -> None:

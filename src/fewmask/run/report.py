@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from fewmask.config import load_yaml
 from fewmask.engine.files import write_atomic, write_errors
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.errors import CheckpointError, ConfigError
@@ -99,11 +98,6 @@ def read_record(path: Path, label: str = "", depth: int = 2) -> Record:
     """
     folder, label, notes = RunFolder(path), label or str(path), list[str]()
     metrics = folder.read_metrics()
-    if not isinstance(metrics, dict):
-        raise CheckpointError(
-            "metrics.json of the run is no object", where=folder.metrics,
-            todo="remove the file and repeat the run's train command: it scores again",
-        )  # fmt: skip
     seeds = _seeds(folder, metrics, label, depth, notes)
     first = seeds[0] if seeds else Record({})  # a folder of several seeds leaves some files to their runs
     manifest = _mapping(folder.data, first.manifest, notes)
@@ -153,11 +147,11 @@ def _mapping(file: Path, instead: Mapping[str, Any], notes: list[str]) -> Mappin
     """Return a YAML or JSON file as a mapping; ``instead``, and a note if that is empty, where it is not there."""
     try:
         text = file.read_text(encoding="utf-8")
-        tree = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+        tree = json.loads(text) if file.suffix == ".json" else load_yaml(text)
     except FileNotFoundError:
         notes += [] if instead else [f"{file.name} is not there"]
         return instead
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError):
         tree = None
     if isinstance(tree, dict):
         return tree

@@ -20,7 +20,7 @@ from fewmask.engine.infer import PROTOCOLS
 from fewmask.engine.precision import FORMATS
 from fewmask.errors import CheckpointError, ConfigError, DataError
 from fewmask.method import Task, make_networks, trainings
-from fewmask.methods import resolve
+from fewmask.methods import METHODS, resolve
 from fewmask.nets import Builder
 from fewmask.run.folder import RunFolder
 from fewmask.run.model import Model
@@ -28,16 +28,17 @@ from fewmask.run.model import Model
 Which = Literal["delivered", "last", "best", "baseline"]
 
 
-def model_of(folder: RunFolder, which: Which) -> tuple[Model, int | None]:
+def model_of(folder: RunFolder, which: Which, trust_code: bool = False) -> tuple[Model, int | None]:
     """Return a model of a run, and its step.
 
     Args:
         folder: a finished run.
         which: "delivered"; "last" or "best" of the method; "baseline": the last of the matched supervised run.
+        trust_code: import a method that the run names by a dotted path.
 
     Raises:
         CheckpointError: the run is not finished, or that checkpoint is gone, or there is no baseline.
-        ConfigError: a run of several seeds has no such model of its own.
+        ConfigError: a run of several seeds has no such model of its own; its method is code that is not trusted.
     """
     metrics = folder.read_metrics()
     if which == "delivered":
@@ -57,13 +58,18 @@ def model_of(folder: RunFolder, which: Which) -> tuple[Model, int | None]:
     holds, before = folder, 0  # a run of several rounds has its networks in the last one
     if rounds := metrics.get("rounds"):
         holds, before = folder.round(len(rounds) - 1, rounds[-1]["name"]), metrics["steps"] - rounds[-1]["steps"]
-    model.net.load_state_dict(_reported(holds, step - before).state_dict())
+    model.net.load_state_dict(_reported(holds, step - before, trust_code).state_dict())
     return model, step
 
 
-def _reported(folder: RunFolder, step: int) -> torch.nn.Module:
+def _reported(folder: RunFolder, step: int, trust_code: bool) -> torch.nn.Module:
     """Return the reported predictor of a run at a checkpoint."""
     recipe, pixels = folder.recipe(), list(folder.manifest()["labelled_pixels"].values())
+    if recipe.method_name not in METHODS and not trust_code:
+        raise ConfigError(
+            f"the run's method {recipe.method_name!r} is code of its own, which is not imported unasked",
+            where=folder.config, todo="if you trust it: --trust-code; --which delivered needs none",
+        )  # fmt: skip
     task = Task.of(pixels)
     method = trainings(resolve(recipe.method_name)(recipe.constants(), task))[-1]
     model = recipe.model
@@ -74,7 +80,7 @@ def _reported(folder: RunFolder, step: int) -> torch.nn.Module:
     return method.network(nets, method.predictors[0])
 
 
-def rescore(path: Path, dir: Path | None, split: Role, which: Which) -> dict[str, Any]:
+def rescore(path: Path, dir: Path | None, split: Role, which: Which, trust_code: bool = False) -> dict[str, Any]:
     """Return {"split", "which", "step", "protocol", "images", "miou", "iou", "pixel_accuracy"}.
 
     Args:
@@ -82,6 +88,7 @@ def rescore(path: Path, dir: Path | None, split: Role, which: Which) -> dict[str
         dir: other data with the same classes; None = the run's own.
         split: which images.
         which: which of the run's models.
+        trust_code: see ``model_of``.
 
     Raises:
         CheckpointError: the run is not finished.
@@ -89,7 +96,12 @@ def rescore(path: Path, dir: Path | None, split: Role, which: Which) -> dict[str
         ConfigError: the classes differ.
     """
     folder = RunFolder(path)
-    model, step = model_of(folder, which)
+    try:
+        model, step = model_of(folder, which, trust_code)
+    except (KeyError, AttributeError) as error:  # a metrics.json that lacks what this program writes
+        raise CheckpointError(
+            f"metrics.json of the run lacks {error}", where=folder.metrics, todo="repeat the run's train command"
+        ) from error
     recipe = folder.recipe()
     root = Path(recipe.data.dir) if dir is None else dir
     index = read_folder(root, split_seed=recipe.data.split_seed, groups=recipe.data.group_by)
