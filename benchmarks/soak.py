@@ -85,10 +85,10 @@ def main() -> None:
 def _command(data: Path, out: Path, args: argparse.Namespace) -> list[str]:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     return [
-        sys.executable, "-m", "fewmask", "train", str(data), "--out", str(out), "--method", args.method,
-        "--arch", "tiny", "--weights", "none", "--crop", "32", "--batch", "2", "--unlabelled-batch", "2", "--steps", str(args.steps),
-        "--precision", "fp32", "--devices", "cpu", "--workers", "0", "--baseline", "train.save_every=40",
-        "train.eval_every=200", "train.log_every=5",
+        sys.executable, "-m", "fewmask", "train", str(data), "--out", str(out), "--method", args.method, "--arch",
+        "tiny", "--weights", "none", "--crop", "32", "--batch", "2", "--unlabelled-batch", "2", "--steps",
+        str(args.steps), "--precision", "fp32", "--devices", "cpu", "--workers", "0", "--baseline",
+        "train.save_every=40", "train.eval_every=200", "train.log_every=5",
     ]  # fmt: skip
 
 

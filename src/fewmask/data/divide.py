@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fewmask.data.index import DataIndex, Item, Pools
 from fewmask.data.lists import match, parse_text, read_list
+from fewmask.data.pool import SUFFIX, read_index
 from fewmask.errors import ConfigError, DataError, WriteError
 from fewmask.ops.rng import Permutation
 
@@ -73,7 +74,9 @@ def parse_amount(text: str) -> Amount:
     return Amount(text, path=Path(text))
 
 
-def draw_labelled(index: DataIndex, labelled: str | None, unlabelled: str | None, split_seed: int) -> Pools:
+def draw_labelled(
+    index: DataIndex, labelled: str | None, unlabelled: str | None, split_seed: int, outside: bool = False
+) -> Pools:
     """Decide which training images are labelled and which are unlabelled; both pools sorted by name.
 
     Draws are uniform over the sorted images and nested: with one seed, the images of a smaller draw are
@@ -83,7 +86,8 @@ def draw_labelled(index: DataIndex, labelled: str | None, unlabelled: str | None
     Args:
         index: the data set; only its training items are used.
         labelled: ``N``, ``N%``, ``1/16`` (of the training images with a mask) or a list; None: all of these.
-        unlabelled: ``N``, a list, or ``none``; None: every training image that is not labelled.
+        unlabelled: ``N``, a list, an index file (.jsonl), or ``none``; None: every training image that is not labelled.
+        outside: an index file may name images anywhere.
         split_seed: which images a draw holds.
 
     Raises:
@@ -95,6 +99,10 @@ def draw_labelled(index: DataIndex, labelled: str | None, unlabelled: str | None
         raise ConfigError(f"--split-seed {split_seed} is out of range", todo="use 0 to 2**63 - 1")
     chosen = _labelled(index, labelled, split_seed)
     names = {item.name for item in chosen}
+    if unlabelled is not None and unlabelled.endswith(SUFFIX):
+        known = [item.image for item in (*chosen, *index.items["val"], *index.items["test"])]
+        pool = read_index(Path(unlabelled), index.root, known, anywhere=outside)
+        return Pools(_by_name(chosen), pool, pool.digest)
     rest = tuple(item for item in index.items["train"] if item.name not in names)
     others = _unlabelled(index, rest, names, unlabelled, split_seed)
     return Pools(_by_name(chosen), tuple(item.without_mask() for item in _by_name(others)))

@@ -92,16 +92,18 @@ class Pools:
 
     Attributes:
         labelled: items with masks that the run may open.
-        unlabelled: items without any path to a mask.
+        unlabelled: items without any path to a mask; those of an index file are read one by one.
+        digest: of the index file that lists the unlabelled ones, "" = there is none.
     """
 
     labelled: tuple[Item, ...]
-    unlabelled: tuple[Item, ...]
+    unlabelled: Sequence[Item]
+    digest: str = ""
 
     def hash(self) -> str:
         """Return 16 hex digits that name this split: labelled and unlabelled names, in any order."""
         text = "\n".join(["labelled", *sorted(i.name for i in self.labelled), "unlabelled"])
-        text += "\n" + "\n".join(sorted(i.name for i in self.unlabelled))
+        text += f"\n{self.digest or chr(10).join(sorted(i.name for i in self.unlabelled))}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from fewmask.batch import Batch, Items, Slots, Stream
+from fewmask.batch import Batch, Items, Pool, Slots, Stream
 from fewmask.data.index import Item, MaskCode, Pools
 from fewmask.data.masks import read_image, read_mask
+from fewmask.data.pool import Joined
 from fewmask.data.quarantine import Quarantine, Skip
 from fewmask.data.views import Augment, apply_geometry, draw_geometry, photometry
 from fewmask.errors import ConfigError, DataError
@@ -155,8 +156,10 @@ class StepDataset(Dataset[dict[str, Items]]):
         self.streams, self.slots, self.loader, self.quarantine = dict(streams), dict(slots), loader, quarantine
         self._labelled = frozenset(item.name for item in pools.labelled)
         self.crop, self.augment, self.seed = crop, augment, seed
-        both = tuple(item.without_mask() for item in pools.labelled) + pools.unlabelled
-        self._pools = {"labelled": pools.labelled, "unlabelled": pools.unlabelled, "labelled+unlabelled": both}
+        self._pools: dict[Pool, Sequence[Item]] = {
+            "labelled": pools.labelled, "unlabelled": pools.unlabelled,
+            "labelled+unlabelled": Joined(pools.labelled, pools.unlabelled),
+        }  # fmt: skip
 
     def sample(self, name: str, t: int, slot: int) -> int:
         """Return which item of its pool stands at a global slot of step ``t``, if it can be read."""

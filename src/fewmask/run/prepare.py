@@ -183,10 +183,13 @@ def read_data(asked: Recipe, say: Say, aside: Mapping[str, str] | None = None) -
         index = without_empty_masks(index, scan(masked, len(index.classes) or None, index.code, images=False))
     for note in index.notes:
         say(note)
-    pools = draw_labelled(index, data.labelled, data.unlabelled, data.split_seed)
-    items: list[Item] = [*pools.labelled, *pools.unlabelled, *index.items["val"], *index.items["test"]]
+    pools = draw_labelled(index, data.labelled, data.unlabelled, data.split_seed, data.outside)
+    if pools.digest:
+        say(f"{len(pools.unlabelled)} unlabelled images of {data.unlabelled} are not opened before their turn comes")
+    scanned = () if pools.digest else pools.unlabelled
+    items: list[Item] = [*pools.labelled, *scanned, *index.items["val"], *index.items["test"]]
     counts = scan(items, len(index.classes) or None, index.code, exif=declared.exif)
-    if data.on_bad_unlabelled == "skip":
+    if data.on_bad_unlabelled == "skip" and scanned:
         pools, counts = _set_aside(pools, counts, aside, say)
         index = replace(index, items=index.items | {"train": _without(index.items["train"], counts.aside)})
     counts.raise_first()
@@ -280,7 +283,8 @@ def _check_weights(recipe: Recipe, task: Task) -> None:
 
 
 def _manifest(index: DataIndex, pools: Pools, counts: Scan, asked: Recipe) -> dict[str, Any]:
-    may_break = {i.name for i in pools.unlabelled} if asked.data.on_bad_unlabelled == "skip" else ()
+    skip = asked.data.on_bad_unlabelled == "skip" and not pools.digest
+    may_break = {i.name for i in pools.unlabelled} if skip else ()
     labelled = counts.counts[counts.rows(pools.labelled)].sum(axis=0)
     truth = counts.counts[counts.rows([*pools.labelled, *index.items["val"], *index.items["test"]])]
     return {

@@ -1,0 +1,47 @@
+"""Training on an index file: the stream, and the run, of the folder that it lists."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+from process.helpers import VARIANTS, assert_refused, assert_same, good, outcome, run, training
+
+
+def listed(data, folder, name="pool.jsonl"):
+    """List the bare images in the order of their names."""
+    images = sorted((data / "images" / "train").glob("bare*"))
+    index = folder / name
+    index.write_text("".join(json.dumps({"image": str(p), "name": f"train/{p.stem}"}) + "\n" for p in images))
+    return index
+
+
+def test_the_run_of_the_folder(data, unbroken, tmp_path, io):
+    """Also in a loader process; killed and continued; and with rounds, which label the pool."""
+    index = listed(data, tmp_path)
+    for variant, workers, kill in (("cps-cutmix", "0", "step.end:8"), ("self_training", "1", "select.inside:4")):
+        out = tmp_path / variant
+        command = training(data, out, *VARIANTS[variant], "--unlabelled", str(index), "--workers", workers)
+        assert run(io, command, kill).code == -signal.SIGKILL
+        told = good(run(io, command)).stderr
+        assert f"7 unlabelled images of {index} are not opened before their turn comes" in told
+        assert_same(outcome(out), outcome(unbroken(variant)))
+
+
+def test_another_index_is_other_data(data, tmp_path, io):
+    index = listed(data, tmp_path)
+    command = training(data, tmp_path / "run", *VARIANTS["fixmatch"], "--unlabelled", str(index))
+    assert run(io, command, "step.end:5").code == -signal.SIGKILL
+    lines = index.read_text().splitlines()
+    index.write_text("\n".join(lines[:-1]) + "\n")
+    assert_refused(run(io, command), 4, "the data have changed", "split_hash")
+
+
+def test_what_it_refuses(data, tmp_path, io):
+    index = listed(data, tmp_path)
+    index.write_text(index.read_text() + json.dumps({"image": str(data / "images" / "val" / "00.jpg")}) + "\n")
+    command = training(data, tmp_path / "run", *VARIANTS["fixmatch"], "--unlabelled", str(index))
+    assert_refused(run(io, command), 3, "is labelled, or is scored on", "pool.jsonl line 8")
+    index.write_text('{"image": "/etc/passwd"}\n')
+    assert_refused(run(io, command), 3, "lies outside, which only data.outside=true allows")
+    assert_refused(run(io, [*command, "data.outside=true"]), 3, "/etc/passwd", "is no JPEG", first=False)
