@@ -75,6 +75,7 @@ class Step:
         slots: stream name to this rank's share of its global batch.
         reduce: sum of a tensor over the ranks; the identity on one.
         gather: a tensor [...] to those of all ranks [ranks, ...], the same on each.
+        ranks: how many there are.
     """
 
     t: int
@@ -86,17 +87,18 @@ class Step:
     slots: Mapping[str, Slots]
     reduce: Callable[[Tensor], Tensor]
     gather: Callable[[Tensor], Tensor] = _alone
+    ranks: int = 1
 
     @classmethod
     def of(
         cls, streams: Mapping[str, Stream], slots: Mapping[str, Slots], t: int, total: int, seed: int, rank: int = 0,
-        reduce: Callable[[Tensor], Tensor] = _own, gather: Callable[[Tensor], Tensor] = _alone,
+        reduce: Callable[[Tensor], Tensor] = _own, gather: Callable[[Tensor], Tensor] = _alone, ranks: int = 1,
     ) -> Step:  # fmt: skip
         """Return step ``t`` of ``total`` of a run that reads these streams: its passes are counted from them."""
         unlabelled = [name for name, stream in streams.items() if stream.pool != "labelled"]
         pace = slots[next(iter(unlabelled or slots))]
         epoch, epochs = t * pace.size // pace.items, max(1, -(-total * pace.size // pace.items))
-        return cls(t, total, epoch, epochs, seed, rank, slots, reduce, gather)
+        return cls(t, total, epoch, epochs, seed, rank, slots, reduce, gather, ranks)
 
     def draws(self, stream: str, purpose: Purpose = Purpose.MIX, view: int = 0) -> list[Draws]:
         """Return one source of random numbers for each item of a stream's batch.
@@ -105,6 +107,10 @@ class Step:
         """
         mine = self.slots[stream]
         return [Draws(self.seed, purpose, self.t, slot, mine.view(view)) for slot in mine]
+
+    def average(self, x: Tensor) -> Tensor:
+        """Return the mean of a scalar over the ranks: what a loss divides by, see ``ops.losses``."""
+        return x if self.ranks == 1 else self.reduce(x) / self.ranks
 
     def generator(self, purpose: Purpose, device: torch.device | str = "cpu") -> torch.Generator:
         """Return a generator for batch-level draws (anchor sampling), keyed by (seed, step, rank)."""

@@ -75,8 +75,8 @@ class OnLabels(_OneNetwork):
 
     def losses(self, nets: Nets, batch: Batch, step: Step, memo: dict[str, Tensor]) -> Terms:
         """Mean over the labelled pixels."""
-        lab = batch["l"]
-        return {"sup": self._loss(outputs(nets["net"](lab.weak)), lambda p: self.config.sup(p, lab.labels, self.task))}
+        p, y = outputs(nets["net"](batch["l"].weak)), batch["l"].labels
+        return {"sup": self._loss(p, lambda q: self.config.sup(q, y, self.task, step.average))}
 
 
 class _OnBoth(_OneNetwork):
@@ -137,8 +137,8 @@ class OnPseudoLabels(_OnBoth):
             p_l, p_u = (outputs(nets["net"](x)) for x in (lab.weak, x_u))
         memo |= self._told(label, u.valid)
         return {
-            "sup": self._loss(p_l, lambda p: self.config.sup(p, lab.labels, self.task)),
-            "unsup": self.config.lam * self._loss(p_u, lambda p: losses.cross_entropy(p, label)),
+            "sup": self._loss(p_l, lambda p: self.config.sup(p, lab.labels, self.task, step.average)),
+            "unsup": self.config.lam * self._loss(p_u, lambda p: losses.cross_entropy(p, label, average=step.average)),
         }
 
 
@@ -180,4 +180,4 @@ class OnUnion(_OnBoth):
         label = mix.take(label, torch.full_like(label, IGNORE), box)
         memo |= self._told(label, u.valid)
         p, y = outputs(nets["net"](torch.cat((lab.weak, x_u)))), torch.cat((lab.labels, label))
-        return {"sup": self._loss(p, lambda q: self.config.sup(q, y, self.task))}
+        return {"sup": self._loss(p, lambda q: self.config.sup(q, y, self.task, step.average))}

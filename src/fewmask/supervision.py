@@ -54,21 +54,31 @@ class Supervision(Config):
             raise ValueError(f"class_weights has {len(self.class_weights)} values for {task.classes} classes")
         return torch.tensor(self.class_weights)
 
-    def __call__(self, logits_BKHW: Tensor, labels_BHW: Tensor, task: Task) -> Tensor:
-        """Return the scalar loss; exactly 0, with zero gradient, where no pixel is labelled."""
+    def __call__(
+        self, logits_BKHW: Tensor, labels_BHW: Tensor, task: Task, average: losses.Average = losses.alone
+    ) -> Tensor:
+        """Return the scalar loss; exactly 0, with zero gradient, where no pixel is labelled.
+
+        Args:
+            logits_BKHW: a prediction.
+            labels_BHW: the ground truth, int64 with IGNORE.
+            task: what is known of the classes.
+            average: ``Step.average``: the mean is then over the labelled pixels of all processes (Dice: of this one).
+        """
         weight = self.weights(task)
         if weight is not None:
             weight = weight.to(logits_BKHW)
         match self.loss:
             case "ce":
-                return losses.cross_entropy(logits_BKHW, labels_BHW, weight)
+                return losses.cross_entropy(logits_BKHW, labels_BHW, weight, average)
             case "ohem":
                 share = self.ohem_min_kept
                 kept = round(share * labels_BHW.numel()) if share < 1 else int(share)
-                return losses.ohem_cross_entropy(logits_BKHW, labels_BHW, self.ohem_threshold, kept)
+                return losses.ohem_cross_entropy(logits_BKHW, labels_BHW, self.ohem_threshold, kept, average)
             case "focal":
-                return losses.focal(logits_BKHW, labels_BHW, self.focal_gamma)
+                return losses.focal(logits_BKHW, labels_BHW, self.focal_gamma, average)
             case "dice":
                 return losses.dice(logits_BKHW, labels_BHW)
             case "ce+dice":
-                return losses.cross_entropy(logits_BKHW, labels_BHW, weight) + losses.dice(logits_BKHW, labels_BHW)
+                ce = losses.cross_entropy(logits_BKHW, labels_BHW, weight, average)
+                return ce + losses.dice(logits_BKHW, labels_BHW)

@@ -11,8 +11,11 @@ from itertools import count
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.utils.data import get_worker_info
 
+from fewmask.method import Method
+from fewmask.methods import resolve
 from fewmask.methods.cps import CPS
 from fewmask.methods.fixmatch import FixMatch
 from fewmask.methods.mean_teacher import MeanTeacher
@@ -99,3 +102,26 @@ class Hungry(CPS):
         if step.t + 1 == step.total:
             torch.empty(1 << 50)
         return super().losses(nets, batch, step, memo)
+
+
+def _without_norm(net: nn.Module) -> nn.Module:
+    """Return the network without BatchNorm, whose statistics are those of a rank, and dropout, drawn by rank."""
+    for module in list(net.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm2d | nn.Dropout2d):
+                setattr(module, name, nn.Identity())
+    return net
+
+
+def _plain(name: str) -> type[Method]:
+    class Plain(resolve(name)):
+        """The method, with networks whose outputs for an image do not depend on the batch."""
+
+        def networks(self, build):
+            return super().networks(lambda name: _without_norm(build(name)))
+
+    return Plain
+
+
+PlainSupervised, PlainFixMatch, PlainMeanTeacher = _plain("supervised"), _plain("fixmatch"), _plain("mean_teacher")
+PlainCPS, PlainUCC, PlainU2PL = _plain("cps"), _plain("ucc"), _plain("u2pl")

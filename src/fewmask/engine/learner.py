@@ -72,15 +72,22 @@ class Learner:
 
     def step_at(self, t: int) -> Step:
         """Return what a method may know about step ``t``."""
+        fabric = self.fabric
         return Step.of(
-            self.method.streams, self.slots, t, self.total, self.seed, self.fabric.global_rank, self.reduce, self.gather
-        )
+            self.method.streams, self.slots, t, self.total, self.seed, fabric.global_rank, self.reduce, self.gather,
+            fabric.world_size,
+        )  # fmt: skip
 
     def reduce(self, x: Tensor) -> Tensor:
         """Return the sum of a tensor over the ranks."""
         out = self.fabric.all_reduce(x, reduce_op="sum")
         assert isinstance(out, Tensor)
         return out
+
+    def mean(self, terms: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the means of scalars over the ranks, with one device sync; of loss terms those of the whole batch."""
+        values = torch.stack([term.detach().float() for term in terms.values()])
+        return dict(zip(terms, (self.reduce(values) / self.fabric.world_size).tolist(), strict=True))
 
     def gather(self, x: Tensor) -> Tensor:
         """Return the tensors of all ranks, [ranks, ...]; all must have one shape."""

@@ -180,12 +180,10 @@ class _Loop:
         if not self.learner.sound():
             raise LossOfControl(self.done.step)
         now = time.perf_counter()
-        record = {
-            "step": self.done.step, "lr": self.learner.rate(self.done.step - 1), "loss": float(sum(terms.values())),
-        }  # fmt: skip
-        record |= {name: float(term) for name, term in terms.items()}
-        record |= {name: float(memo[name]) for name in ("kept",) if name in memo}
-        record |= {name: _shares(memo[name]) for name in ("pseudo",) if name in memo}
+        found = self.learner.mean({**terms, **{name: memo[name] for name in ("kept",) if name in memo}})
+        record: dict[str, Any] = {"step": self.done.step, "lr": self.learner.rate(self.done.step - 1)}
+        record |= {"loss": sum(found[name] for name in terms)} | found
+        record |= {name: _shares(self.learner.reduce(memo[name])) for name in ("pseudo",) if name in memo}
         record["data_wait"] = round(self.waited / max(now - self.since, 1e-9), 4)
         self.since, self.waited = now, 0.0
         self._write(record)

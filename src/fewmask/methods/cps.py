@@ -119,7 +119,7 @@ class CPS(Method):
         """Eq. 4-6 (or 7, or 9)."""
         cfg = self.config
         p_l = [nets[f](batch["l"].weak) for f in self.names]  # Eq. 1, 2
-        l_s = torch.stack([cfg.sup(p, batch["l"].labels, self.task) for p in p_l]).sum()  # Eq. 4
+        l_s = torch.stack([cfg.sup(p, batch["l"].labels, self.task, step.average) for p in p_l]).sum()  # Eq. 4
         if cfg.cutmix:
             parts: list[tuple[list[Tensor], list[Tensor] | None, Tensor]] = [self._mixed(nets, batch, step)]
         else:
@@ -129,7 +129,7 @@ class CPS(Method):
             if cfg.variant == "cpc":  # one mean over both sets
                 p, _, valid = zip(*parts, strict=True)
                 parts = [([torch.cat(q) for q in zip(*p, strict=True)], None, torch.cat(valid))]
-        l_cps = torch.stack([self._cross(*part) for part in parts]).sum()  # L_cps^l + L_cps^u
+        l_cps = torch.stack([self._cross(*part, step) for part in parts]).sum()  # L_cps^l + L_cps^u
         memo["kept"] = torch.ones((), device=l_s.device)  # no threshold: every pixel trains
         p, labels, valid = parts[-1]
         y1 = p[0].detach().argmax(1) if labels is None else labels[0]
@@ -137,15 +137,16 @@ class CPS(Method):
         lam = cfg.lam * ramp.sigmoid_ramp(step.t, round(cfg.ramp * step.total))
         return {"sup": l_s, "cps": lam * l_cps}  # Eq. 6
 
-    def _cross(self, p: list[Tensor], labels: list[Tensor] | None, valid: Tensor) -> Tensor:
+    def _cross(self, p: list[Tensor], labels: list[Tensor] | None, valid: Tensor, step: Step) -> Tensor:
         """Sum over the networks of the loss against the peer: Eq. 5, or Eq. 7."""
         keep = torch.ones_like(valid) if self.config.train_padding else valid
         if self.config.variant == "cpc":
             s1, s2 = p[0].softmax(1), p[1].softmax(1)
-            return 2 * self.task.classes * losses.softmax_mse(s1, s2, keep)  # Eq. 7: its two directions are equal
+            return 2 * self.task.classes * losses.softmax_mse(s1, s2, keep, step.average)  # Eq. 7, twice
         labels = [q.detach().argmax(1) for q in p] if labels is None else labels
         peers = labels[1:] + labels[:1]
-        each = [losses.weighted_cross_entropy(q, y, keep, keep.sum()) for q, y in zip(p, peers, strict=True)]
+        count = step.average(keep.sum())
+        each = [losses.weighted_cross_entropy(q, y, keep, count) for q, y in zip(p, peers, strict=True)]
         return torch.stack(each).sum()
 
     def _mixed(self, nets: Nets, batch: Batch, step: Step) -> tuple[list[Tensor], list[Tensor], Tensor]:

@@ -145,8 +145,8 @@ class FixMatch(Method):
         half = 0.5 if cfg.average else 1.0
         lam = cfg.lam * ramp.sigmoid_ramp(step.t, round(cfg.ramp * step.total))
         return {
-            "sup": half * cfg.sup(p_x, y, self.task),  # Eq. 3
-            "unsup": half * lam * losses.weighted_cross_entropy(p_s, label, keep, count),  # Eq. 4
+            "sup": half * cfg.sup(p_x, y, self.task, step.average),  # Eq. 3
+            "unsup": half * lam * losses.weighted_cross_entropy(p_s, label, keep, step.average(count)),  # Eq. 4
         }
 
     def after_step(self, nets: Nets, step: Step, memo: dict[str, Tensor]) -> None:

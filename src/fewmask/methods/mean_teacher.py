@@ -146,8 +146,8 @@ class MeanTeacher(Method):
         memo["kept"] = torch.ones((), device=z1.device)  # every valid pixel trains
         memo["pseudo"] = pseudo.histogram(z2.argmax(1), valid, self.task.classes)
         return {
-            "sup": cfg.sup(z_l, lab.labels, self.task),  # L_s
-            "con": w * losses.softmax_mse(p1, p2, valid),  # w(t)·mean (P1 - P2)²
+            "sup": cfg.sup(z_l, lab.labels, self.task, step.average),  # L_s
+            "con": w * losses.softmax_mse(p1, p2, valid, step.average),  # w(t)·mean (P1 - P2)²
         }
 
     def after_step(self, nets: Nets, step: Step, memo: dict[str, Tensor]) -> None:

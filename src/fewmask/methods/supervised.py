@@ -53,4 +53,4 @@ class Supervised(Method):
         """CPS Eq. 4 for one network."""
         x, y = batch["l"].weak, batch["l"].labels
         p = nets["net"](x)
-        return {"sup": self.config.sup(p, y, self.task)}
+        return {"sup": self.config.sup(p, y, self.task, step.average)}

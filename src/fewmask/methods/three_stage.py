@@ -167,17 +167,18 @@ class MultiTask(Method):
         cfg, lab, a = self.config, batch["l"], batch["a"]
         x_a, source = a.geo[0] if cfg.strong else (a.weak, None)
         f, *branch = outputs(nets["student"](torch.cat((lab.weak, x_a))))
-        terms = {"seg": cfg.sup(f[: len(lab)], lab.labels, self.task)}  # Eq. 2
+        terms = {"seg": cfg.sup(f[: len(lab)], lab.labels, self.task, step.average)}  # Eq. 2
         if cfg.lam_con:
             teacher = nets["teacher" if cfg.ema else "student"]
             label = outputs(pseudo.infer(teacher, torch.cat((lab.weak, a.weak))))[0].argmax(1)
             label = torch.where(torch.cat((lab.valid, a.valid)), label, IGNORE)
-            terms["con"] = cfg.lam_con * losses.cross_entropy(f, self._moved(label, len(lab), source))  # Eq. 1
+            label = self._moved(label, len(lab), source)
+            terms["con"] = cfg.lam_con * losses.cross_entropy(f, label, average=step.average)  # Eq. 1
         if cfg.lam_pl:
             (g,) = branch
             masks = torch.cat((lab.pseudo_labels, a.pseudo_labels))
             target = self._moved(masks, len(lab), source)
-            terms["pl"] = cfg.lam_pl * losses.cross_entropy(g, target)  # Eq. 3
+            terms["pl"] = cfg.lam_pl * losses.cross_entropy(g, target, average=step.average)  # Eq. 3
             known = target < self.task.classes
             memo["kept"] = known.sum() / torch.cat((lab.valid, a.valid)).sum().clamp(min=1)
             memo["pseudo"] = pseudo.histogram(torch.where(known, target, 0), known, self.task.classes)

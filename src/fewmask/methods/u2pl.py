@@ -187,13 +187,13 @@ class U2PL(Method):
         reliable = (high <= gamma) & valid  # Eq. 6
         if cfg.augment == "ael":
             memo["sums"], memo["pixels"] = adaptive.true_class_sums([p_l], y)
-        count = reliable.sum()
-        lam_u = cfg.eta * valid.sum() / count.clamp(min=1)  # Eq. 8
-        memo["kept"] = count / valid.sum().clamp(min=1)
+        count, pixels = step.average(reliable.sum()), step.average(valid.sum())
+        lam_u = cfg.eta * pixels / torch.where(count > 0, count, 1)  # Eq. 8
+        memo["kept"] = reliable.sum() / valid.sum().clamp(min=1)
         memo["pseudo"] = pseudo.histogram(label, reliable, self.task.classes)
         on = float(step.t >= round(cfg.warmup * step.total))
         terms = {
-            "sup": cfg.sup(p_l, y, self.task),  # Eq. 2
+            "sup": cfg.sup(p_l, y, self.task, step.average),  # Eq. 2
             "unsup": on * lam_u * losses.weighted_cross_entropy(p_u, label, reliable, count),  # Eq. 3
         }
         if cfg.lam_c:

@@ -161,7 +161,7 @@ class UCC(Method):
         memo["kept"] = ((u1 > 0) | (u2 > 0)).sum() / (u.valid | onto_u).sum().clamp(min=1)
         taught_by = torch.cat((u1 > 0, (u2 > 0) & ~onto_u))  # pasted pixels teach both heads: counted once
         memo["pseudo"] = pseudo.histogram(torch.cat((q1, q2)), taught_by, self.task.classes)
-        l_s = cfg.sup(p1_x, y, self.task) + cfg.sup(p2_x, y, self.task)
+        l_s = cfg.sup(p1_x, y, self.task, step.average) + cfg.sup(p2_x, y, self.task, step.average)
         taught = losses.image_weighted_cross_entropy
         l_u = taught(p2_s, q1, u1) + taught(p1_s, q2, u2)
         lam = cfg.lam * ramp.sigmoid_ramp(step.t, round(cfg.ramp * step.total))
