@@ -103,7 +103,7 @@ class Feed:
         return f"it was reading {item.image} for step {step + 1}"
 
 
-def bearable_workers(wanted: int, size: int, number: int, say: Callable[[str], None]) -> int:
+def bearable_workers(wanted: int, size: int, number: int, say: Callable[[str], None], ranks: int = 1) -> int:
     """Return how many loader processes this machine bears; fewer than wanted are told.
 
     Args:
@@ -111,11 +111,11 @@ def bearable_workers(wanted: int, size: int, number: int, say: Callable[[str], N
         size: bytes of a batch; they wait in shared memory.
         number: tensors of a batch; each is an open file while it waits.
         say: receives one sentence where there are fewer.
+        ranks: processes of the run on this machine, each with as many loader processes.
     """
     if not wanted:
         return 0
     workers = wanted
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if _SHARED_MEMORY.is_dir():
         free = shutil.disk_usage(_SHARED_MEMORY).free
         workers = min(workers, int(_SPARE * free / ranks) // (_IN_FLIGHT * size))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from datetime import timedelta
 from inspect import signature
 from typing import Any
 
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from torch.nn.parallel import DistributedDataParallel
@@ -20,30 +22,69 @@ def is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def placement(devices: str) -> tuple[str, int]:
-    """Return the accelerator, "cpu" or "cuda", and the number of processes on this machine.
+@dataclass(frozen=True)
+class Placement:
+    """Where a run's processes are.
+
+    Attributes:
+        accelerator: "cpu" or "cuda".
+        local: processes on this machine.
+        world: processes on all machines.
+        outside: who has started them: "torchrun", "SLURM", or "" = Fabric starts what is missing.
+    """
+
+    accelerator: str
+    local: int
+    world: int
+    outside: str = ""
+
+
+def _started() -> tuple[str, int, int] | None:
+    """Return who has started this process with others, how many of them here, and how many in all; None = nobody."""
+    env = os.environ
+    if "TORCHELASTIC_RUN_ID" in env:
+        return "torchrun", int(env["LOCAL_WORLD_SIZE"]), int(env["WORLD_SIZE"])
+    # one task is no group: a batch script that calls us without srun
+    if int(env.get("SLURM_NTASKS", "1")) > 1 and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        world = int(env["SLURM_NTASKS"])
+        return "SLURM", int(env.get("SLURM_NTASKS_PER_NODE", world // int(env.get("SLURM_NNODES", "1")))), world
+    return None
+
+
+def placement(devices: str) -> Placement:
+    """Return where the processes of a run are, from what was asked and what torchrun or SLURM have started.
 
     Args:
         devices: "auto" (every CUDA device, else one CPU process), "cpu", "cpu:N" for N processes, or a number of
-            CUDA devices.
+            CUDA devices of this machine.
 
     Raises:
-        ConfigError: no such devices.
+        ConfigError: no such devices, or as many as were started from outside.
     """
     import torch
 
-    if devices == "cpu" or (devices == "auto" and not torch.cuda.is_available()):
-        return "cpu", int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
-    if devices.startswith("cpu:") and devices[4:].isdigit() and int(devices[4:]) > 0:
-        return "cpu", int(devices[4:])
-    if devices == "auto":
-        return "cuda", torch.cuda.device_count()
-    if devices.isdigit() and 0 < int(devices) <= torch.cuda.device_count():
-        return "cuda", int(devices)
-    raise ConfigError(
-        f"devices {devices!r} are not here: {torch.cuda.device_count()} CUDA devices", where="--devices",
-        todo="use auto, cpu, cpu:N or a number of CUDA devices",
-    )  # fmt: skip
+    there = torch.cuda.device_count()
+    started = _started()
+    cpu = devices == "cpu" or devices.startswith("cpu:") or (devices == "auto" and not torch.cuda.is_available())
+    asked = devices.removeprefix("cpu:") if cpu else devices
+    if not (asked in ("auto", "cpu") or (asked.isdigit() and int(asked) > 0)):
+        raise ConfigError(
+            f"cannot understand devices {devices!r}", where="--devices",
+            todo="use auto, cpu, cpu:N or a number of CUDA devices",
+        )  # fmt: skip
+    local = int(asked) if asked.isdigit() else started[1] if started else 1 if cpu else there
+    if started and local != started[1]:
+        raise ConfigError(
+            f"{started[0]} has started {started[1]} processes on this machine, not {local}", where="--devices",
+            todo="leave --devices away, or give the same number to both",
+        )  # fmt: skip
+    if not cpu and local > there:
+        raise ConfigError(
+            f"{local} CUDA devices are not here: {there} are", where="--devices",
+            todo="use fewer, or cpu; under SLURM let each task see all of its machine's (--gpus-per-node)",
+        )  # fmt: skip
+    outside, _, world = started or ("", local, local)
+    return Placement("cpu" if cpu else "cuda", local, world, outside)
 
 
 def leave() -> None:
@@ -65,19 +106,21 @@ def launch(devices: str, precision: str, timeout: timedelta = timedelta(minutes=
     Raises:
         ConfigError: no such devices.
     """
-    accelerator, count = placement(devices)
+    place = placement(devices)
     strategy: Any = "auto"
-    if count > 1:
+    if place.world > 1:
         # buffers are averaged by the learner: a broadcast before every forward pass would change them between the
         # passes of one step, under autograd's feet (torch 2.15 has a new name for this and warns of the old one)
         known = signature(DistributedDataParallel).parameters
         buffers: Any = {next(k for k in ("forward_sync_buffers", "broadcast_buffers") if k in known): False}
         strategy = DDPStrategy(
-            timeout=timeout, process_group_backend="gloo" if accelerator == "cpu" else "nccl", **buffers
+            timeout=timeout, process_group_backend="gloo" if place.accelerator == "cpu" else "nccl", **buffers
         )
     fabric = Fabric(
-        accelerator=accelerator, devices=count, strategy=strategy,
+        accelerator=place.accelerator, devices=place.local, num_nodes=place.world // place.local, strategy=strategy,
         precision="16-mixed" if precision == "fp16" else "32-true",
+        # a SLURM job of one task has started nothing, and is taken for one that has started everything
+        plugins=[LightningEnvironment()] if "SLURM_NTASKS" in os.environ and not place.outside else [],
     )  # fmt: skip
     fabric.launch()
     return fabric

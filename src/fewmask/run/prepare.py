@@ -159,7 +159,7 @@ def begin(prepared: Prepared) -> None:
 def _check_batches(recipe: Recipe, task: Task, pools: Pools) -> None:
     """Divide the batches among the processes that there will be: before these are started, and for the first one."""
     method = resolve(recipe.method_name)(recipe.constants(), task)
-    world = int(os.environ.get("WORLD_SIZE", placement(recipe.machine.devices)[1]))
+    world = placement(recipe.machine.devices).world
     for one in trainings(method):
         plan_slots(one.streams, pools, recipe.data.batch, recipe.data.unlabelled_batch, 0, world)
 

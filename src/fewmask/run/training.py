@@ -20,6 +20,7 @@ from fewmask.data.stream import ItemLoader, StepDataset, plan_slots, to_device
 from fewmask.engine.checkpoint import Store
 from fewmask.engine.evaluate import Pictures
 from fewmask.engine.files import clean_leftovers
+from fewmask.engine.launch import placement
 from fewmask.engine.learner import Learner
 from fewmask.engine.log import MetricsLog, TensorBoardLog, tensorboard_available
 from fewmask.engine.monitor import Monitor
@@ -129,7 +130,7 @@ def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitSt
         ItemLoader(code, data.resize, machine.cache_mb / max(1, machine.workers)), data.crop, data.augment,
         recipe.train.seed, quarantine,
     )  # fmt: skip
-    workers = bearable_workers(machine.workers, *dataset.batch_size(), say)
+    workers = bearable_workers(machine.workers, *dataset.batch_size(), say, placement(machine.devices).local)
     feed = Feed(dataset, workers, device.type == "cuda", machine.loader_timeout, file.write)
     pictures = pictures_of(prepared, learner)
     scorer = Scorer(learner, prepared, pictures)
