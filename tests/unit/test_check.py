@@ -3,7 +3,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1]))
 from fewmask.data.check import check, duplicate_images, empty_mask_doubt
@@ -16,6 +18,11 @@ from fixtures_data import SHARED, blocks, make_folder, make_voc, save_image, sav
 
 def look(root, **options):
     return check(root, cache=False, **options)
+
+
+def duplicates_of(root):
+    index = read_folder(root)
+    return duplicate_images(index, scan([i for r in ROLES for i in index.items[r]], 2, index.code, cache=False))
 
 
 def write_masks(root, masks):
@@ -110,7 +117,7 @@ class TestDuplicates:
         (tmp_path / "images/val/c.jpg").write_bytes((tmp_path / "images/train/b.jpg").read_bytes())
         (problem,) = look(tmp_path).problems
         assert problem.what == "the same picture stands in train ('train/b') and val ('val/c')"
-        (same,) = duplicate_images(read_folder(tmp_path))
+        (same,) = duplicates_of(tmp_path)
         assert [(role, item.name) for role, item in same] == [("train", "train/b"), ("val", "val/c")]
 
     def test_labelled_and_unlabelled_is_a_doubt(self, tmp_path):
@@ -123,12 +130,35 @@ class TestDuplicates:
             " 1 stand among both labelled and unlabelled ones",
         )
 
+    @pytest.mark.parametrize("kind", ["png", "bmp", "tif"])
+    def test_another_format_is_the_same_picture(self, tmp_path, kind):
+        make_folder(tmp_path, ["train/a", "val/b"], ["train/c"])
+        (tmp_path / "images/train/c.jpg").unlink()
+        with Image.open(tmp_path / "images/val/b.jpg") as same:
+            same.save(tmp_path / f"images/train/other-name.{kind}")
+        for remembered in (False, False, tmp_path / "cache", tmp_path / "cache"):
+            (problem,) = check(tmp_path, cache=remembered).problems
+            assert problem.what == "the same picture stands in train ('train/other-name') and val ('val/b')"
+
+    def test_nearly_the_same_is_a_doubt(self, tmp_path):
+        """The same scene, smaller and as another JPEG; the others are noise."""
+        make_folder(tmp_path, [*(f"train/{c}" for c in "aefg"), "val/b", "val/c"], ["train/d"])
+        y, x = np.mgrid[:60, :80]
+        waves = 128 + 60 * np.sin(x / 9) + 60 * np.cos(y / 7 + x / 13)
+        scene = Image.fromarray(waves.clip(0, 255).astype(np.uint8)).convert("RGB")
+        scene.save(tmp_path / "images/train/d.jpg", quality=95)
+        scene.resize((40, 30), Image.Resampling.BILINEAR).save(tmp_path / "images/val/b.jpg", quality=80)
+        save_mask(tmp_path / "masks/val/b.png", blocks((0, 1), height=30, width=40))
+        report = look(tmp_path)
+        assert report.problems == ()
+        assert report.doubts == ("1 images of val are nearly the same as one of train, first 'val/b' and 'train/d'",)
+
     def test_equal_length_is_not_equal(self, tmp_path):
         make_folder(tmp_path, ["train/a", "val/b"])
         for name in ("train/a", "val/b"):
             save_image((tmp_path / "images" / name).with_suffix(".bmp"), seed=len(name))
             (tmp_path / "images" / name).with_suffix(".jpg").unlink()
-        assert duplicate_images(read_folder(tmp_path)) == []
+        assert duplicates_of(tmp_path) == []
 
 
 class TestGroups:

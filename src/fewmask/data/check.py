@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from fewmask.data.datayaml import DataYaml, load_data_yaml
+from fewmask.data.duplicates import near_duplicates
 from fewmask.data.index import ROLES, DataIndex, Item, Role
 from fewmask.data.layouts import propose_groups, read_folder, with_classes, without_empty_masks
 from fewmask.data.scan import Problem, Scan, scan
@@ -52,7 +51,7 @@ class CheckReport:
         encodings: kind of mask file to number of masks.
         groups: group to {role: images}; empty where there are none.
         groups_from: "declared", or "names" where they are only proposed; None without groups.
-        duplicates: sets of files with the same bytes, each a list of "role/name".
+        duplicates: sets of images with the same pixels, each a list of "role/name".
         opened: images that were opened; fewer than there are with ``sample``.
         notes: how the folder was read.
         doubts: what is worth a look.
@@ -154,10 +153,10 @@ def check(
         index = with_classes(index, found)
     except DataError as e:
         problems += [] if problems else [Problem(e.what, e.where, e.todo)]
-    twins = duplicate_images(index)
+    twins = duplicate_images(index, found)
     problems += leaks(twins)
     members, source = _groups(index)
-    doubts = [*_group_doubts(members, source, index), *_twin_doubts(twins)]
+    doubts = [*_group_doubts(members, source, index), *_twin_doubts(twins), *_likeness_doubts(index, found, twins)]
     classes = _class_rows(index, found)
     if not notes:  # a sample says nothing about what is absent
         doubts += _class_doubts(classes, index)
@@ -192,22 +191,18 @@ def empty_mask_doubt(found: Scan, index: DataIndex) -> Problem | None:
     return Problem(what, str(index.root), f"{todo} (nobody annotated them)")
 
 
-def duplicate_images(index: DataIndex) -> list[list[tuple[Role, Item]]]:
-    """Return image files with the same bytes, in sets of two or more; only files of one length are opened.
+def duplicate_images(index: DataIndex, found: Scan) -> list[list[tuple[Role, Item]]]:
+    """Return images with the same pixels, under whatever name or lossless format, in sets of two or more.
 
-    Files that cannot be read are passed over: to report them is the scan's part.
+    Only images that the scan has decoded are compared.
     """
-    by_size: dict[int, list[tuple[Role, Item]]] = defaultdict(list)
-    by_digest: dict[bytes, list[tuple[Role, Item]]] = defaultdict(list)
+    content = dict(zip(found.names, found.contents, strict=True))
+    same: dict[str, list[tuple[Role, Item]]] = defaultdict(list)
     for role in ROLES:
         for item in index.items[role]:
-            with suppress(OSError):
-                by_size[item.image.stat().st_size].append((role, item))
-    for same_size in by_size.values():
-        for role, item in same_size if len(same_size) > 1 else ():
-            with suppress(OSError), item.image.open("rb") as file:
-                by_digest[file_digest(file, "sha256").digest()].append((role, item))
-    return [same for same in by_digest.values() if len(same) > 1]
+            if key := content.get(item.name):
+                same[key].append((role, item))
+    return [items for items in same.values() if len(items) > 1]
 
 
 def leaks(twins: Sequence[Sequence[tuple[Role, Item]]]) -> list[Problem]:
@@ -231,6 +226,23 @@ def _twin_doubts(twins: Sequence[Sequence[tuple[Role, Item]]]) -> list[str]:
     names = " and ".join(repr(item.name) for _, item in within[0][:2])
     both = f"; {mixed} stand among both labelled and unlabelled ones" if mixed else ""
     return [f"{extra} images repeat another one of their role, first {names}{both}"]
+
+
+def _likeness_doubts(index: DataIndex, found: Scan, twins: Sequence[Sequence[tuple[Role, Item]]]) -> list[str]:
+    """Say which roles share pictures that are nearly the same, apart from those with the same pixels."""
+    known = {item.name for same in twins for _, item in same}
+    likeness = {n: int(bits, 16) for n, bits in zip(found.names, found.likenesses, strict=True) if bits}
+    near = near_duplicates(
+        {role: [i for i in index.items[role] if i.name in likeness and i.name not in known] for role in ROLES}, likeness
+    )
+    pairs: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for pair in near.pairs:
+        pairs[pair.roles].append(pair.names)
+    doubts = [
+        f"{len({b for _, b in names})} images of {roles[1]} are nearly the same as one of {roles[0]}, first "
+        f"{names[0][1]!r} and {names[0][0]!r}" for roles, names in pairs.items()
+    ]  # fmt: skip
+    return doubts + [note for note in near.notes if "not looked for" in note]
 
 
 def _groups(index: DataIndex) -> tuple[dict[str, dict[str, int]], Literal["declared", "names"] | None]:

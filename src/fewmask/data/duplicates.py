@@ -47,11 +47,15 @@ class NearDuplicates:
     notes: tuple[str, ...]
 
 
-def near_duplicates(items: Mapping[str, Sequence[Item]], *, distance: int = 2, limit: int = 20_000) -> NearDuplicates:
+def near_duplicates(
+    items: Mapping[str, Sequence[Item]], hashes: Mapping[str, int] | None = None, *, distance: int = 2,
+    limit: int = 20_000,
+) -> NearDuplicates:  # fmt: skip
     """Find pictures that stand in two roles.
 
     Args:
         items: the images of each role, as in ``DataIndex.items``.
+        hashes: name to ``difference_hash`` where they are known: then only candidates are opened.
         distance: most differing bits of the 64.
         limit: with more images than this nothing is compared, and a note says so.
 
@@ -62,15 +66,34 @@ def near_duplicates(items: Mapping[str, Sequence[Item]], *, distance: int = 2, l
     if total > limit:
         note = f"near-duplicates were not looked for: {total} images are more than {limit}"
         return NearDuplicates((), (note,))
+    if hashes is not None:
+        items = _candidates(items, hashes, distance)
     seen = {role: _thumbnails(group) for role, group in items.items()}
     pairs = []
     for a, b in combinations(items, 2):
         for i, j, bits in _close(seen[a].hashes, seen[b].hashes, distance):
             if float(seen[a].thumbs[i] @ seen[b].thumbs[j]) >= _SAME:
                 pairs.append(NearDuplicate((a, b), (seen[a].names[i], seen[b].names[j]), bits))
-    flat = total - sum(len(group.names) for group in seen.values())
+    flat = sum(map(len, items.values())) - sum(len(group.names) for group in seen.values())
     notes = (f"{flat} images of nearly one colour were not compared",) if flat else ()
     return NearDuplicates(tuple(pairs), notes)
+
+
+def difference_hash(grey: Image.Image) -> np.uint64:
+    """Return 64 bits: whether each cell of a 9x8 thumbnail is darker than its right neighbour."""
+    tiny = np.asarray(grey.convert("F").resize((9, 8), Image.Resampling.BOX))
+    return np.packbits(tiny[:, 1:] > tiny[:, :-1]).view(np.uint64)[0]
+
+
+def _candidates(items: Mapping[str, Sequence[Item]], hashes: Mapping[str, int], distance: int) -> dict[str, list[Item]]:
+    """Return the images of each role that have a near hash in another one."""
+    bits = {role: np.array([hashes[i.name] for i in group], np.uint64) for role, group in items.items()}
+    near: dict[str, set[int]] = {role: set() for role in items}
+    for a, b in combinations(items, 2):
+        for i, j, _ in _close(bits[a], bits[b], distance):
+            near[a].add(i)
+            near[b].add(j)
+    return {role: [items[role][i] for i in sorted(places)] for role, places in near.items()}
 
 
 @dataclass(frozen=True)
@@ -86,12 +109,11 @@ def _thumbnails(items: Sequence[Item]) -> _Thumbnails:
     names, hashes, thumbs = [], [], []
     for item in items:
         grey = _grey(item.image)
-        tiny = np.asarray(grey.resize((9, 8), Image.Resampling.BOX))
         small = np.asarray(grey.resize((32, 32), Image.Resampling.BOX)).ravel()
         small = small - small.mean()
         if small.std() >= _FLAT:
             names.append(item.name)
-            hashes.append(np.packbits(tiny[:, 1:] > tiny[:, :-1]).view(np.uint64)[0])
+            hashes.append(difference_hash(grey))
             thumbs.append(small / np.linalg.norm(small))
     return _Thumbnails(names, np.array(hashes, np.uint64), np.array(thumbs, np.float32).reshape(-1, 1024))
 

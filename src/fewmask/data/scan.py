@@ -23,13 +23,15 @@ from typing import Any, Literal
 
 import numpy as np
 import PIL
+from PIL import Image
 
 from fewmask.batch import IGNORE
+from fewmask.data.duplicates import difference_hash
 from fewmask.data.index import Item, MaskCode
 from fewmask.data.masks import read_header, read_image, read_mask
 from fewmask.errors import DataError
 
-_VERSION = 1  # of the remembered facts: raise it when read_image, read_mask or the facts change
+_VERSION = 2  # of the remembered facts: raise it when read_image, read_mask or the facts change
 _UNSETTLED_NS = 2_000_000_000  # a file changed this recently may change again without new times
 _ENCODINGS = {"P": "palette index", "L": "grey index", "1": "1-bit index", "RGB": "colour", "RGBA": "colour"}
 
@@ -61,6 +63,8 @@ class Facts:
         encoding: format and kind, such as "PNG, palette index".
         orientation: EXIF orientation, 1-8.
         pixels: of masks: class index to number of pixels; 255 = ignore.
+        content: of images that were decoded: 32 hex digits of size and pixels, the same in every lossless format.
+        likeness: of images that were decoded: ``duplicates.difference_hash``, 16 hex digits.
     """
 
     height: int
@@ -68,6 +72,8 @@ class Facts:
     encoding: str
     orientation: int = 1
     pixels: dict[int, int] | None = None
+    content: str = ""
+    likeness: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +88,8 @@ class Scan:
         encodings: kind of mask file, such as "PNG, palette index", to number of masks.
         empty_masks: names of the items whose mask holds class 0 and, apart from ignored pixels, nothing else.
         problems: everything that is wrong, in the order of the items.
+        contents: ``Facts.content`` of the images, "" where one was not decoded; length N.
+        likenesses: ``Facts.likeness`` of them.
         aside: unlabelled items that are left out for what is wrong with them, which is no problem then: name to reason.
     """
 
@@ -92,6 +100,8 @@ class Scan:
     encodings: dict[str, int]
     empty_masks: tuple[str, ...]
     problems: tuple[Problem, ...]
+    contents: tuple[str, ...] = ()
+    likenesses: tuple[str, ...] = ()
     aside: dict[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -186,6 +196,8 @@ def scan(
         encodings=dict(Counter(mask.encoding for mask in masks).most_common()),
         empty_masks=tuple(i.name for i, (_, m, _) in rows if m and set(m.pixels or ()) - {IGNORE} == {0}),
         problems=(*_two_readings(items, masks, code), *problems),
+        contents=tuple(image.content if image else "" for image, _, _ in found),
+        likenesses=tuple(image.likeness if image else "" for image, _, _ in found),
     )
 
 
@@ -200,9 +212,13 @@ def _facts(
 
 def _image_facts(path: Path, decode: bool) -> Facts:
     header = read_header(path)
+    content = likeness = ""
     if decode:
-        read_image(path)
-    return Facts(header.height, header.width, f"{header.format}, {header.mode}", header.orientation)
+        pixels = read_image(path)
+        content = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).hexdigest()
+        likeness = f"{int(difference_hash(Image.fromarray(pixels).convert('L'))):016x}"
+    kind = f"{header.format}, {header.mode}"
+    return Facts(header.height, header.width, kind, header.orientation, None, content, likeness)
 
 
 def _mask_facts(path: Path, code: MaskCode) -> Facts:
@@ -312,8 +328,9 @@ def _recall(entry: Any, stamp: list[int]) -> Facts | None:
         *old, raw = entry
         height, width, orientation = int(raw["height"]), int(raw["width"]), int(raw["orientation"])
         pixels = None if raw["pixels"] is None else {int(i): int(n) for i, n in raw["pixels"].items()}
+        content, likeness = str(raw["content"]), str(raw["likeness"])
     except (TypeError, ValueError, KeyError, AttributeError):
         return None
     if old != stamp or (pixels is not None and sum(pixels.values()) != height * width):
         return None
-    return Facts(height, width, str(raw["encoding"]), orientation, pixels)
+    return Facts(height, width, str(raw["encoding"]), orientation, pixels, content, likeness)
