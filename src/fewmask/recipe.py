@@ -38,6 +38,7 @@ class DataConfig(Config):
         unlabelled_batch: unlabelled images a step, over all processes.
         on_bad_unlabelled: "stop" before step 0, or "skip" unlabelled images that cannot be read: those found before are
             left out of the pool, and the next image of the order takes the place of one found later.
+        allow_leaks: names of images that may stand in two roles; any other picture that does is an error.
         augment: constants of the views.
     """
 
@@ -52,6 +53,7 @@ class DataConfig(Config):
     batch: int = Field(default=4, ge=1)
     unlabelled_batch: int = Field(default=4, ge=1)
     on_bad_unlabelled: Literal["stop", "skip"] = "stop"
+    allow_leaks: tuple[str, ...] = ()
     augment: Augment = Augment()
 
     @field_validator("dir")

@@ -72,6 +72,13 @@ def test_data(damage, fragments, own_data, tmp_path, io):
     assert content(own_data) == before
 
 
+def test_a_leak_that_is_allowed_by_name(own_data, tmp_path, io):
+    a_leak(own_data)
+    command = training(own_data, tmp_path / "run", "--method", "supervised")
+    assert_refused(run(io, [*command, "data.allow_leaks=[val/01]"]), 3, "the same picture", "allow_leaks (val/00)")
+    assert run(io, [*command, "data.allow_leaks=[val/00]"]).code == 0
+
+
 def test_a_file_is_no_folder(data, tmp_path, io):
     assert_refused(run(io, training(data / "data.yaml", tmp_path / "run")), 3, "is a file", "data.yaml")
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -205,15 +205,17 @@ def duplicate_images(index: DataIndex, found: Scan) -> list[list[tuple[Role, Ite
     return [items for items in same.values() if len(items) > 1]
 
 
-def leaks(twins: Sequence[Sequence[tuple[Role, Item]]]) -> list[Problem]:
-    """Return a problem for every set of ``duplicate_images`` that stands in two roles."""
+def leaks(twins: Sequence[Sequence[tuple[Role, Item]]], allowed: Collection[str] = ()) -> list[Problem]:
+    """Return a problem for every set of ``duplicate_images`` that stands in two roles, but for allowed names."""
     found = []
-    for same in twins:
+    for every in twins:
+        same = [pair for pair in every if pair[1].name not in allowed]
         roles = sorted({role for role, _ in same}, key=ROLES.index)
         if len(roles) > 1:
             (_, first), (_, second) = (next(pair for pair in same if pair[0] == role) for role in roles[:2])
+            todo = "keep it in one role, or name it in data.allow_leaks"
             what = f"the same picture stands in {roles[0]} ({first.name!r}) and {roles[1]} ({second.name!r})"
-            found.append(Problem(what, str(second.image), "keep it in one role", second.name))
+            found.append(Problem(what, str(second.image), f"{todo} ({second.name})", second.name))
     return found
 
 

@@ -193,7 +193,7 @@ def read_data(asked: Recipe, say: Say, aside: Mapping[str, str] | None = None) -
         pools, counts = _set_aside(pools, counts, aside, say)
         index = replace(index, items=index.items | {"train": _without(index.items["train"], counts.aside)})
     counts.raise_first()
-    doubts = [empty_mask_doubt(counts, index), *leaks(duplicate_images(index, counts))]
+    doubts = [empty_mask_doubt(counts, index), *leaks(duplicate_images(index, counts), data.allow_leaks)]
     for doubt in doubts:
         if doubt is not None:
             raise DataError(doubt.what, where=doubt.where, todo=doubt.todo)
