@@ -1,6 +1,6 @@
 """Whether another source computes the same: a few steps of each arm on both, and every tensor equal bit for bit.
 
-    python -m benchmarks.experiments same STUDY... --older TREE
+    python -m benchmarks.experiments same STUDY... --older TREE [--lacks KEY...]
 
 Code that is only moved, or that gains an option, changes its hash but no figure. What is proved here is kept in
 ``same.json``: (arm, older hash, newer hash). A result counts as the current source's if such steps lead there.
@@ -45,8 +45,15 @@ def is_current(keys: dict[str, Any], data: str, hash: str) -> bool:
     return now in known
 
 
-def compare(experiments: Sequence[Experiment], older: Path, scratch: Path) -> bool:
-    """Compare every arm on this source and on that of another tree, and note those that are equal; all of them?"""
+def compare(experiments: Sequence[Experiment], older: Path, scratch: Path, lacks: Sequence[str] = ()) -> bool:
+    """Compare every arm on this source and on that of another tree, and note those that are equal; all of them?
+
+    Args:
+        experiments: the arms.
+        older: the other checkout.
+        scratch: where data folders are.
+        lacks: keys that the other source does not know: it is to do without what it is told by them here.
+    """
     found, equal = proved(), True
     for arm, experiment in {arm_key(e.keys, e.data): e for e in experiments}.items():
         data_folder(experiment.data, scratch)
@@ -56,8 +63,8 @@ def compare(experiments: Sequence[Experiment], older: Path, scratch: Path) -> bo
             continue
         with tempfile.TemporaryDirectory() as folder:
             tensors = [
-                _train(experiment, tree, Path(folder) / str(n), scratch)
-                for n, tree in enumerate((older, ROOT.parents[1]))
+                _train(experiment, tree, Path(folder) / str(n), scratch, without)
+                for n, (tree, without) in enumerate(((older, lacks), (ROOT.parents[1], ())))
             ]
         same = tensors[0] == tensors[1]
         equal &= same
@@ -80,9 +87,10 @@ def _hash_in(tree: Path, method: str) -> str:
     return done.stdout.strip()
 
 
-def _train(experiment: Experiment, tree: Path, out: Path, scratch: Path) -> str:
+def _train(experiment: Experiment, tree: Path, out: Path, scratch: Path, without: Sequence[str]) -> str:
     """Return the hash of all networks and optimisers after a few steps."""
     keys = experiment.keys | {"train.steps": STEPS, "train.eval_every": 0, "train.save_every": STEPS}
+    keys = {key: value for key, value in keys.items() if key not in without}
     if keys.get("model.weights") == WEIGHTS:
         keys["model.weights"] = str(SHARED / "weights" / f"{WEIGHTS}.safetensors")
     words = [f"{key}={json.dumps(value)}" for key, value in keys.items()]
