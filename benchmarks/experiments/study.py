@@ -16,7 +16,7 @@ import yaml
 from benchmarks.experiments.source import source_hash
 from fewmask.data.scenes import write_scenes
 from fewmask.nets.options import OPTIONS
-from fewmask.recipe import read_recipe
+from fewmask.recipe import FREE, read_recipe
 
 HERE = Path(__file__).parent
 SHARED = Path(os.environ.get("FEWMASK_SHARED", HERE.parents[2] / "shared")) / "data"
@@ -24,6 +24,9 @@ SHARED = Path(os.environ.get("FEWMASK_SHARED", HERE.parents[2] / "shared")) / "d
 
 WEIGHTS = "mobilenet_v2"
 """Name that studies use for the encoder below ``SHARED``."""
+
+YOUNGER: dict[str, Any] = {"outside": False, "on_bad_unlabelled": "stop", "allow_leaks": []}
+"""Keys of ``data`` that are younger than the first results: with these values, what is run is what it was."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,11 @@ class Experiment:
             del recipe["method"]["ramp"]
         if self.method == "mean_teacher" and not recipe["method"]["together"]:
             del recipe["method"]["together"]
-        for name in ("devices", "workers", "cache_mb"):
+        for name in FREE:
             del recipe["machine"][name]
+        for name, plain in YOUNGER.items():
+            if recipe["data"][name] == plain:
+                del recipe["data"][name]
         for name in ("log_every", "save_every"):
             del recipe["train"][name]
         text = json.dumps([recipe, (HERE / "data" / f"{self.data}.yaml").read_text()], sort_keys=True)

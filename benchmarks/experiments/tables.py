@@ -50,10 +50,17 @@ def block(study: str) -> str:
 
 
 def newest(study: str) -> list[Record]:
-    """Return the results of a study; of one configuration under several sources the current one, else the last."""
+    """Return the results of a study; of one configuration under several sources the current one, else the last.
+
+    Their keys are those of the study: an older result says nothing of keys that came later.
+    """
+    from benchmarks.experiments.study import read_study
+
+    spelled = {e.config_key(): e.keys for e in read_study(study)}
     found: dict[str, Record] = {}
     for path in sorted((HERE / "results" / study).glob("*.json"), key=lambda p: p.stat().st_mtime):
         record = json.loads(path.read_text(encoding="utf-8"))
+        record["keys"] = spelled.get(record["config_key"], record["keys"])
         old = found.get(record["config_key"])
         if old is None or not _current(old):
             found[record["config_key"]] = record

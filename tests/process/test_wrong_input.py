@@ -137,7 +137,7 @@ RESNET = ("--method", "supervised", "--arch", "fpn", "--encoder", "resnet18", "-
         (("--labelled", "{missing}"), ("missing", "list")),
         (("--recipe", "{missing}"), ("cannot read the recipe", "missing")),
         (("--devices", "cpu:3"), ("batch of 2", "divide by 3", "data.batch")),
-        (("--devices", "77"), ("devices '77' are not here",)),
+        (("--devices", "77"), ("77 CUDA devices are not here",)),
         (("--method", "fixmatch", "--unlabelled-batch", "1"), ("data.unlabelled_batch", "multiple of 2")),
     ],
     ids=lambda value: "-".join(value[-2:]).strip("-") if isinstance(value, tuple) else "",

@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import active_children
 from pathlib import Path
@@ -77,7 +80,10 @@ class Feed:
 
     def explain(self, error: RuntimeError) -> ResourceError | None:
         """Return what a lost loader process was reading, if that is what torch complains of; the others are ended."""
-        text = str(error)
+        with _quiet_deaths():
+            return self._explain(str(error))
+
+    def _explain(self, text: str) -> ResourceError | None:
         dead = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", text)
         late = "DataLoader timed out" in text
         if not self.workers or not (dead or late):
@@ -94,6 +100,7 @@ class Feed:
         for child in active_children():  # one that hangs would be waited for at the end
             if child.pid in {row[0] for row in known}:
                 child.kill()
+                child.join(5)
         where = "; ".join(self._told(*row[1:]) for row in rows) or "a loader process"
         todo = "see whether that file can be read; else lower --workers or machine.cache_mb: memory may be short"
         return ResourceError(what, where=where, todo=todo)
@@ -101,6 +108,19 @@ class Feed:
     def _told(self, step: int, stream: int, i: int) -> str:
         item = self.dataset.item(list(self.dataset.streams)[stream], i)
         return f"it was reading {item.image} for step {step + 1}"
+
+
+@contextmanager
+def _quiet_deaths() -> Iterator[None]:
+    """Keep torch's handler of SIGCHLD from raising its error again, wherever the program is when a child ends."""
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGCHLD, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
 
 
 def bearable_workers(wanted: int, size: int, number: int, say: Callable[[str], None], ranks: int = 1) -> int:
