@@ -115,6 +115,7 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
         recipe = recipe.replace("machine", **{key: value for key, value in said.items() if value is not None})
     else:
         recipe = fill(asked, pools, counts, say)
+        _tell_of_repeats(recipe, pools, say)
     task = Task.of(counts.counts[counts.rows(pools.labelled), : len(index.classes)].sum(axis=0).tolist())
     _check_weights(recipe, task)
     _check_batches(recipe, task, pools)
@@ -270,6 +271,15 @@ def _layout(recipe: Recipe, classes: int, say: Say) -> Format:
         ) from error  # fmt: skip
     say(f"precision: {layout.why}")
     return layout
+
+
+def _tell_of_repeats(recipe: Recipe, pools: Pools, say: Say) -> None:
+    """Say where a batch is larger than its pool: an image then stands in it several times, each time another view."""
+    batches = {"labelled": recipe.data.batch, "unlabelled": recipe.data.unlabelled_batch}
+    for kind, batch in batches.items():
+        count = len(getattr(pools, kind))
+        if 0 < count < batch and not (kind == "unlabelled" and recipe.method_name == "supervised"):
+            say(f"{count} {kind} images are fewer than a batch of {batch}: some stand in it twice, as different views")
 
 
 def _check_weights(recipe: Recipe, task: Task) -> None:

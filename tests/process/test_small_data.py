@@ -1,0 +1,53 @@
+"""Folders with hardly anything in them: every case is defined, and said in one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from fixtures_data import blocks, make_folder, save_mask
+from process.helpers import assert_refused, good, metrics_of, run, training
+
+FEWER = "are fewer than a batch of 4: some stand in it twice, as different views"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def make(masked, bare, val):
+        names = [*(f"train/m{i}" for i in range(masked)), *(f"val/v{i}" for i in range(val))]
+        make_folder(tmp_path / "data", names, [f"train/b{i}" for i in range(bare)], classes=None)
+        for path in (tmp_path / "data" / "masks").rglob("*.png"):
+            save_mask(path, blocks((0, 1, 2)))
+        return tmp_path / "data"
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("masked", "bare", "val", "method", "said"),
+    [
+        (2, 5, 2, "fixmatch", ["method: fixmatch, since there are 5 unlabelled images", f"2 labelled images {FEWER}"]),
+        (4, 0, 2, "supervised", ["method: supervised, since there are 0 unlabelled images", "no baseline: supervised"]),
+        (3, 3, 0, "fixmatch", ["val: 1 of 3 labelled images, drawn with split seed 0", f"3 unlabelled images {FEWER}"]),
+        (1, 0, 0, "supervised", ["no val images: 1 labelled images are too few", f"1 labelled images {FEWER}"]),
+        (1, 1, 0, "fixmatch", ["no baseline: without validation images", f"1 unlabelled images {FEWER}"]),
+    ],
+)
+def test_it_is_defined_and_said(masked, bare, val, method, said, folder, tmp_path, io):
+    command = training(
+        folder(masked, bare, val), tmp_path / "run", "--batch", "4", "--unlabelled-batch", "4", "--baseline"
+    )
+    ended = good(run(io, command))
+    lines = ended.stderr.splitlines()
+    assert [text for text in said if sum(text in line for line in lines) != 1] == []
+    metrics = metrics_of(tmp_path / "run")
+    assert metrics["method"] == method and metrics["steps"] == 12
+    if not val and masked == 1:
+        assert metrics["val"] is None and metrics["gain"] is None and metrics["delivered"]["run"] == "method"
+
+
+def test_what_cannot_be_done(folder, tmp_path, io):
+    data = folder(4, 0, 2)
+    ended = run(io, training(data, tmp_path / "run", "--method", "cps"))
+    assert_refused(ended, 3, "unlabelled images and there are none", "--method supervised")
+    ended = run(io, training(data, tmp_path / "run", "--labelled", "9"))
+    assert_refused(ended, 2, "9", "4")
