@@ -66,7 +66,7 @@ class IndexPool(Sequence[Item]):
     def _open(self) -> int:
         """Return a descriptor of this process: one that was forked would share its state with the others."""
         if self._handle is None or self._handle[0] != os.getpid():
-            self._handle = os.getpid(), os.open(self.path, os.O_RDONLY)
+            self._handle = os.getpid(), os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         return self._handle[1]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,7 +8,6 @@ file has been mended meanwhile, so that its stream is that of the unbroken run.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -98,11 +97,8 @@ class QuarantineFile:
             self._known.add(skip.place)
             line = json.dumps(asdict(skip)).encode() + b"\n"
             try:
-                handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-                try:
-                    os.write(handle, line)
-                finally:
-                    os.close(handle)
+                with open(self.path, "ab", buffering=0) as file:  # unbuffered: one write() is one system call
+                    file.write(line)
             except OSError as error:
                 todo = "make room and run the same command again"
                 raise WriteError(f"could not write: {error.strerror}", where=self.path, todo=todo) from error
