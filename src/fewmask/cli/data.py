@@ -38,9 +38,11 @@ def check(
     something must be settled before training.
     """
     from fewmask.data.check import check as look
+    from fewmask.engine.progress import Ticker
 
     root, declared = _place(dir, images, masks)
-    report = look(root, groups=group_by, sample=sample, declared=declared)
+    with Ticker("looking at the files", say) as tick:
+        report = look(root, groups=group_by, sample=sample, declared=declared, tick=tick)
     if as_json:
         print(json.dumps(report.to_json(), indent=2))
     else:

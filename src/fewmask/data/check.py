@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -115,6 +115,7 @@ def check(
     cache: Path | Literal[False] | None = None,
     threads: int | None = None,
     declared: DataYaml | None = None,
+    tick: Callable[[int, int], object] = lambda done, of: None,
 ) -> CheckReport:
     """Read a data folder, open its images and masks, and report.
 
@@ -127,6 +128,7 @@ def check(
         cache: as in ``scan``.
         threads: as in ``scan``.
         declared: as in ``read_folder``.
+        tick: as in ``scan``.
 
     Raises:
         DataError: there is no data set to report on. What is wrong inside one is in ``problems``.
@@ -143,7 +145,7 @@ def check(
         notes.append(f"only {sample} of {len(items)} images were opened")
         items = [items[order[i]] for i in range(sample)]
     exif = declared.exif if declared else None
-    found = scan(items, len(index.classes) or None, index.code, cache=cache, threads=threads, exif=exif)
+    found = scan(items, len(index.classes) or None, index.code, cache=cache, threads=threads, exif=exif, tick=tick)
     problems = list(found.problems)
     if black := empty_mask_doubt(found, index):
         problems.append(black)

@@ -141,6 +141,7 @@ def scan(
     threads: int | None = None,
     cache: Path | Literal[False] | None = None,
     exif: Literal["ignore"] | None = None,
+    tick: Callable[[int, int], object] = lambda done, of: None,
 ) -> Scan:
     """Decode every image and every mask that ``items`` name, and compare what they hold with what is declared.
 
@@ -152,6 +153,7 @@ def scan(
         threads: files read at once; None: one a processor.
         cache: folder of the memory; None: ``$XDG_CACHE_HOME/fewmask``; False: none.
         exif: "ignore" where data.yaml says so: an orientation tag then raises no question.
+        tick: is told how many of how many items are done, now and then.
 
     Returns:
         The findings. Nothing is raised for bad files: see ``Scan.problems`` and ``Scan.raise_first``.
@@ -168,7 +170,11 @@ def scan(
         return image, mask, bad + worse
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        found = list(pool.map(look, items))
+        found = []
+        for one in pool.map(look, items):
+            found.append(one)
+            if len(found) % 50 == 0:
+                tick(len(found), len(items))
     memory.save()
     if classes is None:
         seen = {i for _, mask, _ in found if mask for i in mask.pixels or {}} - {IGNORE}

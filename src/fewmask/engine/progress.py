@@ -10,7 +10,48 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _PLAIN_EVERY = 10.0  # seconds between plain lines
+_PATIENCE = 2.0  # seconds before a short pass shows how far it is
 _SLOW_DATA = 0.2  # share of the time waiting for data from which advice is given
+
+
+class Ticker:
+    """Context manager that shows how far a pass over files is, once it has taken two seconds.
+
+    Args:
+        title: of the bar.
+        say: receives a plain line now and then where there is no terminal; None: nothing is shown there.
+    """
+
+    def __init__(self, title: str, say: Callable[[str], None] | None = None) -> None:
+        self._title, self._say = title, say
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._began = self._spoke = time.perf_counter()
+
+    def __enter__(self) -> Ticker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: int, of: int) -> None:
+        """Take note that ``done`` of ``of`` are done."""
+        now = time.perf_counter()
+        if now - self._began < _PATIENCE:
+            return
+        if self._console.is_terminal:
+            if self._bar is None:
+                columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+                self._bar = Progress(*columns, console=self._console, transient=True)
+                self._bar.start()
+                self._task = self._bar.add_task(self._title, total=of)
+            self._bar.update(self._task, completed=done)
+        elif self._say is not None and now - self._spoke > _PLAIN_EVERY:
+            self._spoke = now
+            seconds = int((now - self._began) / done * (of - done))
+            self._say(f"{self._title} {done}/{of}  ETA {seconds // 60}:{seconds % 60:02d}")
 
 
 class Reporter:

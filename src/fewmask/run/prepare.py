@@ -23,6 +23,7 @@ from fewmask.data.stream import plan_slots
 from fewmask.engine.files import write_atomic, write_json
 from fewmask.engine.launch import placement
 from fewmask.engine.precision import Format, choose
+from fewmask.engine.progress import Ticker
 from fewmask.errors import CheckpointError, ConfigError, DataError
 from fewmask.method import Task, trainings
 from fewmask.methods import resolve
@@ -189,7 +190,8 @@ def read_data(asked: Recipe, say: Say, aside: Mapping[str, str] | None = None) -
         say(f"{len(pools.unlabelled)} unlabelled images of {data.unlabelled} are not opened before their turn comes")
     scanned = () if pools.digest else pools.unlabelled
     items: list[Item] = [*pools.labelled, *scanned, *index.items["val"], *index.items["test"]]
-    counts = scan(items, len(index.classes) or None, index.code, exif=declared.exif)
+    with Ticker("looking at the files") as tick:
+        counts = scan(items, len(index.classes) or None, index.code, exif=declared.exif, tick=tick)
     if data.on_bad_unlabelled == "skip" and scanned:
         pools, counts = _set_aside(pools, counts, aside, say)
         index = replace(index, items=index.items | {"train": _without(index.items["train"], counts.aside)})
