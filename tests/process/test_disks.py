@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,40 @@ def test_a_full_disk_keeps_what_was_saved(data, unbroken, tmp_path, io):
     ended = run(io, command)
     assert ended.code == 0 and "continuing after step " in ended.stderr, ended.stderr
     assert_same(outcome(tmp_path / "run"), outcome(unbroken("cps")))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of its own, of 160 kB, which may be made larger; only root may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if (
+        not shutil.which("mount")
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", place], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("no right to mount a tmpfs here")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_no_room_for_the_report(small_disk, data, io):
+    """The run is done and its numbers are there: that is said, and no file is named that does not exist."""
+    subprocess.run(["mount", "-o", "remount,size=300k", small_disk], check=True)
+    ended = run(io, training(data, small_disk / "run", *VARIANTS["cps"]))
+    assert ended.code == 0 and (small_disk / "run" / "metrics.json").is_file(), ended.stderr
+    assert "WARNING: no report" in ended.stderr and "fewmask report" in ended.stderr
+    assert not any(line.startswith("report:") for line in ended.stderr.splitlines())
+
+
+def test_a_disk_that_is_really_full(small_disk, data, unbroken, io):
+    """Whatever it is that does not fit, what was saved stays, and with more room the run is the unbroken one."""
+    command = training(data, small_disk / "run", *VARIANTS["cps"])
+    ended = run(io, command)
+    assert_refused(ended, 74, "could not write", str(small_disk / "run"), "free some disk space", first=False)
+    assert not (small_disk / "run" / "metrics.json").exists()
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    ended = run(io, command)
+    assert ended.code == 0, ended.stderr
+    assert_same(outcome(small_disk / "run"), outcome(unbroken("cps")))

@@ -126,7 +126,8 @@ def _summary(run: Any) -> None:
     delivered = metrics["delivered"]
     arm = metrics["method"] if delivered["run"] == "method" else "the supervised baseline, which scores better on val"
     say(f"delivered: {arm}, {delivered['checkpoint']} checkpoint (step {delivered['step']})")
-    say(f"report: {run.folder.report}")
+    if run.folder.report.exists():  # else a warning has said why not
+        say(f"report: {run.folder.report}")
     say(f"next: {run.folder.next_steps}")
 
 
