@@ -78,22 +78,27 @@ class Feed:
             self._next += 1
             yield {name: items.map(Tensor.pin_memory) for name, items in batch.items()} if self.pin else batch
 
-    def explain(self, error: RuntimeError) -> ResourceError | None:
+    def explain(self, error: Exception) -> ResourceError | None:
         """Return what a lost loader process was reading, if that is what torch complains of; the others are ended."""
         with _quiet_deaths():
-            return self._explain(str(error))
+            # its tensors are fetched from it, so a connection may break before torch sees that it has ended
+            broken = isinstance(error, ConnectionError | EOFError)
+            return self._explain(str(error), broken)
 
-    def _explain(self, text: str) -> ResourceError | None:
+    def _explain(self, text: str, broken: bool) -> ResourceError | None:
         dead = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", text)
         late = "DataLoader timed out" in text
-        if not self.workers or not (dead or late):
+        if not self.workers or not (dead or late or broken):
             return None
         known = self._table.tolist()
         if late:  # batches come in turn
             rows = [known[(self._next - self._start) % self.workers]]
             what = f"a loader process sent nothing for {self.timeout:g} s"
+        elif dead is None:
+            alive = {child.pid for child in active_children()}
+            rows = [row for row in known if row[0] not in alive]
+            what = "a loader process is lost (its connection broke)"
         else:
-            assert dead is not None
             pids = {int(p) for p in dead[1].split(",")}
             rows = [row for row in known if row[0] in pids]
             what = f"a loader process is lost ({dead[2].split('.')[0].strip()})"

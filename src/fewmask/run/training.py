@@ -174,7 +174,7 @@ def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitSt
     say.release()
     try:
         done = fit(learner, around, recipe.train, done)
-    except RuntimeError as error:
+    except (RuntimeError, ConnectionError, EOFError) as error:
         if (lost := feed.explain(error)) is not None:
             raise lost from error
         raise
