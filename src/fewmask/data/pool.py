@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from abc import abstractmethod
 from array import array
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -23,7 +24,24 @@ SUFFIX = ".jsonl"
 _LONGEST_LINE = 3 * 4096
 
 
-class IndexPool(Sequence[Item]):
+class _Pool(Sequence[Item]):
+    """Items that are made when they are asked for; a slice is a tuple."""
+
+    @overload
+    def __getitem__(self, place: int) -> Item: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Item, ...]: ...
+    def __getitem__(self, place: int | slice) -> Item | tuple[Item, ...]:
+        """Return the item of a place, or those of a slice."""
+        places = range(len(self))[place]
+        return tuple(map(self._item, places)) if isinstance(places, range) else self._item(places)
+
+    @abstractmethod
+    def _item(self, i: int) -> Item:
+        """Make item i, 0 <= i < N."""
+
+
+class IndexPool(_Pool):
     """The items of an index file, in its order; see ``read_index``.
 
     Args:
@@ -39,15 +57,8 @@ class IndexPool(Sequence[Item]):
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    @overload
-    def __getitem__(self, place: int) -> Item: ...
-    @overload
-    def __getitem__(self, place: slice) -> tuple[Item, ...]: ...
-    def __getitem__(self, place: int | slice) -> Item | tuple[Item, ...]:
+    def _item(self, i: int) -> Item:
         """Return the item of a line; lines that ``read_index`` has passed only fail if the file was changed since."""
-        if isinstance(place, slice):
-            return tuple(self[i] for i in range(len(self))[place])
-        i = range(len(self))[place]
         start, stop = int(self._starts[i]), int(self._starts[i + 1])
         handle = self._open()
         os.lseek(handle, start, os.SEEK_SET)
@@ -60,9 +71,6 @@ class IndexPool(Sequence[Item]):
             ) from error
         return Item(name, Path(image))
 
-    def __iter__(self) -> Iterator[Item]:
-        return (self[i] for i in range(len(self)))
-
     def _open(self) -> int:
         """Return a descriptor of this process: one that was forked would share its state with the others."""
         if self._handle is None or self._handle[0] != os.getpid():
@@ -73,7 +81,7 @@ class IndexPool(Sequence[Item]):
         return self.__dict__ | {"_handle": None}
 
 
-class Joined(Sequence[Item]):
+class Joined(_Pool):
     """Two pools one after the other, without a copy of either."""
 
     def __init__(self, first: Sequence[Item], second: Sequence[Item]) -> None:
@@ -82,15 +90,8 @@ class Joined(Sequence[Item]):
     def __len__(self) -> int:
         return len(self._first) + len(self._second)
 
-    @overload
-    def __getitem__(self, place: int) -> Item: ...
-    @overload
-    def __getitem__(self, place: slice) -> tuple[Item, ...]: ...
-    def __getitem__(self, place: int | slice) -> Item | tuple[Item, ...]:
+    def _item(self, i: int) -> Item:
         """Return an item of the first pool without its mask, or one of the second."""
-        if isinstance(place, slice):
-            return tuple(self[i] for i in range(len(self))[place])
-        i = range(len(self))[place]
         return self._first[i].without_mask() if i < len(self._first) else self._second[i - len(self._first)]
 
 
