@@ -106,6 +106,7 @@ class MachineConfig(Config):
         channels_last: memory format; null = as probed.
         workers: loader processes for each rank; null = chosen for the machine.
         loader_timeout: seconds without a batch after which a loader process is given up; 0 = never.
+        rank_timeout: seconds that a process waits for the others of the run before it gives up.
         cache_mb: memory for decoded images, over all loader processes of a rank.
     """
 
@@ -114,10 +115,11 @@ class MachineConfig(Config):
     channels_last: bool | None = None
     workers: int | None = Field(default=None, ge=0)
     loader_timeout: float = Field(default=300, ge=0)
+    rank_timeout: float = Field(default=1800, gt=0)
     cache_mb: float = Field(default=1024, ge=0)
 
 
-FREE = ("devices", "workers", "loader_timeout", "cache_mb")
+FREE = ("devices", "workers", "loader_timeout", "rank_timeout", "cache_mb")
 """Keys of the ``machine`` section that change nothing that is computed: a run may be continued with others."""
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -186,16 +187,21 @@ def test_fabrics_own_launcher(data, tmp_path, io):
 
 @pytest.mark.slow
 def test_two_processes_stop_together(data, tmp_path, io):
-    """One is asked to stop: both save and leave with 75. One is lost: the other leaves with 7 and one line."""
+    """One is asked to stop: both save and leave with 75. One is lost, or hangs: the other leaves with 7 and one line."""
     endless = [*VARIANTS["supervised"], "--devices", "cpu:2", "--steps", "999999", "train.eval_every=0"]
-    for number, code in ((signal.SIGTERM, 75), (signal.SIGKILL, 7)):
+    endless.append("machine.rank_timeout=10")
+    for number, code in ((signal.SIGTERM, 75), (signal.SIGKILL, 7), (signal.SIGSTOP, 7)):
         out = tmp_path / number.name
         first = popen(io, [sys.executable, "-m", "fewmask", *training(data, out, *endless)])
         while first.poll() is None and not ((log := out / "metrics.jsonl").exists() and log.stat().st_size):
             time.sleep(0.05)
         second = int(subprocess.check_output(["pgrep", "-P", str(first.pid), "-f", "fewmask"], text=True).split()[0])
         os.kill(first.pid if code == 75 else second, number)
-        assert first.wait(100) == code, (io / "stderr").read_text()
+        try:
+            assert first.wait(100) == code, (io / "stderr").read_text()
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(second, signal.SIGKILL)
         told = (io / "stderr").read_text()
         assert "Traceback" not in told and "deprecated" not in told
         expected = "stopped by SIGTERM" if code == 75 else "another process of this run was lost"

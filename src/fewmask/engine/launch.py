@@ -95,13 +95,13 @@ def leave() -> None:
         distributed.destroy_process_group()
 
 
-def launch(devices: str, precision: str, timeout: timedelta = timedelta(minutes=30)) -> Fabric:
+def launch(devices: str, precision: str, timeout: float = 1800) -> Fabric:
     """Return a launched Fabric.
 
     Args:
         devices: see ``placement``.
         precision: only "fp16" concerns Fabric (its gradient scaler); bf16 is an autocast of ours.
-        timeout: how long a rank waits for the others before it gives up.
+        timeout: seconds that a rank waits for the others before it gives up.
 
     Raises:
         ConfigError: no such devices.
@@ -114,7 +114,9 @@ def launch(devices: str, precision: str, timeout: timedelta = timedelta(minutes=
         known = signature(DistributedDataParallel).parameters
         buffers: Any = {next(k for k in ("forward_sync_buffers", "broadcast_buffers") if k in known): False}
         strategy = DDPStrategy(
-            timeout=timeout, process_group_backend="gloo" if place.accelerator == "cpu" else "nccl", **buffers
+            timeout=timedelta(seconds=timeout),
+            process_group_backend="gloo" if place.accelerator == "cpu" else "nccl",
+            **buffers,
         )
     fabric = Fabric(
         accelerator=place.accelerator, devices=place.local, num_nodes=place.world // place.local, strategy=strategy,

@@ -130,7 +130,8 @@ def _settings(record: Record) -> list[tuple[str, Any]]:
     free = {
         "train.seed", "data.dir", "data.labelled", "data.unlabelled",
         "data.split_seed", "data.group_by", "train.save_every", "train.log_every", "seeds", "baseline",
-        *(f"machine.{key}" for key in ("devices", "workers", "loader_timeout", "cache_mb", "channels_last")),
+        "machine.channels_last",
+        *(f"machine.{key}" for key in ("devices", "workers", "loader_timeout", "rank_timeout", "cache_mb")),
     }  # fmt: skip
     tree = record.recipe or {"method": {"name": record.metrics.get("method")}, "steps": record.metrics.get("steps")}
     leaves = [(key, value) for key, value in _leaves(tree) if key not in free]

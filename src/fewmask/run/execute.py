@@ -89,7 +89,7 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes) -> Run:
             arms = arms_of(prepared, say)
         elif out is not None and RunFolder(out).finished:
             return Run(out)  # the first process will not come to meet the others either
-        fabric = launch(asked.machine.devices, asked.machine.precision)
+        fabric = launch(asked.machine.devices, asked.machine.precision, asked.machine.rank_timeout)
         prepared, arms = fabric.broadcast((prepared, arms))
         assert prepared is not None  # the first process sent it
         stack.callback(leave)
