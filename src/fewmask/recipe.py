@@ -27,8 +27,9 @@ class DataConfig(Config):
     Attributes:
         dir: the folder of images and masks.
         labelled: N, N%, a fraction such as 1/16, or a list file; none = every mask there is.
-        unlabelled: N, a list file, an index file (.jsonl), or "none"; none (null) = every training image without a
-            usable mask.
+        unlabelled: N, a list file, an index file (.jsonl), N:FILE for that many of it, or "none"; none (null) = every
+            training image without a usable mask.
+        unlabelled_by: which N: "random", "near-labelled" or "diverse".
         outside: the index file may name images outside of its own folder and of ``dir``.
         split_seed: which images a drawn labelled set, or a drawn val set, holds.
         group_by: regular expression, "folder", or a file: images of one group stay together.
@@ -45,6 +46,7 @@ class DataConfig(Config):
     dir: str
     labelled: str | None = None
     unlabelled: str | None = None
+    unlabelled_by: Literal["random", "near-labelled", "diverse"] = "random"
     outside: bool = False
     split_seed: int = Field(default=0, ge=0)
     group_by: str | None = None

@@ -20,7 +20,7 @@ from fewmask.data.views import Augment
 from fewmask.method import Step, Task, trainings
 from fewmask.methods import resolve
 from fewmask.recipe import read_recipe
-from fewmask.run.prepare import read_data
+from fewmask.run.data import read_data
 from process.helpers import STEPS, VARIANTS, assert_same, outcome, popen, run, training
 
 FORK_IN_THREADS = (
@@ -187,7 +187,7 @@ def test_fabrics_own_launcher(data, tmp_path, io):
 
 @pytest.mark.slow
 def test_two_processes_stop_together(data, tmp_path, io):
-    """One is asked to stop: both save and leave with 75. One is lost, or hangs: the other leaves with 7 and one line."""
+    """One is asked to stop: both save, and leave with 75. One is lost, or hangs: the other leaves with 7 and a line."""
     endless = [*VARIANTS["supervised"], "--devices", "cpu:2", "--steps", "999999", "train.eval_every=0"]
     endless.append("machine.rank_timeout=10")
     for number, code in ((signal.SIGTERM, 75), (signal.SIGKILL, 7), (signal.SIGSTOP, 7)):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewmask.cli.train import say
+from fewmask.cli.train import UNLABELLED, UNLABELLED_BY, say
 from fewmask.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -86,7 +86,10 @@ def _write_yaml(root: Path, declared: DataYaml | None, classes: list[str], path:
 def split(
     dirs: Annotated[list[Path], typer.Argument(metavar="DIR | LIST...", help="A data folder; with --check, lists.")],
     labelled: Annotated[str | None, typer.Option(help="N, N%, 1/16, or a list file.")] = None,
-    unlabelled: Annotated[str | None, typer.Option(help="N, a list file, or none.")] = None,
+    unlabelled: Annotated[str | None, typer.Option(help=UNLABELLED)] = None,
+    unlabelled_by: Annotated[str | None, typer.Option(help=UNLABELLED_BY)] = None,
+    encoder: Annotated[str | None, typer.Option(help="With --unlabelled-by: what looks at the images.")] = None,
+    weights: Annotated[str | None, typer.Option(help="With --unlabelled-by: of the encoder.")] = None,
     split_seed: Annotated[int, typer.Option(help="Which images the draw holds.")] = 0,
     group_by: Annotated[str | None, typer.Option(help="REGEX, folder or FILE.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for labelled.txt and unlabelled.txt.")] = None,
@@ -102,7 +105,16 @@ def split(
     if doctor:
         _check_lists(dirs, val, data, as_json)
     else:
-        _draw(dirs, labelled, unlabelled, split_seed, group_by, out)
+        if len(dirs) != 1 or labelled is None or out is None:
+            raise ConfigError(
+                "split takes one folder, --labelled and -o", where="command line", todo="see fewmask split --help"
+            )
+        keys = {
+            "data.dir": str(dirs[0]), "data.labelled": labelled, "data.unlabelled": unlabelled,
+            "data.unlabelled_by": unlabelled_by, "data.split_seed": split_seed, "data.group_by": group_by,
+            "model.encoder": encoder, "model.weights": weights,
+        }  # fmt: skip
+        _draw(keys, out)
 
 
 def _check_lists(lists: list[Path], val: Path | None, data: Path | None, as_json: bool) -> None:
@@ -123,20 +135,17 @@ def _check_lists(lists: list[Path], val: Path | None, data: Path | None, as_json
         raise DataError(f"{first.text}{more}", where="the lists", todo="take the images out of one of them")
 
 
-def _draw(
-    dirs: list[Path], labelled: str | None, unlabelled: str | None, seed: int, group_by: str | None, out: Path | None
-) -> None:
-    from fewmask.data.divide import draw_labelled, write_lists
+def _draw(keys: dict[str, Any], out: Path) -> None:
+    from fewmask.data.divide import write_lists
     from fewmask.data.layouts import read_folder
+    from fewmask.recipe import read_recipe
+    from fewmask.run.data import make_pools
 
-    if len(dirs) != 1 or labelled is None or out is None:
-        raise ConfigError(
-            "split takes one folder, --labelled and -o", where="command line", todo="see fewmask split --help"
-        )
-    index = read_folder(dirs[0], split_seed=seed, groups=group_by)
+    asked = read_recipe(None, keys)
+    index = read_folder(Path(asked.data.dir), split_seed=asked.data.split_seed, groups=asked.data.group_by)
     for note in index.notes:
         say(note)
-    pools = draw_labelled(index, labelled, unlabelled, seed)
+    pools = make_pools(index, asked, say)
     for path, items in zip(write_lists(pools, out), (pools.labelled, pools.unlabelled), strict=True):
         say(f"{path}: {len(items)} images")
     print(pools.hash())

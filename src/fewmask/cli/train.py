@@ -9,6 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+UNLABELLED = "N, a list or index file, N:FILE for that many of it, or none."
+UNLABELLED_BY = "Which N: random, near-labelled (most like the labelled images), or diverse (unlike each other)."
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -38,7 +41,8 @@ def train(
     labelled: Annotated[
         str | None, typer.Option(help="How many masks may be used: N, N%, 1/16, or a list file.")
     ] = None,
-    unlabelled: Annotated[str | None, typer.Option(help="N, a list file, or none.")] = None,
+    unlabelled: Annotated[str | None, typer.Option(help=UNLABELLED)] = None,
+    unlabelled_by: Annotated[str | None, typer.Option(help=UNLABELLED_BY)] = None,
     split_seed: Annotated[int | None, typer.Option(help="Which images a drawn labelled set holds.")] = None,
     group_by: Annotated[str | None, typer.Option(help="REGEX, folder or FILE: a group is never divided.")] = None,
     seed: Annotated[int | None, typer.Option(help="Initialisation and streams.")] = None,
@@ -72,6 +76,7 @@ def train(
     keys: dict[str, Any] = {
         "data.dir": dir, "method": method, "model.arch": arch, "model.encoder": encoder, "model.weights": weights,
         "model.init": init, "data.labelled": labelled, "data.unlabelled": unlabelled, "data.split_seed": split_seed,
+        "data.unlabelled_by": unlabelled_by,
         "data.group_by": group_by, "train.seed": seed, "data.crop": crop, "data.resize": resize, "data.batch": batch,
         "data.unlabelled_batch": unlabelled_batch, "train.steps": steps, "machine.devices": devices,
         "machine.precision": precision, "machine.workers": None if workers == "auto" else workers,

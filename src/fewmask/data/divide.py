@@ -74,6 +74,34 @@ def parse_amount(text: str) -> Amount:
     return Amount(text, path=Path(text))
 
 
+@dataclass(frozen=True)
+class Part:
+    """Which unlabelled images.
+
+    Attributes:
+        count: how many of the pool; None = all.
+        pool: a list or an index file, or "none"; None = every training image that is not labelled.
+    """
+
+    count: int | None = None
+    pool: str | None = None
+
+
+def parse_part(text: str | None) -> Part:
+    """Read what ``--unlabelled`` accepts: ``100``, a list or index file, ``100:FILE`` (that many of it), ``none``.
+
+    Raises:
+        ConfigError: a share, which says nothing where the pool may grow.
+    """
+    if text is None:
+        return Part()
+    if m := re.fullmatch(r"([0-9]{1,18})(?::(.+))?", text.strip(), re.DOTALL):
+        return Part(int(m[1]), m[2])
+    if not text.endswith(SUFFIX) and text.strip() != "none" and parse_amount(text).share is not None:
+        raise ConfigError(f"--unlabelled {text} is a share", todo="write a number, a list, or none")
+    return Part(None, text)
+
+
 def draw_labelled(
     index: DataIndex, labelled: str | None, unlabelled: str | None, split_seed: int, outside: bool = False
 ) -> Pools:
@@ -86,7 +114,7 @@ def draw_labelled(
     Args:
         index: the data set; only its training items are used.
         labelled: ``N``, ``N%``, ``1/16`` (of the training images with a mask) or a list; None: all of these.
-        unlabelled: ``N``, a list, an index file (.jsonl), or ``none``; None: every training image that is not labelled.
+        unlabelled: see ``parse_part``; None: every training image that is not labelled.
         outside: an index file may name images anywhere.
         split_seed: which images a draw holds.
 
@@ -99,13 +127,23 @@ def draw_labelled(
         raise ConfigError(f"--split-seed {split_seed} is out of range", todo="use 0 to 2**63 - 1")
     chosen = _labelled(index, labelled, split_seed)
     names = {item.name for item in chosen}
-    if unlabelled is not None and unlabelled.endswith(SUFFIX):
+    part = parse_part(unlabelled)
+    if part.pool is not None and part.pool.endswith(SUFFIX):
         known = [item.image for item in (*chosen, *index.items["val"], *index.items["test"])]
-        pool = read_index(Path(unlabelled), index.root, known, anywhere=outside)
-        return Pools(_by_name(chosen), pool, pool.digest)
-    rest = tuple(item for item in index.items["train"] if item.name not in names)
-    others = _unlabelled(index, rest, names, unlabelled, split_seed)
+        pool = read_index(Path(part.pool), index.root, known, anywhere=outside)
+        if part.count is None:
+            return Pools(_by_name(chosen), pool, pool.digest)
+        some = Permutation(len(pool), split_seed, _UNLABELLED_STREAM)
+        others = [pool[some[i]] for i in range(_enough(part.count, len(pool)))]
+        return Pools(_by_name(chosen), _by_name(others))
+    others = _unlabelled(index, names, part.pool)
+    if part.count is not None:
+        others = _draw(others, _enough(part.count, len(others)), split_seed, _UNLABELLED_STREAM, grouped=False)
     return Pools(_by_name(chosen), tuple(item.without_mask() for item in _by_name(others)))
+
+
+def _enough(count: int, available: int) -> int:
+    return Amount(str(count), count=count).of(available, "--unlabelled")
 
 
 def _labelled(index: DataIndex, labelled: str | None, split_seed: int) -> Sequence[Item]:
@@ -125,23 +163,19 @@ def _labelled(index: DataIndex, labelled: str | None, split_seed: int) -> Sequen
     return listed
 
 
-def _unlabelled(
-    index: DataIndex, rest: Sequence[Item], labelled: set[str], unlabelled: str | None, split_seed: int
-) -> Sequence[Item]:
-    if unlabelled is None:
-        return rest
-    if unlabelled.strip() == "none":
+def _unlabelled(index: DataIndex, labelled: set[str], pool: str | None) -> Sequence[Item]:
+    """Return the training images of a list, or all that are not labelled."""
+    if pool is None:
+        return tuple(item for item in index.items["train"] if item.name not in labelled)
+    if pool.strip() == "none":
         return ()
-    amount = parse_amount(unlabelled)
-    if amount.share is not None:
-        raise ConfigError(f"--unlabelled {unlabelled} is a share", todo="write a number, a list, or none")
-    if amount.path is None:
-        return _draw(rest, amount.of(len(rest), "--unlabelled"), split_seed, _UNLABELLED_STREAM, grouped=False)
-    listed = match(read_list(amount.path), index.items["train"])
+    path = parse_amount(f"./{pool}" if pool.isdigit() else pool).path
+    assert path is not None, "parse_part has left names of files only"
+    listed = match(read_list(path), index.items["train"])
     leaked = [item.name for item in _by_name(listed) if item.name in labelled]
     if leaked:
         what = f"{len(leaked)} image(s) both labelled and unlabelled, first {leaked[0]!r}"
-        raise DataError(what, where=amount.path, todo="remove them from one of the lists (fewmask split --check)")
+        raise DataError(what, where=path, todo="remove them from one of the lists (fewmask split --check)")
     return listed
 
 

@@ -31,6 +31,8 @@ from fewmask.ops.rng import Purpose, torch_seed
 OURS: dict[str, Callable[..., Segmenter]] = {"small": small, "tiny": tiny}
 """Architectures that are not segmentation_models_pytorch's; they have one encoder of their own."""
 
+DEFAULT_ARCH = "deeplabv3plus"
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 

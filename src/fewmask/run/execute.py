@@ -16,8 +16,9 @@ from fewmask.method import trainings
 from fewmask.methods import resolve
 from fewmask.recipe import Recipe, read_recipe
 from fewmask.run.arms import SUPERVISED, Arm, arms_of, comparable
+from fewmask.run.data import read_data
 from fewmask.run.folder import RunFolder, choose_folder
-from fewmask.run.prepare import Notes, Prepared, Say, confirm, fill, prepare, read_data
+from fewmask.run.prepare import Notes, Prepared, Say, confirm, fill, prepare
 from fewmask.run.rehearse import rehearse
 from fewmask.run.report import write_report
 from fewmask.run.result import Run
@@ -138,11 +139,13 @@ def _title(arm: Arm, n: int, arms: list[Arm]) -> str | None:
 def plan_only(asked: Recipe, out: Path | None, say: Say = print) -> dict[str, Any]:
     """Return what ``execute`` would do, without training; with ``out`` also write it to OUT/plan.json.
 
+    Where unlabelled images are chosen by what they show, as many others stand in for them here.
+
     Raises:
         DataError: the data are unusable.
         ConfigError: the recipe is.
     """
-    index, pools, counts = read_data(asked, say)
+    index, pools, counts = read_data(asked.replace("data", unlabelled_by="random"), say)
     recipe = fill(asked, pools, counts, say)
     plan = {
         "recipe": recipe.complete(), "classes": list(index.classes), "labelled": len(pools.labelled),

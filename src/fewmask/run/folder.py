@@ -69,6 +69,7 @@ class RunFolder:
         self.ranking = self.path / "ranking.json"
         self.debug = self.path / "debug"
         self.quarantine = self.path / "quarantine.jsonl"
+        self.part = self.path / "unlabelled.json"
 
     SEEDS: ClassVar[str] = "seeds"
 
@@ -175,6 +176,23 @@ class RunFolder:
             CheckpointError: see ``manifest``.
         """
         return self.manifest().get("set_aside", {})
+
+    @property
+    def chosen(self) -> list[str]:
+        """Names of the unlabelled images that were chosen by what they show.
+
+        Raises:
+            CheckpointError: the list is lost or damaged.
+        """
+        try:
+            names = json.loads(self.part.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            names = error
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise CheckpointError(
+                "the list of the chosen unlabelled images is lost", where=self.part, todo="start another run with --new"
+            )
+        return names
 
     def check_same(self, asked: Recipe) -> None:
         """Refuse to continue a run under another configuration.

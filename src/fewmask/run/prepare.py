@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -13,22 +13,18 @@ from typing import Any
 import torch
 
 from fewmask.config import dump_yaml
-from fewmask.data.check import duplicate_images, empty_mask_doubt, leaks
-from fewmask.data.datayaml import DataYaml, load_data_yaml
-from fewmask.data.divide import draw_labelled
-from fewmask.data.index import DataIndex, Item, Pools, manifest_hash
-from fewmask.data.layouts import read_folder, with_classes, without_empty_masks
-from fewmask.data.scan import Scan, scan
+from fewmask.data.index import DataIndex, Pools, manifest_hash
+from fewmask.data.scan import Scan
 from fewmask.data.stream import plan_slots
 from fewmask.engine.files import write_atomic, write_json
 from fewmask.engine.launch import placement
 from fewmask.engine.precision import Format, choose
-from fewmask.engine.progress import Ticker
-from fewmask.errors import CheckpointError, ConfigError, DataError
+from fewmask.errors import CheckpointError, ConfigError
 from fewmask.method import Task, trainings
 from fewmask.methods import resolve
-from fewmask.nets import Builder, default_encoder
+from fewmask.nets import DEFAULT_ARCH, Builder, default_encoder
 from fewmask.recipe import FREE, Recipe
+from fewmask.run.data import read_data
 from fewmask.run.environment import environment, warn_of_versions
 from fewmask.run.folder import RunFolder
 from fewmask.supervision import Supervision
@@ -105,7 +101,7 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
     """
     if folder.started:
         folder.check_same(asked)
-    index, pools, counts = read_data(asked, say, folder.set_aside if folder.started else None)
+    index, pools, counts = read_data(asked, say, folder if folder.started else None)
     manifest = _manifest(index, pools, counts, asked)
     if folder.started:
         _check_data(manifest, folder)
@@ -140,7 +136,7 @@ def confirm(asked: Recipe, folder: RunFolder, say: Say) -> None:
         CheckpointError: it has another configuration or other data.
     """
     folder.check_same(asked)
-    _check_data(_manifest(*read_data(asked, say, folder.set_aside), asked), folder)
+    _check_data(_manifest(*read_data(asked, say, folder), asked), folder)
 
 
 def begin(prepared: Prepared) -> None:
@@ -154,6 +150,8 @@ def begin(prepared: Prepared) -> None:
         folder.path.mkdir(parents=True, exist_ok=True)  # an arm's, inside the run's folder
         write_atomic(folder.data, dump_yaml(prepared.manifest))
         write_json(folder.environment, environment())
+        if recipe.data.unlabelled_by != "random":
+            write_json(folder.part, [item.name for item in prepared.pools.unlabelled])
         # last: a folder with config.yaml is a run that can be continued
         write_atomic(folder.config, dump_yaml(recipe.complete()))
 
@@ -166,61 +164,6 @@ def _check_batches(recipe: Recipe, task: Task, pools: Pools) -> None:
         plan_slots(one.streams, pools, recipe.data.batch, recipe.data.unlabelled_batch, 0, world)
 
 
-def read_data(asked: Recipe, say: Say, aside: Mapping[str, str] | None = None) -> tuple[DataIndex, Pools, Scan]:
-    """Return the data set, the pools of this run, and a scan of every file that it may open.
-
-    Args:
-        asked: the recipe.
-        say: receives one sentence for each decision.
-        aside: unlabelled images that a continued run has left out; None: none was begun.
-
-    Raises:
-        DataError: something is unreadable, or a mask is not what it should be.
-    """
-    data = asked.data
-    index = read_folder(Path(data.dir), split_seed=data.split_seed, groups=data.group_by)
-    declared = load_data_yaml(index.root) or DataYaml()
-    if declared.empty_masks == "unlabelled":
-        masked = [i for items in index.items.values() for i in items if i.mask is not None]
-        index = without_empty_masks(index, scan(masked, len(index.classes) or None, index.code, images=False))
-    for note in index.notes:
-        say(note)
-    pools = draw_labelled(index, data.labelled, data.unlabelled, data.split_seed, data.outside)
-    if pools.digest:
-        say(f"{len(pools.unlabelled)} unlabelled images of {data.unlabelled} are not opened before their turn comes")
-    scanned = () if pools.digest else pools.unlabelled
-    items: list[Item] = [*pools.labelled, *scanned, *index.items["val"], *index.items["test"]]
-    with Ticker("looking at the files") as tick:
-        counts = scan(items, len(index.classes) or None, index.code, exif=declared.exif, tick=tick)
-    if data.on_bad_unlabelled == "skip" and scanned:
-        pools, counts = _set_aside(pools, counts, aside, say)
-        index = replace(index, items=index.items | {"train": _without(index.items["train"], counts.aside)})
-    counts.raise_first()
-    doubts = [empty_mask_doubt(counts, index), *leaks(duplicate_images(index, counts), data.allow_leaks)]
-    for doubt in doubts:
-        if doubt is not None:
-            raise DataError(doubt.what, where=doubt.where, todo=doubt.todo)
-    return with_classes(index, counts), pools, counts
-
-
-def _set_aside(pools: Pools, counts: Scan, aside: Mapping[str, str] | None, say: Say) -> tuple[Pools, Scan]:
-    """Leave unlabelled images that cannot be read out of the pool; of a continued run those that it left out before."""
-    names = {item.name for item in pools.unlabelled}
-    bad = {p.name: p.what for p in counts.problems if p.name in names}
-    if aside is None and bad:
-        first = next(iter(bad))
-        say(f"WARNING: {len(bad)} unlabelled images cannot be read and are left out, such as {first} ({bad[first]})")
-    out = bad if aside is None else aside
-    # one that went bad since the run began is passed over when its turn comes
-    problems = tuple(p for p in counts.problems if p.name not in names)
-    kept = _without(pools.unlabelled, out)
-    return replace(pools, unlabelled=kept), replace(counts, problems=problems, aside=dict(out))
-
-
-def _without(items: Sequence[Item], names: Collection[str]) -> tuple[Item, ...]:
-    return tuple(item for item in items if item.name not in names)
-
-
 def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:
     """Choose what the recipe leaves open, and say each choice."""
     recipe, cuda = asked, torch.cuda.is_available() and not asked.machine.devices.startswith("cpu")
@@ -229,7 +172,7 @@ def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:
         recipe = recipe.model_copy(update={"method": {"name": name}})
         say(f"method: {name}, since there are {len(pools.unlabelled)} unlabelled images")
     if (arch := recipe.model.arch) is None:
-        arch = "deeplabv3plus"
+        arch = DEFAULT_ARCH
         recipe = recipe.replace("model", arch=arch)
         say(f"architecture: {arch}")
     if recipe.model.encoder is None:

@@ -1,0 +1,118 @@
+"""Which images a run learns from and is scored on: every file that it may open is looked at before step 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fewmask.data.check import duplicate_images, empty_mask_doubt, leaks
+from fewmask.data.datayaml import DataYaml, load_data_yaml
+from fewmask.data.divide import draw_labelled, parse_part
+from fewmask.data.index import DataIndex, Item, Pools
+from fewmask.data.layouts import read_folder, with_classes, without_empty_masks
+from fewmask.data.scan import Scan, scan
+from fewmask.engine.progress import Ticker
+from fewmask.errors import CheckpointError, ConfigError, DataError
+from fewmask.recipe import Recipe
+from fewmask.run.choose import choose
+from fewmask.run.folder import RunFolder
+
+Say = Callable[[str], None]
+
+
+def read_data(asked: Recipe, say: Say, begun: RunFolder | None = None) -> tuple[DataIndex, Pools, Scan]:
+    """Return the data set, the pools of this run, and a scan of every file that it may open.
+
+    Args:
+        asked: the recipe.
+        say: receives one sentence for each decision.
+        begun: the run that is continued: what it chose and left out is not decided again.
+
+    Raises:
+        CheckpointError: the continued run has lost what it chose.
+        DataError: something is unreadable, or a mask is not what it should be.
+    """
+    data = asked.data
+    index = read_folder(Path(data.dir), split_seed=data.split_seed, groups=data.group_by)
+    declared = load_data_yaml(index.root) or DataYaml()
+    if declared.empty_masks == "unlabelled":
+        masked = [i for items in index.items.values() for i in items if i.mask is not None]
+        index = without_empty_masks(index, scan(masked, len(index.classes) or None, index.code, images=False))
+    for note in index.notes:
+        say(note)
+    pools = make_pools(index, asked, say, begun)
+    if pools.digest:
+        say(f"{len(pools.unlabelled)} unlabelled images of {data.unlabelled} are not opened before their turn comes")
+    scanned = () if pools.digest else pools.unlabelled
+    items: list[Item] = [*pools.labelled, *scanned, *index.items["val"], *index.items["test"]]
+    with Ticker("looking at the files") as tick:
+        counts = scan(items, len(index.classes) or None, index.code, exif=declared.exif, tick=tick)
+    if data.on_bad_unlabelled == "skip" and scanned:
+        pools, counts = _set_aside(pools, counts, None if begun is None else begun.set_aside, say)
+        index = replace(index, items=index.items | {"train": _without(index.items["train"], counts.aside)})
+    counts.raise_first()
+    doubts = [empty_mask_doubt(counts, index), *leaks(duplicate_images(index, counts), data.allow_leaks)]
+    for doubt in doubts:
+        if doubt is not None:
+            raise DataError(doubt.what, where=doubt.where, todo=doubt.todo)
+    return with_classes(index, counts), pools, counts
+
+
+def make_pools(index: DataIndex, asked: Recipe, say: Say, begun: RunFolder | None = None) -> Pools:
+    """Return the pools: drawn by a seed, read from lists, or chosen by what the images show.
+
+    Args:
+        index: the data set.
+        asked: the recipe.
+        say: receives sentences.
+        begun: see ``read_data``.
+
+    Raises:
+        CheckpointError: the continued run has lost what it chose.
+        ConfigError: amounts, lists or the rule are none, or do not go together.
+        DataError: an image that is looked at cannot be read.
+    """
+    data = asked.data
+    if data.unlabelled_by == "random":
+        return draw_labelled(index, data.labelled, data.unlabelled, data.split_seed, data.outside)
+    part = parse_part(data.unlabelled)
+    if part.count is None:
+        raise ConfigError(
+            f"unlabelled images chosen {data.unlabelled_by} need a number", where="data.unlabelled",
+            todo="write --unlabelled 1000, or 1000:FILE for a list or an index file",
+        )  # fmt: skip
+    pools = draw_labelled(index, data.labelled, part.pool, data.split_seed, data.outside)
+    if begun is not None:
+        return _chosen(pools, begun)
+    return choose(pools, part.count, asked, say)
+
+
+def _chosen(pools: Pools, begun: RunFolder) -> Pools:
+    """Return the pools with the unlabelled images that a run has chosen."""
+    names = set(begun.chosen)
+    items = tuple(item for item in pools.unlabelled if item.name in names)
+    if len(items) != len(names):
+        raise CheckpointError(
+            f"{len(names) - len(items)} of {len(names)} chosen unlabelled images are gone", where=begun.part,
+            todo=f"start another run from its networks: --out NEW --init {begun.path}",
+        )  # fmt: skip
+    return replace(pools, unlabelled=items, digest="")
+
+
+def _set_aside(pools: Pools, counts: Scan, aside: Mapping[str, str] | None, say: Say) -> tuple[Pools, Scan]:
+    """Leave unlabelled images that cannot be read out of the pool; of a continued run those that it left out before."""
+    names = {item.name for item in pools.unlabelled}
+    bad = {p.name: p.what for p in counts.problems if p.name in names}
+    if aside is None and bad:
+        first = next(iter(bad))
+        say(f"WARNING: {len(bad)} unlabelled images cannot be read and are left out, such as {first} ({bad[first]})")
+    out = bad if aside is None else aside
+    # one that went bad since the run began is passed over when its turn comes
+    problems = tuple(p for p in counts.problems if p.name not in names)
+    kept = _without(pools.unlabelled, out)
+    return replace(pools, unlabelled=kept), replace(counts, problems=problems, aside=dict(out))
+
+
+def _without(items: Sequence[Item], names: Collection[str]) -> tuple[Item, ...]:
+    return tuple(item for item in items if item.name not in names)
