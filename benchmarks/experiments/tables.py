@@ -1,6 +1,7 @@
 """Tables and curves of studies, from their JSON into the pages that name them.
 
-A page holds ``<!-- study: NAME -->`` and ``<!-- end -->``; what stands between is written by ``tables``.
+A page holds ``<!-- study: NAME -->`` and ``<!-- end -->``; what stands between is written by ``tables``. So for
+``<!-- claims: NAME -->``: the papers' ablations beside that study's arms.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
+from benchmarks.experiments.claims import claims_block  # noqa: E402
 from benchmarks.experiments.same import is_current  # noqa: E402
 from benchmarks.experiments.study import HERE  # noqa: E402
 
 DOCS = HERE.parents[1] / "docs"
 PAGES = ("results.md", "development.md")
 BASELINE = "supervised"
-_BLOCK = re.compile(r"(<!-- study: ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (study|claims): ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 Record = dict[str, Any]
 
@@ -32,7 +34,7 @@ def write_tables() -> None:
     for name in PAGES:
         page = DOCS / name
         text = page.read_text(encoding="utf-8")
-        page.write_text(_BLOCK.sub(lambda m: m[1] + block(m[2]) + m[3], text), encoding="utf-8")
+        page.write_text(_BLOCK.sub(lambda m: m[1] + _MAKE[m[2]](m[3]) + m[4], text), encoding="utf-8")
 
 
 def block(study: str) -> str:
@@ -47,6 +49,15 @@ def block(study: str) -> str:
         if any(len(r["curve"]) > 1 for r in mine):
             out += [f"![Val mIoU over the steps](figures/{_figure(study, data, mine)})", ""]
     return "\n" + "\n".join(out) + "\n"
+
+
+def claims(study: str) -> str:
+    """Return the Markdown of the papers' claims that a study repeats."""
+    scores: dict[str, dict[tuple[int, int], float]] = {}
+    records = newest(study)
+    for r in records:
+        scores.setdefault(r["arm"], {})[_pair(r)] = _miou(r, _role(records))
+    return claims_block(study, scores)
 
 
 def newest(study: str) -> list[Record]:
@@ -161,3 +172,6 @@ def _figure(study: str, data: str, records: list[Record]) -> str:
         figure.savefig(DOCS / "figures" / name, metadata={"Date": None}, bbox_inches="tight")
         plt.close(figure)
     return name
+
+
+_MAKE = {"study": block, "claims": claims}

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from fewmask.ops import contrast, mix
 from hand import ce, items, slope, total_slope
@@ -199,13 +200,36 @@ def test_warmup(t: int, on: float) -> None:
         assert nets["student"].gradient(out["contrast"]) == [[0.0, 0.0]] * ROWS
 
 
+def test_the_warmup_computes_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asks the teacher, the student sees labelled images only, the bank stays empty, nothing counts as kept."""
+    nets = networks(m := method(warmup=0.3))
+    monkeypatch.setattr(nets["teacher"], "forward", lambda x: pytest.fail("the teacher was asked"))
+    shapes: list[int] = []
+    nets["student"].register_forward_pre_hook(lambda _, given: shapes.append(len(given[0])))
+    _, memo = run(m, nets=nets, now=at(29))
+    m.after_step(nets, at(29), memo)
+    assert shapes == [1] and memo == {} and nets["bank"].held.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("t", "mean"), [(29, 5.0), (30, 1.0)])
+def test_statistics_are_the_students_until_the_teacher_has_its_own(t: int, mean: float) -> None:
+    student, teacher = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+    for net, value in ((student, 5.0), (teacher, 1.0)):
+        assert net.running_mean is not None and net.num_batches_tracked is not None
+        net.running_mean.fill_(value)
+        net.num_batches_tracked.fill_(int(value))
+    method(warmup=0.3, lam_c=0.0).after_step({"student": student, "teacher": teacher}, at(t), {})
+    assert teacher.running_mean is not None and teacher.num_batches_tracked is not None
+    assert teacher.running_mean.tolist() == [mean, mean] and teacher.num_batches_tracked.item() == mean
+
+
 @pytest.mark.parametrize(
     ("t", "decay"), [(0, 0.0), (29, 0.0), (30, 0.0), (31, 0.5), (39, 0.9), (128, 0.98989898989899), (150, 0.99)]
 )
 def test_the_teacher_copies_in_the_warmup_and_then_averages(t: int, decay: float) -> None:
     """θ_t' = d·θ_t + (1 - d)·θ_s with d = min(1 - 1/(n + 1), .99), n the steps since the end of the warm-up, 30."""
     nets = networks(m := method(warmup=0.15))
-    _, memo = run(m, nets=nets)
+    _, memo = run(m, nets=nets, now=at(t, total=200))
     m.after_step(nets, at(t, total=200), memo)
     one, two = (torch.tensor(rows, dtype=torch.float64).log() for rows in (T, S))
     torch.testing.assert_close(nets["teacher"].table.logits.data, decay * one + (1 - decay) * two, rtol=1e-12, atol=0)

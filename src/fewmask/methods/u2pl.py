@@ -46,8 +46,8 @@ Readings and departures
    images are the α_t surest. 256 anchors with 50 negatives each are set by ``anchors`` and ``draws``. Not reproduced:
    that δ_p does not limit their positives, that C counts the classes present, and two bugs, the mismatch of class lists
    and banks, and one-hot labels that put the classes of all images of a batch into the first (docs/parity.md).
-10. ``warmup`` is a share of the steps with L_s alone, while the teacher copies the student; the code: an epoch on VOC,
-   and copies for one epoch more.
+10. ``warmup`` is a share of the steps with L_s alone, a teacher that is a copy, and empty banks. The code: an epoch on
+   VOC, and copies for one epoch more.
 """
 
 from __future__ import annotations
@@ -174,6 +174,8 @@ class U2PL(Method):
         """Eq. 1."""
         cfg = self.config
         x_l, y = self._labelled(nets, batch["l"], step)
+        if step.t < self._first(step):
+            return self._warm_up(nets, x_l, y, step, memo)
         x_u, label, valid = self._mixed(nets, batch["u"], step)
         x = torch.cat((x_l, x_u))
         out_s = nets["student"](x)
@@ -185,16 +187,14 @@ class U2PL(Method):
         high = contrast.entropy(p_t[len(y) :])  # Eq. 5
         gamma = contrast.quantile(high, valid, 1 - alpha)
         reliable = (high <= gamma) & valid  # Eq. 6
-        if cfg.augment == "ael":
-            memo["sums"], memo["pixels"] = adaptive.true_class_sums([p_l], y)
+        self._observe(p_l, y, memo)
         count, pixels = step.average(reliable.sum()), step.average(valid.sum())
         lam_u = cfg.eta * pixels / torch.where(count > 0, count, 1)  # Eq. 8
         memo["kept"] = reliable.sum() / valid.sum().clamp(min=1)
         memo["pseudo"] = pseudo.histogram(label, reliable, self.task.classes)
-        on = float(step.t >= round(cfg.warmup * step.total))
         terms = {
             "sup": cfg.sup(p_l, y, self.task, step.average),  # Eq. 2
-            "unsup": on * lam_u * losses.weighted_cross_entropy(p_u, label, reliable, count),  # Eq. 3
+            "unsup": lam_u * losses.weighted_cross_entropy(p_u, label, reliable, count),  # Eq. 3
         }
         if cfg.lam_c:
             (_, z_s), (_, z_t) = out_s, out_t
@@ -202,19 +202,40 @@ class U2PL(Method):
             stride = teacher.stride if isinstance(teacher := nets["teacher"], Represented) else 1
             on_grid = _sampler(y.shape[-2:], stride, z_s.shape[-2:])
             anchors, negatives = self._cells(p_t, y, label, usable, candidate, on_grid)
-            terms["contrast"] = on * cfg.lam_c * self._contrast(nets, z_s, z_t, anchors, negatives, step, memo)
+            terms["contrast"] = cfg.lam_c * self._contrast(nets, z_s, z_t, anchors, negatives, step, memo)
         return terms
 
     def after_step(self, nets: Nets, step: Step, memo: dict[str, Tensor]) -> None:
         """Move the teacher; push this step's negatives into the banks."""
-        since = max(0, step.t - round(self.config.warmup * step.total))
-        ema.ema_update(nets["teacher"], nets["student"], ramp.ema_decay(since, self.config.ema_decay), buffers=False)
+        since = step.t - self._first(step)
+        decay = ramp.ema_decay(max(0, since), self.config.ema_decay)
+        # later the teacher's own pass in training mode keeps its statistics; before there is none
+        ema.ema_update(nets["teacher"], nets["student"], decay, buffers=since < 0)
         bank = nets.get("bank")
-        if isinstance(bank, ClassBanks):
+        if isinstance(bank, ClassBanks) and since >= 0:
             bank.push(memo["negatives"], memo["real"])
         if self.config.augment == "ael":
             sums, pixels = step.reduce(memo["sums"]), step.reduce(memo["pixels"])
             RunningMean.of(nets, "confidence").update(sums, pixels, self.config.momentum)
+
+    def _first(self, step: Step) -> int:
+        """Return the first step after the warm-up."""
+        return round(self.config.warmup * step.total)
+
+    def _warm_up(self, nets: Nets, x_l: Tensor, y: Tensor, step: Step, memo: dict[str, Tensor]) -> Terms:
+        """L_s alone: nothing else is computed, and the other terms are 0, with the gradient 0 for every parameter."""
+        out = nets["student"](x_l)
+        p_l = _logits(out)
+        self._observe(p_l, y, memo)
+        terms = {"sup": self.config.sup(p_l, y, self.task, step.average), "unsup": 0.0 * p_l.mean().abs()}
+        if self.config.lam_c:
+            terms["contrast"] = 0.0 * out[1].float().mean().abs()
+        return terms
+
+    def _observe(self, p_l: Tensor, y: Tensor, memo: dict[str, Tensor]) -> None:
+        """Leave what AEL's class confidence needs of the labelled images."""
+        if self.config.augment == "ael":
+            memo["sums"], memo["pixels"] = adaptive.true_class_sums([p_l], y)
 
     def _labelled(self, nets: Nets, lab: Items, step: Step) -> tuple[Tensor, Tensor]:
         """Return labelled images and their labels, with AEL pixels of uncertain classes pasted onto them."""

@@ -1,0 +1,42 @@
+"""What five pairs say of a paper's claim."""
+
+from __future__ import annotations
+
+import pytest
+from benchmarks.experiments import claims
+from benchmarks.experiments.study import HERE, read_study
+
+from fewmask.config import load_yaml
+
+
+def test_the_interval_by_hand():
+    """1, 2, 3, 4, 5: mean 3, deviation √2.5, t(4, 97.5 %) = 2.776: 3 ± 2.776·√(2.5/5)."""
+    said, low, high = claims.verdict([1, 2, 3, 4, 5])
+    assert said == "holds" and (low, high) == (pytest.approx(3 - 1.963, abs=1e-3), pytest.approx(3 + 1.963, abs=1e-3))
+
+
+@pytest.mark.parametrize(
+    ("differences", "said"),
+    [([1, 2, 3], "not shown"), ([-1.1, -1, -0.9], "reversed"), ([3], "not shown"), ([], "not shown")],
+)
+def test_verdicts(differences, said):
+    assert claims.verdict(differences)[0] == said
+
+
+def test_a_row_takes_the_pairs_that_both_arms_have(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "HERE", tmp_path)
+    (tmp_path / "claims.yaml").write_text(
+        "s:\n- {paper: A, where: T1, what: x, from: a, to: b, figures: [70, 72]}\n"
+        "- {paper: A, where: T2, what: y, from: a, to: b, figures: [70, 71.9]}\n"
+        "- {paper: A, where: T3, what: z, from: a, to: c, figures: [70, 73]}\n"
+    )
+    scores = {"a": {(0, 0): 50.0, (0, 1): 51.0, (0, 2): 40.0}, "b": {(0, 0): 52.0, (0, 1): 53.2, (0, 3): 99.0}}
+    tested, small, missing = claims.claims_block("s", scores).strip().splitlines()[2:]
+    assert tested == ("| A, T1 | x | 70 → 72 = +2.0 | 50.5 | 52.6 | +2.1 ± 0.1 | +0.8 to +3.4 | 2 | holds |")
+    assert small.endswith("| 2 | – |") and missing.endswith("| 0 | not run |")
+
+
+def test_every_claim_names_arms_of_its_study():
+    for study, rows in load_yaml((HERE / "claims.yaml").read_bytes()).items():
+        arms = {e.arm for e in read_study(study)}
+        assert all({row["from"], row["to"]} <= arms for row in rows), study
