@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
 
 from process.helpers import VARIANTS, assert_refused, assert_same, good, outcome, run, training
 
@@ -45,3 +50,35 @@ def test_what_it_refuses(data, tmp_path, io):
     index.write_text('{"image": "/etc/passwd"}\n')
     assert_refused(run(io, command), 3, "lies outside, which only data.outside=true allows")
     assert_refused(run(io, [*command, "data.outside=true"]), 3, "/etc/passwd", "is no JPEG", first=False)
+
+
+@pytest.fixture
+def served(data):
+    """The bare images over HTTP."""
+    handler = partial(Quiet, directory=str(data / "images" / "train"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_images_on_another_machine(data, unbroken, served, tmp_path, io, workers):
+    """Also in a loader process: the run of the folder; one that is gone is named."""
+    images = sorted((data / "images" / "train").glob("bare*"))
+    index = tmp_path / "pool.jsonl"
+    lines = [json.dumps({"image": f"{served}/{p.name}", "name": f"train/{p.stem}"}) for p in images]
+    index.write_text("\n".join(lines) + "\n")
+    more = ["--unlabelled", str(index), "--workers", workers]
+    command = training(data, tmp_path / "run", *VARIANTS["fixmatch"], *more)
+    assert_refused(run(io, command), 3, "lies outside, which only data.outside=true allows")
+    good(run(io, [*command, "data.outside=true"]))
+    assert_same(outcome(tmp_path / "run"), outcome(unbroken("fixmatch")))
+    index.write_text(index.read_text().replace("bare3.", "gone."))
+    lost = training(data, tmp_path / "lost", *VARIANTS["fixmatch"], *more, "data.outside=true")
+    assert_refused(run(io, lost), 3, "file does not exist", f"{served}/gone", first=False)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 import tracemalloc
+from io import BytesIO
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from PIL import Image
 
-from fewmask.data.index import Item
+from fewmask.data import stream
+from fewmask.data.index import Item, MaskCode
 from fewmask.data.pool import IndexPool, Joined, read_index
-from fewmask.errors import DataError
+from fewmask.data.stream import ItemLoader
+from fewmask.errors import ConfigError, DataError
 
 
 def write(path, *entries):
@@ -110,3 +117,61 @@ def test_little_is_kept_in_memory(tmp_path):
     after = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert before < 12 * count and after - before < 20_000
+
+
+class TestRemote:
+    """URIs, read through fsspec; here its file system in memory."""
+
+    @pytest.fixture
+    def index(self, tmp_path):
+        fs = fsspec.filesystem("memory")
+        for n in range(3):
+            with fs.open(f"/pool/{n}.png", "wb") as file:
+                Image.new("RGB", (4, 3), (n, 20, 30)).save(file, "PNG")
+        yield write(
+            tmp_path / "pool.jsonl", *({"image": f"memory://pool/{n}.png"} for n in range(3)), {"image": "a.png"}
+        )
+        fs.rm("/pool", recursive=True)
+
+    def test_read(self, index, tmp_path):
+        pool = read_index(index, tmp_path, [], anywhere=True)
+        loader = ItemLoader(MaskCode(), None)
+        assert [loader(item)[0][0, 0, 0].item() for item in pool[:3]] == [0, 1, 2]
+        assert pool[0].name == "memory://pool/0" and pool[3].image == tmp_path / "a.png"
+        assert pool[1] == pool[1] and len({pool[1], pool[1], pool[2]}) == 2, "kept in memory by what they are"
+        assert pickle.loads(pickle.dumps(pool[1])) == pool[1]
+
+    def test_only_where_it_is_allowed(self, index, tmp_path):
+        with pytest.raises(DataError, match="lies outside, which only data.outside=true allows"):
+            read_index(index, tmp_path, [])
+
+    @pytest.mark.parametrize("image", ["file:///etc/passwd", "zip://a.png::s3://b/c.zip", "simplecache::s3://b/a.png"])
+    def test_kinds_that_are_not_read(self, image, tmp_path):
+        if image.startswith("simplecache"):  # no URI to us: a file of that name
+            assert read_index(write(tmp_path / "a.jsonl", {"image": image}), tmp_path, [])[0].image.parent.is_absolute()
+            return
+        with pytest.raises(DataError, match="is no URI that is read"):
+            read_index(write(tmp_path / "a.jsonl", {"image": image}), tmp_path, [], anywhere=True)
+
+    def test_one_that_is_gone_and_one_that_is_late(self, index, tmp_path, monkeypatch):
+        pool = read_index(index, tmp_path, [], anywhere=True)
+        fsspec.filesystem("memory").rm("/pool/2.png")
+        with pytest.raises(DataError, match="file does not exist; memory://pool/2.png"):
+            ItemLoader(MaskCode(), None)(pool[2])
+        waits, fail = [], [TimeoutError("slow"), ConnectionError("reset")]
+        monkeypatch.setattr(stream.time, "sleep", waits.append)
+        real = MemoryFileSystem.cat_file
+
+        def flaky(self, *args, **more):
+            if fail:
+                raise fail.pop()
+            return real(self, *args, **more)
+
+        monkeypatch.setattr(MemoryFileSystem, "cat_file", flaky)
+        monkeypatch.setattr(MemoryFileSystem, "open", lambda self, path, *a, **k: BytesIO(self.cat_file(path)))
+        assert ItemLoader(MaskCode(), None)(pool[1])[0][0, 0, 0] == 1 and waits == [0.1, 1.0]
+
+    def test_without_the_extra(self, index, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "upath", None)
+        with pytest.raises(ConfigError, match=r"pip install 'fewmask\[remote\]'"):
+            read_index(index, tmp_path, [], anywhere=True)

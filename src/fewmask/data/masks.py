@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
+from typing import BinaryIO
 
 import numpy as np
 from PIL import BmpImagePlugin, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
@@ -34,6 +35,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from fewmask.batch import IGNORE, MAX_CLASSES
 from fewmask.data.index import NO_ID, MaskCode
+from fewmask.data.remote import fetch
 from fewmask.errors import DataError, FewmaskError
 
 MAX_PIXELS = 300_000_000
@@ -146,10 +148,7 @@ def read_mask(path: Path, code: MaskCode, *, max_pixels: int = MAX_PIXELS) -> np
 def _opened(path: Path, max_pixels: int) -> Iterator[tuple[ImageFile.ImageFile, Header]]:
     """Open an image of a known format; turn whatever its decoder throws into a DataError."""
     try:
-        mode = path.stat().st_mode
-        if not S_ISREG(mode) and not S_ISDIR(mode):  # a pipe would be waited for, a device never ends
-            raise DataError("is no regular file", where=path, todo="replace or remove it")
-        with path.open("rb") as file:
+        with _bytes(path) as file:
             first = file.read(32)
             file.seek(0)
             # the class itself, not Image.open: that one has a pixel limit of its own, global to the process
@@ -165,6 +164,15 @@ def _opened(path: Path, max_pixels: int) -> Iterator[tuple[ImageFile.ImageFile, 
         raise DataError("file does not exist", where=path) from e
     except Exception as e:  # damaged files make Pillow raise nearly anything
         raise DataError(f"cannot be read: {e}", where=path, todo="replace or remove this file") from e
+
+
+def _bytes(path: Path) -> BinaryIO:
+    if not isinstance(path, Path):
+        return fetch(path)
+    mode = path.stat().st_mode
+    if not S_ISREG(mode) and not S_ISDIR(mode):  # a pipe would be waited for, a device never ends
+        raise DataError("is no regular file", where=path, todo="replace or remove it")
+    return path.open("rb")
 
 
 def _decoder(first: bytes, path: Path) -> type[ImageFile.ImageFile]:

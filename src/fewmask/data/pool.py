@@ -1,5 +1,7 @@
 """A pool of unlabelled images that an index file lists: JSONL, one object ``{"image": path, "name"?: text}`` a line.
 
+A path is one of this machine's disks, or a URI (``remote.py``).
+
 For pools that outgrow a folder walk and a scan. Of the file only the place of each line is held in memory, 8 bytes an
 image; an item is read when its turn comes. The images are not opened before training: see ``data.on_bad_unlabelled``.
 """
@@ -18,6 +20,7 @@ from typing import Any, overload
 import numpy as np
 
 from fewmask.data.index import Item
+from fewmask.data.remote import is_uri, remote_path
 from fewmask.errors import DataError
 
 SUFFIX = ".jsonl"
@@ -69,7 +72,7 @@ class IndexPool(_Pool):
             raise DataError(
                 "the index was changed while it is used", where=f"{self.path} line {i + 1}", todo="start another run"
             ) from error
-        return Item(name, Path(image))
+        return Item(name, remote_path(image) if is_uri(image) else Path(image))
 
     def _open(self) -> int:
         """Return a descriptor of this process: one that was forked would share its state with the others."""
@@ -108,6 +111,7 @@ def read_index(path: Path, inside: Path, known: Collection[Path], *, anywhere: b
         DataError: it cannot be read; a line is no such object, leads elsewhere, or names an image of ``known``.
     """
     path = Path(os.path.abspath(path))
+    remote = ""
     taken = {os.path.abspath(p) for p in known}
     prefix = _prefix(path.parent)
     homes = (prefix, _prefix(inside))
@@ -120,6 +124,8 @@ def read_index(path: Path, inside: Path, known: Collection[Path], *, anywhere: b
                 _, image = _entry(line, prefix)
                 if not anywhere and not image.startswith(homes):
                     raise ValueError(f"{image[:200]!r} lies outside, which only data.outside=true allows")
+                if not remote and is_uri(image):
+                    remote = image
                 if image in taken:
                     raise ValueError(f"{image!r} is labelled, or is scored on")
     except OSError as error:
@@ -129,6 +135,8 @@ def read_index(path: Path, inside: Path, known: Collection[Path], *, anywhere: b
             f"the index has a line that cannot be used: {str(error)[:300]}", where=f"{path} line {len(starts) - 1}",
             todo='write {"image": "path"}, one a line, or take the line out',
         ) from error  # fmt: skip
+    if remote:
+        remote_path(remote)  # what it needs is missing before step 0, not in it
     if len(starts) == 1:
         raise DataError("the index names no image", where=path, todo="write one object a line")
     return IndexPool(path, np.frombuffer(starts, np.int64), digest.hexdigest()[:16])
@@ -139,7 +147,7 @@ def _prefix(folder: Path) -> str:
 
 
 def _entry(line: bytes, prefix: str) -> tuple[str, str]:
-    """Return the name and the absolute path of one line's image."""
+    """Return the name and the absolute path of one line's image, or its URI."""
     if len(line) > _LONGEST_LINE:
         raise ValueError(f"a line of {len(line)} bytes")
     entry = json.loads(line)
@@ -147,6 +155,8 @@ def _entry(line: bytes, prefix: str) -> tuple[str, str]:
     name = entry.get("name") or os.path.splitext(image)[0]
     if not isinstance(image, str) or not image or "\0" in image or not isinstance(name, str):
         raise ValueError("image or name is no text")
+    if is_uri(image):
+        return name, image
     # most are plain paths below the folder; normpath takes longer than everything else
     plain = image[0] != "/" and "//" not in image and "./" not in image and os.sep == "/"
     return name, prefix + image if plain else os.path.normpath(os.path.join(prefix, image))
