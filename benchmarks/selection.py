@@ -29,7 +29,8 @@ import torch
 from fewmask.data.index import Item
 from fewmask.engine.evaluate import Pictures
 from fewmask.engine.infer import Protocol
-from fewmask.engine.label import RAW, confident, write_labels
+from fewmask.engine.label import confident, write_labels
+from fewmask.engine.label_pass import RAW
 from fewmask.errors import Interrupted
 from fewmask.nets import IMAGENET_MEAN, IMAGENET_STD, Builder
 from fewmask.ops.select import Selection

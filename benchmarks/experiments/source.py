@@ -19,8 +19,8 @@ ROOT = Path(fewmask.__file__).parent
 
 COMPUTES = (
     "batch", "method", "supervision", "offline", "ops", "nets", "methods", "data.divide", "data.stream", "data.views",
-    "data.randaugment", "engine.evaluate", "engine.infer", "engine.label", "engine.learner", "engine.optim",
-    "engine.train", "run.labelling", "run.rounds",
+    "data.randaugment", "engine.evaluate", "engine.infer", "engine.label", "engine.label_pass",
+    "engine.learner", "engine.optim", "engine.train", "run.labelling", "run.rounds",
 )  # fmt: skip
 """Modules that compute batches, losses, updates and scores. Elsewhere (logs, reports) nothing is hashed."""
 

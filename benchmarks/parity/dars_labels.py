@@ -28,7 +28,8 @@ from benchmarks.parity.dars_code import parsed, quiet, settings_of
 from benchmarks.parity.inputs import SEED
 from fewmask.batch import IGNORE
 from fewmask.data.index import Item
-from fewmask.engine.label import label_file, write_labels
+from fewmask.engine.label import write_labels
+from fewmask.engine.label_pass import label_file
 from fewmask.ops import pseudo, select
 from fewmask.ops.select import Selection
 

@@ -18,7 +18,7 @@ from fewmask.errors import DataError
 from fewmask.ops.rng import order
 from fewmask.recipe import read_recipe
 from fewmask.run.data import read_data
-from process.helpers import assert_refused, assert_same, good, outcome, run, start, training
+from process.helpers import VARIANTS, assert_refused, assert_same, good, outcome, run, start, training
 from process.test_streams import streams_of
 
 SKIP = "data.on_bad_unlabelled=skip"
@@ -184,3 +184,21 @@ def test_a_disk_error_may_pass(data, monkeypatch):
     left[:] = [1, 1, 1, 1]
     with pytest.raises(DataError, match="cannot be read"):
         loader(item)
+
+
+def test_met_while_labelling(own_data, tmp_path, io):
+    """Between two rounds: it gets no labels and is no image of the next round; images are ranked without it, too."""
+    for variant, fault in (("self_training", "select.inside:1"), ("st_plus_plus", "rank.inside:1")):
+        bare = own_data / "images" / "train" / "bare2.jpg"
+        whole, out = bare.read_bytes(), tmp_path / variant
+        command = training(own_data, out, *VARIANTS[variant], SKIP)
+        assert run(io, command, fault).code == -signal.SIGKILL
+        cut(bare)
+        told = good(run(io, command)).stderr
+        assert "WARNING: 1 images cannot be read and get no labels, such as train/bare2" in told
+        (manifest,) = [p for p in out.glob("rounds/*/pseudo/manifest.json") if "unread" in p.read_text()]
+        assert "Truncated" in json.loads(manifest.read_text())["unread"]["train/bare2"]
+        assert not (manifest.parent / "train" / "bare2.png").exists()
+        assert len(list(out.glob("rounds/*/pseudo/train/bare*.png"))) == 6
+        assert not (out / "quarantine.jsonl").exists(), "no round has met it"
+        bare.write_bytes(whole)

@@ -103,9 +103,24 @@ class QuarantineFile:
                 todo = "make room and run the same command again"
                 raise WriteError(f"could not write: {error.strerror}", where=self.path, todo=todo) from error
             self._images.add(skip.image)
-            if len(self._images) > max(1, _MOST * self.pool):
-                raise DataError(
-                    f"{len(self._images)} of {self.pool} unlabelled images cannot be read, more than {_MOST:.1%}: "
-                    f"the last one is {skip.image} ({skip.reason})",
-                    where=self.path, todo="mend them, or take them out of the folder or list",
-                )  # fmt: skip
+            check_share(len(self._images), self.pool, skip.image, skip.reason, self.path)
+
+
+def check_share(bad: int, pool: int, last: str, reason: str, where: Path) -> None:
+    """End a run that passes over too many images.
+
+    Args:
+        bad: how many.
+        pool: of how many.
+        last: name of the last one.
+        reason: why it could not be read.
+        where: the file that lists them.
+
+    Raises:
+        DataError: more of the pool cannot be read than may be passed over.
+    """
+    if bad > max(1, _MOST * pool):
+        raise DataError(
+            f"{bad} of {pool} unlabelled images cannot be read, more than {_MOST:.1%}: "
+            f"the last one is {last} ({reason})", where=where, todo="mend them, or take them out of the folder or list",
+        )  # fmt: skip

@@ -20,9 +20,10 @@ from fewmask.engine.faults import site
 from fewmask.engine.files import write_json
 from fewmask.engine.flatten import load_networks
 from fewmask.engine.infer import PROTOCOLS
-from fewmask.engine.label import Predict, Share, confident, label_file, stop_together, write_labels
+from fewmask.engine.label import confident, write_labels
+from fewmask.engine.label_pass import Predict, Share, label_file, stop_together
 from fewmask.engine.signals import StopRequest
-from fewmask.errors import CheckpointError
+from fewmask.errors import CheckpointError, DataError
 from fewmask.method import Labelling, Part, Round
 from fewmask.ops.metrics import agreement, confusion
 from fewmask.run.folder import RunFolder
@@ -52,6 +53,7 @@ class Labeller:
         self.fabric, self.say = fabric, say
         self.number = {r.name: n for n, r in enumerate(rounds)}
         self.first = fabric.global_rank == 0
+        self.skip = prepared.recipe.data.on_bad_unlabelled == "skip"
 
     def folder(self, n: int) -> RunFolder:
         """Return the run folder of a round."""
@@ -112,15 +114,16 @@ class Labeller:
 
         how = {"views": {"scales": list(one.scales), "flip": protocol.flip}} if one.flip or one.scales != (1.0,) else {}
         with StopRequest() as stop:
-            write_labels(
+            found = write_labels(
                 lambda item, least_K=None: network()(item, least_K), items, folder, one.select,
                 self.prepared.index.classes, frequency=self.prepared.task.frequency, seed=recipe.train.seed,
                 turn=self._first_with(one),
                 source=source | how, share=Share.of(self.fabric), say=self.say,
-                stop=lambda: stop.name if stop.requested else "",
+                stop=lambda: stop.name if stop.requested else "", skip=self.skip,
             )  # fmt: skip
         site("round.labelled")
-        return items
+        unread = found.get("unread", {})
+        return [item for item in items if item.name not in unread]
 
     def _scorer(self, n: int, networks: dict[str, Tensor]) -> Scorer:
         """Return what predicts with the networks of a round."""
@@ -171,9 +174,14 @@ class Labeller:
         with StopRequest() as stop:
             for number, item in list(enumerate(items))[share.rank :: share.world]:
                 site("rank.inside")
-                *early, last = (torch.from_numpy(one(item)[0]) for one in predict)
-                same = [agreement(confusion(one, last, classes)) for one in early]
-                micro_N[number] = round(sum(same) / len(same) * 1e6)
+                try:
+                    *early, last = (torch.from_numpy(one(item)[0]) for one in predict)
+                except DataError:
+                    if not self.skip:
+                        raise
+                else:  # one that is passed over stands last, and is met again when it is labelled
+                    same = [agreement(confusion(one, last, classes)) for one in early]
+                    micro_N[number] = round(sum(same) / len(same) * 1e6)
                 if stop.requested:
                     who = stop.name
                     break

@@ -11,7 +11,8 @@ import numpy as np
 
 from fewmask.data.index import Item
 from fewmask.engine.files import ensure_writable
-from fewmask.engine.label import RAW, label_file, write_labels
+from fewmask.engine.label import write_labels
+from fewmask.engine.label_pass import RAW, label_file
 from fewmask.engine.lock import RunLock
 from fewmask.engine.signals import StopRequest
 from fewmask.errors import ConfigError

@@ -1,0 +1,265 @@
+"""One pass over a set of images that a network labels: predict, choose which pixels stay, write.
+
+Each rank does its part; what they count is summed. An image that was finished is not predicted again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import struct
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fewmask.batch import IGNORE
+from fewmask.data.index import Item
+from fewmask.engine.faults import site
+from fewmask.engine.files import write_atomic
+from fewmask.errors import DataError, Interrupted
+from fewmask.ops import select
+from fewmask.ops.select import Selection
+
+
+class Predict(typing.Protocol):
+    """A network that labels."""
+
+    def __call__(self, item: Item, least_K: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the predicted class uint8 [H, W] and its probability float32 [H, W], on the grid that is labelled.
+
+        Args:
+            item: the image.
+            least_K: divides the probabilities first, float32: the class is that of the largest ratio p_c/least_c, which
+                is returned in place of its probability. A class of infinity is never predicted.
+        """
+        ...
+
+
+RAW = ".raw"
+"""Folder of what an unfinished pass keeps."""
+
+Sum = Callable[[np.ndarray], np.ndarray]
+"""Integers of this rank to their sum over all ranks."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """This process's part of a labelling pass.
+
+    Attributes:
+        rank: its number.
+        world: how many there are.
+        sum: over all of them.
+    """
+
+    rank: int = 0
+    world: int = 1
+    sum: Sum = lambda counts: counts
+
+    @classmethod
+    def of(cls, fabric: Any) -> Share:
+        """Return the part of a launched process."""
+
+        def total(counts: np.ndarray) -> np.ndarray:
+            here = torch.from_numpy(np.ascontiguousarray(counts)).to(fabric.device)
+            return fabric.all_reduce(here, reduce_op="sum").cpu().numpy()
+
+        return cls(fabric.global_rank, fabric.world_size, total)
+
+
+ALONE = Share()
+"""Of the only process."""
+
+
+def stop_together(who: str, share: Share, doing: str, kept: str = "what is predicted is kept") -> None:
+    """Stop on all ranks where somebody wants this one to.
+
+    Args:
+        who: wants it; "" = nobody.
+        share: this process's part.
+        doing: what is left unfinished.
+        kept: what of it is not lost.
+
+    Raises:
+        Interrupted: somebody wanted to stop, on any rank.
+    """
+    if share.sum(np.array([bool(who)], dtype=np.int64))[0]:
+        raise Interrupted(
+            f"stopped by {who or 'another process'} {doing}", where=kept,
+            todo="run the same command again to continue",
+        )  # fmt: skip
+
+
+def label_file(folder: Path, item: Item) -> Path:
+    """Return where the pseudo-labels of an item lie."""
+    return folder / f"{item.name}.png"
+
+
+class Pass:
+    """One labelling pass; see ``write_labels``.
+
+    Attributes:
+        unread: places of the images that could not be read and were passed over, of all ranks, once it has run.
+    """
+
+    def __init__(
+        self, predict: Predict, items: Sequence[Item], folder: Path, how: Selection, classes: int, seed: int,
+        turn: int, share: Share, stop: Callable[[], str], ids: Sequence[int] | None, skip: bool,
+    ) -> None:  # fmt: skip
+        self.spelt = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)  # class index to what is written
+        self.spelt[:classes] = range(classes) if ids is None else ids
+        self.predict, self.folder, self.how, self.classes = predict, folder, how, classes
+        self.seed, self.turn, self.share, self.stop = seed, turn, share, stop
+        self.raw, self.items, self.skip = folder / RAW, items, skip
+        self.mine = list(enumerate(items))[share.rank :: share.world]
+        self.unread: list[int] = []
+
+    def begin(self, made: dict[str, Any]) -> None:
+        """Remove what a pass of another network has left; the first rank alone."""
+        note, text = self.raw / "made.json", json.dumps(made)
+        if self.share.rank == 0 and not (note.is_file() and note.read_text(encoding="utf-8") == text):
+            shutil.rmtree(self.raw, ignore_errors=True)
+            for item in self.items:
+                label_file(self.folder, item).unlink(missing_ok=True)
+            self.raw.mkdir(parents=True)
+            write_atomic(note, text)
+        self.share.sum(np.zeros(1, dtype=np.int64))  # nobody writes before that
+
+    def run(self, frequency_K: np.ndarray | None) -> dict[str, Any]:
+        """Predict, choose, write; return what the manifest tells of it."""
+        if self.how.rule == "none":
+            every_K = self._total(self._try(n, self._write_every, item) for n, item in self.mine)
+            self._agree()
+            return {"predicted": every_K.tolist(), "kept": every_K.tolist()}
+        counts_KV = self._total((self._try(n, self._count, n, item) for n, item in self.mine), select.BINS)
+        self._agree()
+        cut = select.cut(counts_KV, self.how.rule, self.how.ratio, frequency_K)
+        if self.how.relabel:
+            kept_K = self._total(self._write_relabelled(item, cut) for _, item in self.mine)
+        else:
+            drop = self._key_cut(cut)
+            kept_K = self._total(self._write_kept(number, item, cut, drop) for number, item in self.mine)
+        least = [None if np.isinf(t) else float(t) for t in cut.least_confidence_K]
+        found: dict[str, Any] = {"predicted": counts_KV.sum(1).tolist(), "least": least}
+        found |= {"reached": cut.reached_K.tolist(), "wanted": cut.wanted_K.tolist(), "kept": kept_K.tolist()}
+        if frequency_K is not None:
+            divergence, missing = select.divergence(frequency_K, kept_K)
+            found |= {"divergence": divergence, "never": missing}
+        return found
+
+    def _total(self, parts: Iterator[np.ndarray], *more: int) -> np.ndarray:
+        """Return the sum over all images of all ranks, int64 [K, ...]."""
+        total, who = np.zeros((self.classes, *more), dtype=np.int64), ""
+        for part in parts:
+            total += part
+            if who := self.stop():
+                break
+        stop_together(who, self.share, "while labelling")
+        return self.share.sum(total)
+
+    def _try(self, number: int, work: Callable[..., np.ndarray], *args: Any) -> np.ndarray:
+        """Return what is counted in an image; 0 for one that cannot be read, where such are passed over."""
+        note = self.raw / f"{number}.unread"
+        if not note.is_file():
+            try:
+                return work(*args)
+            except DataError as error:
+                if not self.skip:
+                    raise
+                write_atomic(note, str(error).encode())  # an interrupted pass decides once, even if it is mended
+        self.unread.append(number)
+        return np.zeros((), dtype=np.int64)
+
+    def _agree(self) -> None:
+        """Leave out on every rank what one could not read."""
+        flags = np.zeros(len(self.items), dtype=np.int64)
+        flags[self.unread] = 1
+        self.unread = np.flatnonzero(self.share.sum(flags)).tolist()
+        self.mine = [(number, item) for number, item in self.mine if number not in self.unread]
+
+    def reason(self, number: int) -> str:
+        """Return why an image could not be read; the first rank knows, which removes the notes when it is done."""
+        return (self.raw / f"{number}.unread").read_text() if self.share.rank == 0 else ""
+
+    def _count(self, number: int, item: Item) -> np.ndarray:
+        """Predict an image, unless that was done, and count its confidences."""
+        file = self.raw / f"{number}.bin"
+        if file.is_file():
+            label, bits = self._read(number)
+        else:
+            site("select.inside")
+            label, confidence = self.predict(item)
+            bits = select.to_bits(confidence)
+            write_atomic(file, struct.pack("<II", *label.shape) + label.tobytes() + bits.tobytes())
+        return select.count(label, bits, self.classes)
+
+    def _read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the predicted classes uint8 [H, W] and the fp16 patterns of their probabilities int16 [H, W]."""
+        data = (self.raw / f"{number}.bin").read_bytes()
+        height, width = struct.unpack_from("<II", data)
+        pixels = height * width
+        label = np.frombuffer(data, np.uint8, pixels, 8)
+        bits = np.frombuffer(data, np.int16, pixels, 8 + pixels)
+        return label.reshape(height, width), bits.reshape(height, width)
+
+    def _key_cut(self, cut: select.Cut) -> select.KeyCut | None:
+        """Find the largest key of each class that stays; None where nothing is dropped, or in every image by itself."""
+        if self.how.drop == "image" or (cut.wanted_K == cut.reached_K).all():
+            return None
+        last = select.KeyCut(cut.wanted_K)
+        for _ in range(select.LEVELS):
+            last.descend(self._total((self._count_keys(n, cut, last) for n, _ in self.mine), select.BUCKETS))
+        return last
+
+    def _count_keys(self, number: int, cut: select.Cut, last: select.KeyCut) -> np.ndarray:
+        label, bits = self._read(number)
+        candidate = cut.candidates(label, bits)
+        return last.count(label[candidate], self._keys(number, label)[candidate])
+
+    def _keys(self, number: int, label: np.ndarray) -> np.ndarray:
+        return select.keys(self.seed, number, label.size, self.turn).reshape(label.shape)
+
+    def _write_kept(self, number: int, item: Item, cut: select.Cut, drop: select.KeyCut | None) -> np.ndarray:
+        label, bits = self._read(number)
+        keep = cut.candidates(label, bits)
+        if drop is not None:
+            keep &= drop.stays(label, self._keys(number, label))
+        elif self.how.drop == "image":
+            keep = select.keep_of_image(label, keep, self._keys(number, label), cut)
+        _save(label_file(self.folder, item), self.spelt[np.where(keep, label, np.uint8(IGNORE))])
+        return np.bincount(label[keep], minlength=self.classes)
+
+    def _write_every(self, item: Item) -> np.ndarray:
+        """Write an image's prediction, unless that was done, and count its classes."""
+        return self._write_once(item, lambda: self.predict(item)[0])
+
+    def _write_relabelled(self, item: Item, cut: select.Cut) -> np.ndarray:
+        """Predict an image again, every probability relative to the least one of its class that stays."""
+
+        def labels() -> np.ndarray:
+            label, ratio = self.predict(item, cut.least_confidence_K)
+            return np.where(ratio >= 1, label, np.uint8(IGNORE))
+
+        return self._write_once(item, labels)
+
+    def _write_once(self, item: Item, labels: Callable[[], np.ndarray]) -> np.ndarray:
+        """Write an image's labels, unless that was done, and count its classes."""
+        file = label_file(self.folder, item)
+        if not file.is_file():
+            site("select.inside")
+            _save(file, self.spelt[labels()])
+        return np.bincount(np.asarray(Image.open(file)).ravel(), minlength=IGNORE + 1)[self.spelt[: self.classes]]
+
+
+def _save(file: Path, label_HW: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(label_HW).save(buffer, format="PNG", compress_level=1)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, buffer.getvalue())
