@@ -244,7 +244,11 @@ class Scene:
             terms = method.losses(nets, batch, now, memo)
         still = nn.Linear(1, 1)
         method.after_step({"student": still, "teacher": still, "bank": bank}, now, memo)
-        method.seen |= {"count": memo["real"].sum(1), "kept": memo["kept"]}
+        if "real" in memo:
+            method.seen |= {"count": memo["real"].sum(1), "kept": memo["kept"]}
+        else:  # the warm-up
+            none = torch.zeros(self.setting.classes, dtype=torch.int64)
+            method.seen |= {"count": none, "kept": 0.0, "present": none, "use": none}
         return terms | {"total": torch.stack([*terms.values()]).sum()}
 
     def theirs(
