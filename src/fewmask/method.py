@@ -216,6 +216,8 @@ class Method:
         teacher_bn: mode of the untrained networks' normalisation layers: "eval" uses running statistics, "train"
             batch statistics (and updates the running ones).
         optimisers: network name to its override.
+        short: constants that serve schedules much shorter than the paper's better than the paper's own, which are the
+            defaults of Config: ``fewmask train`` takes them below ``recipe.SHORT`` steps, and says so.
 
     Args:
         config: the method's constants.
@@ -232,6 +234,7 @@ class Method:
     predictors: Sequence[str]
     teacher_bn: Literal["eval", "train"] = "eval"
     optimisers: Mapping[str, OptimiserOverride] = {}
+    short: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, config: Any, task: Task) -> None:
         self.config: Any = config

@@ -182,6 +182,20 @@ class Recipe(Config):
         return out
 
 
+SHORT = 20_000
+"""Steps below which ``Method.short`` counts; the papers take 40,000 and more."""
+
+
+def for_its_length(recipe: Recipe) -> Recipe:
+    """Return the recipe with the method's constants for short runs, where it is one and says nothing else.
+
+    A complete recipe says everything, one with ``authors_code`` asks for published constants: both stay as they are.
+    """
+    if recipe.method_name == "auto" or recipe.train.steps >= SHORT or "authors_code" in recipe.method:
+        return recipe
+    return recipe.model_copy(update={"method": {**resolve(recipe.method_name).short, **recipe.method}})
+
+
 def parse_size(value: str | int) -> tuple[int, int]:
     """Return (height, width) of "192" or "160x192".
 

@@ -70,7 +70,7 @@ def train(
 
     Trains on a folder of images, a few with masks. The same command again continues an interrupted run.
     """
-    from fewmask.recipe import read_recipe
+    from fewmask.recipe import for_its_length, read_recipe
     from fewmask.run.execute import execute, plan_only
 
     keys: dict[str, Any] = {
@@ -82,7 +82,7 @@ def train(
         "machine.precision": precision, "machine.workers": None if workers == "auto" else workers,
         "protocol": protocol, "seeds": seeds, "baseline": _baseline(baseline, no_baseline),
     }  # fmt: skip
-    asked = read_recipe(recipe, keys, settings or ())
+    asked = for_its_length(read_recipe(recipe, keys, settings or ()))
     if plan:
         print(json.dumps(plan_only(asked, out, say), indent=2))
         return

@@ -61,6 +61,7 @@ class FixMatch(Method):
 
     streams = {"l": Stream("labelled", ("weak",)), "u": Stream("unlabelled", ("weak", "strong"), together=2)}
     flow = {"sup": ("student",), "unsup": ("student",)}
+    short = {"teacher": "ema", "threshold": "class_floor", "share": 0.5, "align": 0.5, "ramp": 1.0}
 
     class Config(Config):
         """Constants.

@@ -105,6 +105,7 @@ class UCC(Method):
                 raise ValueError("own_views are strong views beside a weak one: it goes with views=ws")
 
     predictors = ("head1", "head2")
+    short = {"lam": 1.0, "ramp": 1.0}
 
     @property
     def streams(self) -> dict[str, Stream]:

@@ -14,7 +14,7 @@ from fewmask.engine.lock import RunLock
 from fewmask.errors import FewmaskError, Interrupted
 from fewmask.method import trainings
 from fewmask.methods import resolve
-from fewmask.recipe import Recipe, read_recipe
+from fewmask.recipe import Recipe, for_its_length, read_recipe
 from fewmask.run.arms import SUPERVISED, Arm, arms_of, comparable
 from fewmask.run.data import read_data
 from fewmask.run.folder import RunFolder, choose_folder
@@ -43,7 +43,7 @@ def train(dir: Path | str, out: Path | str | None = None, *, new: bool = False, 
         FewmaskError: see ``docs/exit-codes.md``.
     """
     dotted = {key.replace("__", "."): value for key, value in keys.items()}
-    asked = read_recipe(None, {"data.dir": str(dir)} | dotted)
+    asked = for_its_length(read_recipe(None, {"data.dir": str(dir)} | dotted))
     return execute(asked, None if out is None else Path(out), new=new, say=say)
 
 

@@ -23,7 +23,7 @@ from fewmask.errors import CheckpointError, ConfigError
 from fewmask.method import Task, trainings
 from fewmask.methods import resolve
 from fewmask.nets import DEFAULT_ARCH, Builder, default_encoder
-from fewmask.recipe import FREE, Recipe
+from fewmask.recipe import FREE, SHORT, Recipe, for_its_length
 from fewmask.run.data import read_data
 from fewmask.run.environment import environment, warn_of_versions
 from fewmask.run.folder import RunFolder
@@ -169,8 +169,9 @@ def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:
     recipe, cuda = asked, torch.cuda.is_available() and not asked.machine.devices.startswith("cpu")
     if recipe.method_name == "auto":
         name = "fixmatch" if pools.unlabelled else "supervised"
-        recipe = recipe.model_copy(update={"method": {"name": name}})
+        recipe = for_its_length(recipe.model_copy(update={"method": {"name": name}}))
         say(f"method: {name}, since there are {len(pools.unlabelled)} unlabelled images")
+    _tell_of_constants(recipe, say)
     if (arch := recipe.model.arch) is None:
         arch = DEFAULT_ARCH
         recipe = recipe.replace("model", arch=arch)
@@ -216,6 +217,16 @@ def _layout(recipe: Recipe, classes: int, say: Say) -> Format:
         ) from error  # fmt: skip
     say(f"precision: {layout.why}")
     return layout
+
+
+def _tell_of_constants(recipe: Recipe, say: Say) -> None:
+    """Say which constants are not the paper's because the run is short."""
+    method = resolve(recipe.method_name)
+    plain = method.Config().model_dump()
+    ours = {k: v for k, v in method.short.items() if recipe.method.get(k) == v != plain[k]}
+    if ours and recipe.train.steps < SHORT:
+        told = " ".join(f"method.{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in ours.items())
+        say(f"{told}: for a run below {SHORT} steps; the paper's constants are in the method's page")
 
 
 def _tell_of_repeats(recipe: Recipe, pools: Pools, say: Say) -> None:
