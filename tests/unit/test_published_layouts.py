@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fewmask.data.index import ROLES, MaskCode
-from fewmask.data.layouts import CITYSCAPES_CLASSES, propose_groups, read_folder
+from fewmask.data.layouts import propose_groups, read_folder
+from fewmask.data.layouts.published import CITYSCAPES_CLASSES
 from fewmask.data.masks import read_mask
 from fewmask.errors import ConfigError, DataError
 from fixtures_data import SHARED, blocks, make_cityscapes, make_voc

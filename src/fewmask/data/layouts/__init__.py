@@ -3,10 +3,16 @@
 =========== ==========================================================================================
 layout      files
 =========== ==========================================================================================
-folders     ``images/…`` and ``masks/…`` with the same stems; first folder train, val or test = role
-data.yaml   the folders or globs that ``images`` and ``masks`` name there
-voc         ``JPEGImages``, ``SegmentationClass`` (and ``SegmentationClassAug``), ``ImageSets``
+folders     ``images/…`` and ``masks/…`` with the same stems, or folders of like names; first folder = role
+data.yaml   the folders or globs that ``images`` and ``masks`` name there; Ultralytics' file is understood
+voc         ``JPEGImages``, ``SegmentationClass`` (and ``SegmentationClassAug``), ``ImageSets``; with
+            ``labelmap.txt`` as CVAT and Datumaro export it
 cityscapes  ``leftImg8bit/{train,val}/CITY``, ``gtFine/…_labelTrainIds.png`` or ``…_labelIds.png``
+ade20k      ``images/training``, ``annotations/training``, ids 1 to 150
+camvid      ``701_StillsRaw_full``, ``LabeledApproved_full``, ``label_colors.txt``; SegNet's copy: beside
+nnunet      ``imagesTr/CASE_0000.png``, ``labelsTr/CASE.png``, ``dataset.json``
+roboflow    ``train/X.jpg``, ``train/X_mask.png``, ``train/_classes.csv``
+beside      ``X.jpg`` and ``X_mask.png``, or ``train`` and ``train_labels`` (``trainannot``, …)
 =========== ==========================================================================================
 
 An image without a mask is unlabelled. ``classes.txt`` names the classes, one a line. Hidden files
@@ -15,47 +21,51 @@ are not looked at.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from unicodedata import normalize
 
 from fewmask.data.datayaml import FILE_NAME, DataYaml, check_names, load_data_yaml
-from fewmask.data.files import hidden, image_files
+from fewmask.data.files import hidden
 from fewmask.data.index import ROLES, DataIndex, Item, MaskCode, Role
-from fewmask.data.lists import match, read_list
-from fewmask.data.roles import draw_val, propose_groups, read_groups, role_folder, roles_by_folder, roles_by_pattern
+from fewmask.data.layouts import published, tools
+from fewmask.data.layouts.found import DO, Found, pairs
+from fewmask.data.roles import draw_val, propose_groups, read_groups, roles_by_pattern
 from fewmask.data.scan import Scan
 from fewmask.errors import ConfigError, DataError
 
 __all__ = ["propose_groups", "read_folder", "with_classes", "without_empty_masks"]
 
-VOC_CLASSES = tuple(
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike"
-    " person pottedplant sheep sofa train tvmonitor".split()
+
+@dataclass(frozen=True)
+class _Layout:
+    """A layout that is recognised by files of its own.
+
+    Attributes:
+        name: for messages.
+        fits: whether a folder has them.
+        read: reads the folder.
+    """
+
+    name: str
+    fits: Callable[[Path], bool]
+    read: Callable[[Path], Found]
+
+
+def _voc(root: Path) -> Found:
+    place = published.voc_root(root)
+    assert place is not None, "asked for where it fits"
+    return published.voc(place)
+
+
+_LAYOUTS = (
+    _Layout("PASCAL VOC (or an export of CVAT)", lambda root: published.voc_root(root) is not None, _voc),
+    _Layout("Cityscapes", lambda root: (root / "leftImg8bit").is_dir(), published.cityscapes),
+    _Layout("ADE20K", published.is_ade20k, published.ade20k),
+    _Layout("CamVid", published.is_camvid, published.camvid),
+    _Layout("nnU-Net", tools.is_nnunet, tools.nnunet),
+    _Layout("an export of Roboflow", tools.is_roboflow, tools.roboflow),
 )
-CITYSCAPES_CLASSES = (
-    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign"),
-    *("vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train"),
-    *("motorcycle", "bicycle"),
-)
-# ids of gtFine/*_labelIds.png in the order of the classes above; all others of 0..33 are ignored
-_CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-_VOC_LISTS: dict[Role, tuple[str, ...]] = {
-    "train": ("trainaug.txt", "train_aug.txt", "train.txt"),
-    "val": ("val.txt",),
-}
-_DO = "see the layouts in the documentation, or write data.yaml with images: and masks:"
-
-
-@dataclass
-class _Found:
-    """What a layout reader returns: images, before groups and the drawing of "val"."""
-
-    layout: str
-    roles: dict[Role, list[Item]]
-    notes: list[str] = field(default_factory=list)
-    classes: tuple[str, ...] = ()
-    code: MaskCode = field(default_factory=MaskCode)
 
 
 def read_folder(
@@ -145,104 +155,34 @@ def without_empty_masks(index: DataIndex, scan: Scan) -> DataIndex:
     return replace(index, items=items, notes=(*index.notes, note))
 
 
-def _read_layout(root: Path, declared: DataYaml) -> _Found:
+def _read_layout(root: Path, declared: DataYaml) -> Found:
     if declared.images is not None or declared.masks is not None:
-        return _pairs("data.yaml", root, declared.images or "images", declared.masks or "masks")
-    for voc in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
-        if (voc / "JPEGImages").is_dir() and (voc / "ImageSets" / "Segmentation").is_dir():
-            return _voc(voc)
-    if (root / "leftImg8bit").is_dir():
-        return _cityscapes(root)
+        return pairs("data.yaml", root, declared.images or "images", declared.masks or "masks")
+    signs = [layout for layout in _LAYOUTS if layout.fits(root)]
+    if len(signs) > 1:
+        raise DataError(
+            f"the folder looks like {signs[0].name} and like {signs[1].name}", where=root,
+            todo="write data.yaml with images: and masks:, or take the files of one of them away",
+        )  # fmt: skip
+    if signs:
+        return signs[0].read(root)
+    if (root / "images").is_dir() and (root / "masks").is_dir():
+        return pairs("folders", root, "images", "masks")
+    if (places := tools.other_folders(root)) is not None:
+        found = pairs("folders", root, *places)
+        found.notes.append(f"images in {places[0]!r}, masks in {places[1]!r}")
+        return found
+    if tools.is_beside(root):
+        return tools.beside(root)
     if not (root / "images").is_dir():
         seen = sorted(p.name for p in root.iterdir() if not hidden(p.name))
         what = f"no images folder; there is {', '.join(seen[:5])}" if seen else "data folder is empty"
-        raise DataError(what, where=root, todo=_DO)
-    if not (root / "masks").is_dir():
-        todo = "put masks into masks/, with the same names as their images"
-        raise DataError("no masks folder beside images", where=root, todo=todo)
-    return _pairs("folders", root, "images", "masks")
+        raise DataError(what, where=root, todo=DO)
+    todo = "put masks into masks/, with the same names as their images"
+    raise DataError("no masks folder beside images", where=root, todo=todo)
 
 
-def _pairs(layout: str, root: Path, image_place: str, mask_place: str) -> _Found:
-    """Read images and masks that belong together by name."""
-    notes: list[str] = []
-    masks = image_files(root, mask_place, notes)
-    mask_files = {p for paths in masks.values() for p in paths}
-    images = image_files(root, image_place, notes, without=mask_files)
-    if not images:
-        raise DataError("; ".join([f"no images in {image_place!r}", *notes]), where=root, todo=_DO)
-    nfc = {normalize("NFC", name): name for name in masks}
-    items, used = [], set()
-    for name in sorted(images):
-        key = name if name in masks else nfc.get(normalize("NFC", name), name)
-        used.add(key)
-        mask = _single(masks[key], "masks") if key in masks else None
-        items.append(Item(name, _single(images[name], "images"), mask))
-    if all(i.mask is None for i in items):
-        what = f"none of {len(items)} images has a mask of its name in {mask_place!r}"
-        what += f" (image {items[0].name!r}, mask {min(masks)!r})" if masks else ", where no mask lies"
-        raise DataError("; ".join([what, *notes]), where=root, todo=_DO)
-    spare = sorted(set(masks) - used)
-    if spare:
-        notes.append(f"{len(spare)} masks have no image and are left out, first {spare[0]!r}")
-    roles, more = roles_by_folder(items, root)
-    return _Found(layout, roles, notes + more)
-
-
-def _voc(root: Path) -> _Found:
-    """Read PASCAL VOC: fine masks before those of SBD; images outside the lists are left out."""
-    notes: list[str] = []
-    images = image_files(root, "JPEGImages", notes)
-    masks = {}
-    for place in ("SegmentationClassAug", "SegmentationClass"):  # the later, fine ones win
-        if (root / place).is_dir():
-            masks |= image_files(root, place, notes)
-    items = [
-        Item(name, _single(paths, "images"), _single(masks[name], "masks") if name in masks else None)
-        for name, paths in sorted(images.items())
-    ]
-    lists = root / "ImageSets" / "Segmentation"
-    roles: dict[Role, list[Item]] = {"train": [], "val": [], "test": []}
-    for role, names in _VOC_LISTS.items():
-        path = next((lists / n for n in names if (lists / n).is_file()), None)
-        if path is None:
-            raise DataError(f"no list {names[-1]}", where=lists)
-        roles[role] = list({i.name: i for i in match(read_list(path), items)}.values())
-        notes.append(f"{role}: {len(roles[role])} images of {path.name}")
-    listed = {i.name for chosen in roles.values() for i in chosen}
-    if len(items) > len(listed):
-        notes.append(f"{len(items) - len(listed)} images are in neither list and are left out")
-    return _Found("voc", roles, notes, VOC_CLASSES)
-
-
-def _cityscapes(root: Path) -> _Found:
-    """Read Cityscapes; its test masks are dummies, so "test" stays empty."""
-    notes: list[str] = []
-    images = image_files(root, "leftImg8bit/**/*_leftImg8bit.*", notes)
-    code, masks = MaskCode(), image_files(root, "gtFine/**/*_gtFine_labelTrainIds.png", notes)
-    full = image_files(root, "gtFine/**/*_gtFine_labelIds.png", notes)
-    if not masks:
-        masks = full
-        ignored = tuple(i for i in range(34) if i not in _CITYSCAPES_IDS)
-        code = MaskCode(ignore=ignored, mapping=tuple((i, k) for k, i in enumerate(_CITYSCAPES_IDS)))
-    elif lacking := sorted(n for n in full if n not in masks and not n.startswith("test/")):
-        what = f"{len(lacking)} masks have labelIds, but no labelTrainIds, first {lacking[0]!r}"
-        raise DataError(what, where=root, todo="make the missing ones with cityscapesscripts, or remove the rest")
-    roles: dict[Role, list[Item]] = {"train": [], "val": [], "test": []}
-    for name, paths in sorted(images.items()):
-        role = role_folder(name)
-        if role in ("train", "val"):
-            mask = _single(masks[name], "masks") if name in masks else None
-            roles[role].append(Item(name, _single(paths, "images"), mask))
-    rest = len(images) - sum(map(len, roles.values()))
-    if not any(i.mask for items in roles.values() for i in items):
-        raise DataError("no images with masks in leftImg8bit and gtFine", where=root, todo="unpack both here")
-    if rest:
-        notes.append(f"{rest} images outside train and val are left out (test masks are not public)")
-    return _Found("cityscapes", roles, notes, CITYSCAPES_CLASSES, code)
-
-
-def _legend(root: Path, declared: DataYaml, found: _Found) -> tuple[tuple[str, ...], MaskCode]:
+def _legend(root: Path, declared: DataYaml, found: Found) -> tuple[tuple[str, ...], MaskCode]:
     """Return class names and mask code from data.yaml, classes.txt or the layout, in this order."""
     where, path = root / FILE_NAME, root / "classes.txt"
     names = _read_classes(path) if path.is_file() else ()
@@ -265,7 +205,7 @@ def _read_classes(path: Path) -> tuple[str, ...]:
         raise DataError(f"cannot be read as one class name a line: {e}", where=path) from e
 
 
-def _put_in_groups(found: _Found, rule: str | None, root: Path, asked: bool) -> None:
+def _put_in_groups(found: Found, rule: str | None, root: Path, asked: bool) -> None:
     if rule is None:
         return
     names = [i.name for items in found.roles.values() for i in items]
@@ -275,7 +215,7 @@ def _put_in_groups(found: _Found, rule: str | None, root: Path, asked: bool) -> 
         found.roles[role] = [replace(i, group=groups.get(i.name, "")) for i in items]
 
 
-def _only_masked(found: _Found) -> None:
+def _only_masked(found: Found) -> None:
     """Leave out "val" and "test" images without a mask: nothing can be measured on them."""
     for role in ROLES[1:]:
         kept = [i for i in found.roles[role] if i.mask is not None]
@@ -287,9 +227,3 @@ def _only_masked(found: _Found) -> None:
 
 def _name(item: Item) -> str:
     return item.name
-
-
-def _single(paths: list[Path], kind: str) -> Path:
-    if len(paths) > 1:
-        raise DataError(f"two {kind} of one name: {paths[0].name} and {paths[1].name}", where=paths[0].parent)
-    return paths[0]

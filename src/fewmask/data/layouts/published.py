@@ -1,0 +1,195 @@
+"""Published data sets as they are unpacked: PASCAL VOC, Cityscapes, ADE20K, CamVid."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fewmask.data.files import image_files
+from fewmask.data.index import Item, MaskCode, Role
+from fewmask.data.layouts.found import DO, Found, colour_legend, join, read_text, single
+from fewmask.data.lists import match, read_list
+from fewmask.data.roles import role_folder, roles_by_folder
+from fewmask.errors import DataError
+
+VOC_CLASSES = tuple(
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike"
+    " person pottedplant sheep sofa train tvmonitor".split()
+)
+CITYSCAPES_CLASSES = (
+    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign"),
+    *("vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train"),
+    *("motorcycle", "bicycle"),
+)
+CAMVID_CLASSES = tuple("sky building pole road pavement tree signsymbol fence car pedestrian bicyclist".split())
+# ids of gtFine/*_labelIds.png in the order of the classes above; all others of 0..33 are ignored
+_CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+_VOC_LISTS: dict[Role, tuple[str, ...]] = {
+    "train": ("trainaug.txt", "train_aug.txt", "train.txt"),
+    "val": ("val.txt",),
+}
+_TOOL_LISTS: dict[Role, tuple[str, ...]] = {
+    "train": ("train.txt", "default.txt"),
+    "val": ("val.txt", "validation.txt"),
+    "test": ("test.txt",),
+}
+_ADE_CLASSES = 150
+
+
+def voc_root(root: Path) -> Path | None:
+    """Return the folder of JPEGImages, or of what annotation tools export in its manner."""
+    for voc in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
+        lists, masks = voc / "ImageSets" / "Segmentation", voc / "SegmentationClass"
+        if ((voc / "JPEGImages").is_dir() and lists.is_dir()) or ((voc / "labelmap.txt").is_file() and masks.is_dir()):
+            return voc
+    return None
+
+
+def voc(root: Path) -> Found:
+    """Read PASCAL VOC, fine masks before those of SBD; images outside the lists are left out.
+
+    With ``labelmap.txt`` it is an export of CVAT or Datumaro: its lines NAME:R,G,B:: are the classes and their colours,
+    a list default.txt holds training images, and images that were not exported lie in ``JPEGImages`` or ``images``.
+    """
+    notes: list[str] = []
+    labelmap = root / "labelmap.txt"
+    place = next((p for p in ("JPEGImages", "images") if (root / p).is_dir()), None)
+    if place is None:
+        raise DataError(
+            "masks are here and no images", where=root,
+            todo="put the images into JPEGImages, or export with the option to save images",
+        )  # fmt: skip
+    images = image_files(root, place, notes)
+    masks = {}
+    for folder in ("SegmentationClassAug", "SegmentationClass"):  # the later, fine ones win
+        if (root / folder).is_dir():
+            masks |= image_files(root, folder, notes)
+    items = [
+        Item(name, single(paths, "images"), single(masks[name], "masks") if name in masks else None)
+        for name, paths in sorted(images.items())
+    ]
+    if not labelmap.is_file():
+        return Found("voc", _listed(root, items, notes), notes, VOC_CLASSES)
+    classes, code = colour_legend(_labelmap(labelmap), labelmap)
+    roles = _listed(root, items, notes, _TOOL_LISTS, required=False)
+    listed = {item.name for chosen in roles.values() for item in chosen}
+    # what was not annotated stands in no list: it is what there is to learn from without masks
+    roles["train"] += [item for item in items if item.name not in listed and item.mask is None]
+    return Found("voc with labelmap.txt", roles, notes, classes, code)
+
+
+def _listed(
+    root: Path, items: list[Item], notes: list[str], known: dict[Role, tuple[str, ...]] = _VOC_LISTS,
+    required: bool = True,
+) -> dict[Role, list[Item]]:  # fmt: skip
+    lists = root / "ImageSets" / "Segmentation"
+    roles: dict[Role, list[Item]] = {"train": [], "val": [], "test": []}
+    for role, names in known.items():
+        path = next((lists / n for n in names if (lists / n).is_file()), None)
+        if path is None and required:
+            raise DataError(f"no list {names[-1]}", where=lists)
+        if path is None:
+            continue
+        roles[role] = list({i.name: i for i in match(read_list(path), items)}.values())
+        notes.append(f"{role}: {len(roles[role])} images of {path.name}")
+    listed = {i.name for chosen in roles.values() for i in chosen}
+    if not listed:
+        roles["train"] = list(items)
+    elif required and len(items) > len(listed):
+        notes.append(f"{len(items) - len(listed)} images are in neither list and are left out")
+    return roles
+
+
+def _labelmap(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
+    """Return (name, colour) of CVAT's and Datumaro's label map: lines NAME:R,G,B:parts:actions, # begins a comment."""
+    rows = []
+    for n, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = re.fullmatch(r"(.+?):(\d{1,3}),(\d{1,3}),(\d{1,3})(?::.*)?", line.strip(), re.ASCII)
+        colour = tuple(int(v) for v in found.groups()[1:]) if found else ()
+        if found is None or len(colour) != 3 or max(colour) > 255:
+            raise DataError(f"line {n} is no NAME:R,G,B::", where=path, todo="write for example crop:128,0,0::")
+        rows.append((found[1], colour))
+    return rows
+
+
+def cityscapes(root: Path) -> Found:
+    """Read Cityscapes; its test masks are dummies, so "test" stays empty."""
+    notes: list[str] = []
+    images = image_files(root, "leftImg8bit/**/*_leftImg8bit.*", notes)
+    code, masks = MaskCode(), image_files(root, "gtFine/**/*_gtFine_labelTrainIds.png", notes)
+    full = image_files(root, "gtFine/**/*_gtFine_labelIds.png", notes)
+    if not masks:
+        masks = full
+        ignored = tuple(i for i in range(34) if i not in _CITYSCAPES_IDS)
+        code = MaskCode(ignore=ignored, mapping=tuple((i, k) for k, i in enumerate(_CITYSCAPES_IDS)))
+    elif lacking := sorted(n for n in full if n not in masks and not n.startswith("test/")):
+        what = f"{len(lacking)} masks have labelIds, but no labelTrainIds, first {lacking[0]!r}"
+        raise DataError(what, where=root, todo="make the missing ones with cityscapesscripts, or remove the rest")
+    roles: dict[Role, list[Item]] = {"train": [], "val": [], "test": []}
+    for name, paths in sorted(images.items()):
+        role = role_folder(name)
+        if role in ("train", "val"):
+            mask = single(masks[name], "masks") if name in masks else None
+            roles[role].append(Item(name, single(paths, "images"), mask))
+    rest = len(images) - sum(map(len, roles.values()))
+    if not any(i.mask for items in roles.values() for i in items):
+        raise DataError("no images with masks in leftImg8bit and gtFine", where=root, todo="unpack both here")
+    if rest:
+        notes.append(f"{rest} images outside train and val are left out (test masks are not public)")
+    return Found("cityscapes", roles, notes, CITYSCAPES_CLASSES, code)
+
+
+def ade20k(root: Path) -> Found:
+    """Read ADE20K as SceneParse150: ids 1 to 150 are the classes, 0 does not count."""
+    notes: list[str] = []
+    images, masks = (image_files(root, place, notes) for place in ("images", "annotations"))
+    roles, more = roles_by_folder(join(images, masks, notes), root)
+    table = next((root / n for n in ("objectInfo150.txt", "objectInfo150.csv") if (root / n).is_file()), None)
+    names = tuple(f"class {i}" for i in range(1, _ADE_CLASSES + 1))
+    if table is not None:
+        rows = [line.split("\t" if "\t" in line else ",") for line in read_text(table).splitlines()[1:] if line.strip()]
+        names = tuple(row[-1].split(";")[0].split(",")[0].strip() for row in rows)
+        names = tuple(n if names.index(n) == k else f"{n} ({k + 1})" for k, n in enumerate(names))
+    if len(names) != _ADE_CLASSES:
+        raise DataError(f"names {len(names)} classes, not {_ADE_CLASSES}", where=table, todo="take the published file")
+    code = MaskCode(ignore=(0,), mapping=tuple((k + 1, k) for k in range(_ADE_CLASSES)))
+    return Found("ade20k", roles, notes + more, names, code)
+
+
+def is_ade20k(root: Path) -> bool:
+    """Return whether a folder has ADE20K's parts."""
+    annotated = root / "annotations"
+    return (root / "images" / "training").is_dir() and (annotated / "training").is_dir()
+
+
+def camvid(root: Path) -> Found:
+    """Read CamVid as its authors publish it: all frames, masks FRAME_L.png in the 32 colours of label_colors.txt."""
+    notes: list[str] = []
+    table = root / "label_colors.txt"
+    rows = []
+    for n, line in enumerate(read_text(table).splitlines(), start=1):
+        found = re.fullmatch(r"\s*(\d+)\s+(\d+)\s+(\d+)\s+(\S.*?)\s*", line, re.ASCII)
+        if line.strip() and (found is None or max(map(int, found.groups()[:3])) > 255):
+            raise DataError(f"line {n} is no R G B NAME", where=table, todo="take the published file")
+        if found is not None:
+            red, green, blue = (int(v) for v in found.groups()[:3])
+            rows.append((found[4], (red, green, blue)))
+    classes, code = colour_legend(rows, table)
+    raw, labelled = _camvid_folders(root)
+    if raw is None or labelled is None:
+        raise DataError("no folder of frames and one of masks FRAME_L.png", where=root, todo=DO)
+    items = join(image_files(root, raw, notes), image_files(root, f"{labelled}/*_L.*", notes), notes)
+    return Found("camvid", {"train": items, "val": [], "test": []}, notes, classes, code)
+
+
+def _camvid_folders(root: Path) -> tuple[str | None, str | None]:
+    names = sorted(p.name for p in root.iterdir() if p.is_dir())
+    raw = next((n for n in names if "StillsRaw" in n), None)
+    return raw, next((n for n in names if n.startswith("LabeledApproved")), None)
+
+
+def is_camvid(root: Path) -> bool:
+    """Return whether a folder has the parts of CamVid as its authors publish it."""
+    return (root / "label_colors.txt").is_file() and None not in _camvid_folders(root)

@@ -1,0 +1,203 @@
+"""What annotation tools and training libraries write: Roboflow, nnU-Net, and masks beside their images."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from io import StringIO
+from pathlib import Path
+
+from fewmask.data.datayaml import check_names
+from fewmask.data.files import hidden, image_files
+from fewmask.data.index import Item, MaskCode
+from fewmask.data.layouts.found import DO, VOID, Found, colour_legend, join, read_text
+from fewmask.data.roles import role_folder, roles_by_folder
+from fewmask.errors import DataError
+
+_MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "ground_truth",
+                 "segmentation", "segmentations", "targets")  # fmt: skip
+_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "rgb", "raw", "photos", "frames")
+_BESIDE = ("_mask", "-mask", "_masks", "_label", "_labels", "-label", "_seg", "_segmentation", "_gt")
+_COMPANION = ("annot", *_BESIDE)
+_CLASS_TABLES = ("class_dict.csv", "class_dict_seg.csv")
+# frames of CamVid are recognised by the videos they come from
+_CAMVID_VIDEO = re.compile(r"(?:^|/)(0001TP|0006R0|0016E5|Seq05VD)_")
+
+
+# --- Roboflow -------------------------------------------------------------------------------------------------------
+
+
+def is_roboflow(root: Path) -> bool:
+    """Return whether a folder is Roboflow's export "Semantic Segmentation Masks"."""
+    return bool(_class_csvs(root))
+
+
+def roboflow(root: Path) -> Found:
+    """Read train, valid and test, each with ``_classes.csv`` (pixel value, class) and X_mask.png beside X.jpg."""
+    tables = {path: _pixel_values(path) for path in _class_csvs(root)}
+    first, ids = next(iter(tables.items()))
+    for path, other in tables.items():
+        if other != ids:
+            raise DataError(f"names other classes than {first}", where=path, todo="export all parts with the same ones")
+    found = beside(root)
+    names = tuple(dict.fromkeys(name for name in ids.values() if name.lower() not in VOID))
+    plain = list(ids) == list(range(len(names)))
+    void = tuple(i for i, name in ids.items() if name.lower() in VOID and i != 255)
+    mapping = tuple((i, names.index(name)) for i, name in ids.items() if name in names)
+    found.layout, found.classes = "roboflow", check_names(names)
+    found.code = MaskCode(ignore=void, mapping=None if plain and not void else mapping)
+    return found
+
+
+def _class_csvs(root: Path) -> list[Path]:
+    return sorted(path for path in [root / "_classes.csv", *root.glob("*/_classes.csv")] if path.is_file())
+
+
+def _pixel_values(path: Path) -> dict[int, str]:
+    rows = list(csv.reader(StringIO(read_text(path)), skipinitialspace=True))
+    try:
+        ids = {int(row[0]): row[1].strip() for row in rows[1:] if row}
+    except (ValueError, IndexError) as error:
+        raise DataError("is no table of pixel value and class", where=path, todo="export it again") from error
+    if not ids:
+        raise DataError("names no class", where=path, todo="export it again")
+    return ids
+
+
+# --- nnU-Net --------------------------------------------------------------------------------------------------------
+
+
+def is_nnunet(root: Path) -> bool:
+    """Return whether a folder is a data set of nnU-Net."""
+    return (root / "dataset.json").is_file() and (root / "imagesTr").is_dir() and (root / "labelsTr").is_dir()
+
+
+def nnunet(root: Path) -> Found:
+    """Read nnU-Net's 2-D data: imagesTr/CASE_0000.png and labelsTr/CASE.png; imagesTs with labelsTs is "test"."""
+    path = root / "dataset.json"
+    try:
+        labels = json.loads(read_text(path))["labels"]
+        ids = {int(i): str(name) for name, i in labels.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = "has no labels that are one number each (regions are not read)"
+        raise DataError(what, where=path, todo='write {"labels": {"background": 0, "crop": 1}}') from error
+    notes: list[str] = []
+    items: dict[str, list[Item]] = {}
+    for part in ("Tr", "Ts"):
+        images = image_files(root, f"images{part}", notes) if (root / f"images{part}").is_dir() else {}
+        masks = image_files(root, f"labels{part}", notes) if (root / f"labels{part}").is_dir() else {}
+        more = sorted(name for name in images if not name.endswith("_0000"))
+        if more:
+            raise DataError(
+                f"{len(more)} files are further channels of an image, first {more[0]!r}, which are not read yet",
+                where=root / f"images{part}", todo="save each image as one file of RGB or grey, CASE_0000.png",
+            )  # fmt: skip
+        cases = {name.removesuffix("_0000"): paths for name, paths in images.items()}
+        items[part] = join(cases, masks, notes)
+    names = check_names([name for _, name in sorted(ids.items()) if name != "ignore"])
+    ignore = tuple(i for i, name in ids.items() if name == "ignore" and i != 255)
+    mapping = tuple((i, names.index(name)) for i, name in sorted(ids.items()) if name != "ignore")
+    plain = [i for i, _ in mapping] == list(range(len(names)))
+    code = MaskCode(ignore=ignore, mapping=None if plain else mapping)
+    masked = [item for item in items["Ts"] if item.mask is not None]
+    bare = [item for item in items["Ts"] if item.mask is None]
+    if bare:
+        notes.append(f"{len(bare)} images of imagesTs have no labels: unlabelled training images")
+    return Found("nnunet", {"train": items["Tr"] + bare, "val": [], "test": masked}, notes, names, code)
+
+
+# --- masks beside their images --------------------------------------------------------------------------------------
+
+
+def is_beside(root: Path) -> bool:
+    """Return whether masks lie beside their images: X.jpg and X_mask.png, or train and trainannot."""
+    return _companions(root) != [] or _suffix(root) is not None
+
+
+def beside(root: Path) -> Found:
+    """Read X.jpg with X_mask.png in one folder, or folders such as train with train_labels; class_dict.csv is RGB."""
+    notes: list[str] = []
+    every, companions = image_files(root, ".", notes), _companions(root)
+    notes = [note for note in notes if ".csv" not in note and ".txt" not in note]  # tables are read as such
+    if companions:
+        images = {n: p for n, p in every.items() if n.partition("/")[0] in {image for image, _ in companions}}
+        masks = {}
+        for image, mask in companions:
+            for name, paths in every.items():
+                top, _, rest = name.partition("/")
+                if top == mask:
+                    masks[_same(f"{image}/{rest}", images)] = paths
+    else:
+        suffix = _suffix(root)
+        if suffix is None:
+            raise DataError("no masks beside the images", where=root, todo=DO)
+        masks = {n.removesuffix(suffix): paths for n, paths in every.items() if n.endswith(suffix)}
+        images = {n: paths for n, paths in every.items() if not n.endswith(suffix)}
+        images = {re.sub("_(sat|image|img)$", "", n) if n not in masks else n: paths for n, paths in images.items()}
+    items = join(images, masks, notes)
+    roles, more = roles_by_folder(items, root)
+    found = Found("beside", roles, notes + more)
+    table = next((root / name for name in _CLASS_TABLES if (root / name).is_file()), None)
+    if table is not None:
+        found.classes, found.code = colour_legend(_colours_of(table), table)
+    elif companions and all(mask.endswith("annot") for _, mask in companions):
+        if all(_CAMVID_VIDEO.search(item.name) for item in items):
+            from fewmask.data.layouts.published import CAMVID_CLASSES
+
+            found.layout, found.classes, found.code = "camvid (SegNet)", CAMVID_CLASSES, MaskCode(ignore=(11,))
+    return found
+
+
+def _companions(root: Path) -> list[tuple[str, str]]:
+    """Return (folder of images, folder of masks) of each role that has both."""
+    names = {p.name for p in root.iterdir() if p.is_dir() and not hidden(p.name)}
+    return [
+        (name, name + end) for name in sorted(names) for end in _COMPANION
+        if name + end in names and role_folder(f"{name}/x") is not None
+    ]  # fmt: skip
+
+
+def _same(name: str, images: object) -> str:
+    """Return the image that a mask of another ending belongs to: FRAME_L.png is the mask of FRAME.png."""
+    assert isinstance(images, dict)
+    bare = next((name.removesuffix(end) for end in ("_L", *_BESIDE) if name.endswith(end)), name)
+    return name if name in images else bare
+
+
+def _suffix(root: Path) -> str | None:
+    """Return what the names of masks end in that lie beside their images."""
+    names = set(image_files(root, ".", []))
+    for end in _BESIDE:
+        stems = {name.removesuffix(end) for name in names if name.endswith(end)}
+        if stems and any(stem in names or f"{stem}_sat" in names or f"{stem}_image" in names for stem in stems):
+            return end
+    return None
+
+
+def _colours_of(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
+    """Return (name, colour) of a table name,r,g,b."""
+    out = []
+    for row in list(csv.reader(StringIO(read_text(path)), skipinitialspace=True))[1:]:
+        if row:
+            try:
+                red, green, blue = (int(v) for v in row[1:4])
+            except ValueError as error:
+                raise DataError("is no table of name,r,g,b", where=path, todo="mend it") from error
+            out.append((row[0].strip(), (red, green, blue)))
+    return out
+
+
+# --- folders of other names -----------------------------------------------------------------------------------------
+
+
+def other_folders(root: Path) -> tuple[str, str] | None:
+    """Return the folders of images and masks where they are called otherwise; None where that is not clear."""
+    names = {p.name.lower(): p.name for p in root.iterdir() if p.is_dir() and not hidden(p.name)}
+    images = [names[n] for n in _IMAGE_FOLDERS if n in names]
+    masks = [names[n] for n in _MASK_FOLDERS if n in names and _holds_images(root / names[n])]
+    return (images[0], masks[0]) if len(images) == 1 and len(masks) == 1 else None
+
+
+def _holds_images(folder: Path) -> bool:
+    return bool(image_files(folder, ".", []))

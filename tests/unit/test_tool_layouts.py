@@ -1,0 +1,242 @@
+"""Folders as annotation tools and other libraries write them, and what stands in their way."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewmask.data.layouts import read_folder
+from fewmask.data.masks import read_mask
+from fewmask.errors import ConfigError, DataError
+from fixtures_data import blocks, save_mask
+from fixtures_layouts import names, refuse
+
+
+def ids(index, name):
+    """Return the classes in an item's mask, from left to right."""
+    item = next(i for items in index.items.values() for i in items if i.name == name)
+    return list(dict.fromkeys(read_mask(item.mask, index.code)[0].tolist()))
+
+
+def rgb_mask(path, *colours):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.repeat(np.array([colours], np.uint8), 4, axis=1).repeat(12, axis=0)).save(path)
+
+
+def image(path, width=16):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (width, 12), (90, 120, 60)).save(path)
+
+
+class TestCvat:
+    @pytest.fixture
+    def root(self, tmp_path):
+        """Three annotated frames, one of them palette, in lists of CVAT; one that nobody annotated."""
+        (tmp_path / "labelmap.txt").write_text(
+            "# label:color_rgb:parts:actions\nbackground:0,0,0::\nsugar beet:128,0,0::\n"
+            "ignored:224,224,192::\nweed:0,128,0::\n"
+        )
+        for n in range(4):
+            image(tmp_path / "JPEGImages" / f"cam/{n}.jpg")
+        for n in range(3):
+            mask = tmp_path / "SegmentationClass" / f"cam/{n}.png"
+            rgb_mask(mask, (0, 128, 0), (128, 0, 0), (0, 0, 0), (224, 224, 192))
+        lists = tmp_path / "ImageSets" / "Segmentation"
+        lists.mkdir(parents=True)
+        (lists / "default.txt").write_text("cam/0\ncam/1\n")
+        (lists / "val.txt").write_text("cam/2\n")
+        return tmp_path
+
+    def test_classes_and_colours(self, root):
+        index = read_folder(root)
+        assert index.classes == ("background", "sugar beet", "weed") and index.layout == "voc with labelmap.txt"
+        assert ids(index, "cam/0") == [2, 1, 0, 255]
+        assert names(index, "train") == ["cam/0", "cam/1", "cam/3"] and names(index, "val") == ["cam/2"]
+        assert [i.mask is None for i in index.items["train"]] == [False, False, True]
+
+    def test_a_palette_that_shows_the_colours(self, root):
+        path = root / "SegmentationClass" / "cam" / "0.png"
+        Image.open(path).convert("P", palette=Image.Palette.ADAPTIVE, colors=4).save(path)
+        assert ids(read_folder(root), "cam/0") == [2, 1, 0, 255]
+
+    def test_without_images(self, root):
+        (root / "JPEGImages").rename(root / "pictures")
+        refuse(root, DataError, "masks are here and no images.*option to save images")
+
+    @pytest.mark.parametrize("line", ["crop", "crop:1,2", "crop:300,0,0::", "background:9,9,9::", "soil:0,0,0::"])
+    def test_a_bad_labelmap(self, root, line):
+        with (root / "labelmap.txt").open("a") as file:
+            file.write(line + "\n")
+        refuse(root, DataError, "no NAME:R,G,B|stands there twice")
+
+
+class TestRoboflow:
+    @pytest.fixture
+    def root(self, tmp_path):
+        for part, count in (("train", 3), ("valid", 2), ("test", 1)):
+            (tmp_path / part).mkdir()
+            (tmp_path / part / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, nucleus\n2, cell\n")
+            for n in range(count):
+                image(tmp_path / part / f"a{n}_jpg.rf.12ab.jpg")
+                save_mask(tmp_path / part / f"a{n}_jpg.rf.12ab_mask.png", blocks((2, 0, 1)))
+        (tmp_path / "README.roboflow.txt").write_text("x")
+        image(tmp_path / "train" / "bare.jpg")
+        return tmp_path
+
+    def test_it(self, root):
+        index = read_folder(root)
+        assert index.layout == "roboflow" and index.classes == ("background", "nucleus", "cell")
+        assert [len(index.items[r]) for r in ("train", "val", "test")] == [4, 2, 1]
+        assert ids(index, "train/a0_jpg.rf.12ab") == [2, 0, 1]
+        assert [i.name for i in index.items["train"] if i.mask is None] == ["train/bare"]
+
+    def test_parts_that_disagree(self, root):
+        (root / "valid" / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, cell\n")
+        refuse(root, DataError, "names other classes than")
+
+    def test_no_table(self, root):
+        (root / "train" / "_classes.csv").write_text("Pixel Value, Class\nx\n")
+        refuse(root, DataError, "no table of pixel value")
+
+
+class TestNnunet:
+    @pytest.fixture
+    def root(self, tmp_path):
+        (tmp_path / "dataset.json").write_text(json.dumps({
+            "channel_names": {"0": "R", "1": "G", "2": "B"}, "numTraining": 2, "file_ending": ".png",
+            "labels": {"background": 0, "road": 1, "ignore": 2},
+        }))  # fmt: skip
+        for n in range(3):
+            image(tmp_path / "imagesTr" / f"img-{n}_0000.png")
+            save_mask(tmp_path / "labelsTr" / f"img-{n}.png", blocks((0, 1, 2)))
+            image(tmp_path / "imagesTs" / f"ts-{n}_0000.png")
+        save_mask(tmp_path / "labelsTs" / "ts-1.png", blocks((1,)))
+        return tmp_path
+
+    def test_it(self, root):
+        index = read_folder(root)
+        assert index.layout == "nnunet" and index.classes == ("background", "road")
+        assert names(index, "test") == ["ts-1"] and ids(index, "img-0" if index.items["train"] else "") == [0, 1, 255]
+        assert sum(i.mask is None for i in index.items["train"]) == 2
+
+    def test_further_channels(self, root):
+        image(root / "imagesTr" / "img-0_0001.png")
+        refuse(root, DataError, "further channels")
+
+    @pytest.mark.parametrize("labels", [{"a": [1, 2]}, ["a"], None])
+    def test_regions_and_nonsense(self, root, labels):
+        (root / "dataset.json").write_text(json.dumps({"labels": labels}))
+        refuse(root, DataError, "one number each")
+
+
+class TestBeside:
+    def test_masks_beside(self, tmp_path):
+        for name in ("field1/a", "field1/b", "field2/c"):
+            image(tmp_path / f"{name}.jpg")
+            save_mask(tmp_path / f"{name}_mask.png", blocks((0, 1)))
+        image(tmp_path / "field2" / "d.jpg")
+        index = read_folder(tmp_path, val_fraction=0)
+        assert names(index, "train") == ["field1/a", "field1/b", "field2/c", "field2/d"] and index.layout == "beside"
+        assert index.items["train"][3].mask is None and ids(index, "field1/a") == [0, 1]
+
+    def test_deepglobe(self, tmp_path):
+        (tmp_path / "class_dict.csv").write_text("name,r,g,b\nurban_land,0,255,255\nwater,0,0,255\nunknown,0,0,0\n")
+        for part in ("train", "valid"):
+            for n in range(2):
+                image(tmp_path / part / f"{n}_sat.jpg")
+                rgb_mask(tmp_path / part / f"{n}_mask.png", (0, 255, 255), (0, 0, 0), (0, 0, 255), (0, 0, 255))
+        index = read_folder(tmp_path)
+        assert index.classes == ("urban_land", "water", "unknown") and ids(index, "train/0") == [0, 2, 1]
+        assert names(index, "val") == ["valid/0", "valid/1"]
+
+    def test_role_folders_with_companions(self, tmp_path):
+        (tmp_path / "class_dict.csv").write_text("name, r, g, b\nSky, 128,128,128\nVoid, 0,0,0\nCar, 64,0,128\n")
+        for part in ("train", "val", "test"):
+            image(tmp_path / part / "f1.png")
+            rgb_mask(tmp_path / f"{part}_labels" / "f1_L.png", (64, 0, 128), (0, 0, 0), (128, 128, 128), (64, 0, 128))
+        index = read_folder(tmp_path)
+        assert index.classes == ("Sky", "Car") and ids(index, "train/f1") == [1, 255, 0]
+        assert [names(index, r) for r in ("train", "val", "test")] == [["train/f1"], ["val/f1"], ["test/f1"]]
+
+    def test_segnets_camvid(self, tmp_path):
+        for part, frame in (("train", "0001TP_006690"), ("val", "0016E5_07959"), ("test", "Seq05VD_f00000")):
+            image(tmp_path / part / f"{frame}.png")
+            save_mask(tmp_path / f"{part}annot" / f"{frame}.png", blocks((0, 10, 11)))
+        index = read_folder(tmp_path)
+        assert index.layout == "camvid (SegNet)" and len(index.classes) == 11 and index.classes[10] == "bicyclist"
+        assert ids(index, "train/0001TP_006690") == [0, 10, 255]
+
+    def test_a_bad_table(self, tmp_path):
+        image(tmp_path / "a.jpg")
+        save_mask(tmp_path / "a_mask.png", blocks((0, 1)))
+        (tmp_path / "class_dict.csv").write_text("name,r,g,b\nx,red,0,0\n")
+        refuse(tmp_path, DataError, "no table of name,r,g,b")
+
+
+class TestPublished:
+    def test_ade20k(self, tmp_path):
+        for part in ("training", "validation"):
+            image(tmp_path / "images" / part / f"ADE_{part}_1.jpg")
+            save_mask(tmp_path / "annotations" / part / f"ADE_{part}_1.png", blocks((0, 1, 150)))
+        rows = [f"{n}\t0.1\t1\t1\t{'wall, x' if n == 1 else f'thing{n}'}" for n in range(1, 151)]
+        (tmp_path / "objectInfo150.txt").write_text("Idx\tRatio\tTrain\tVal\tName\n" + "\n".join(rows))
+        index = read_folder(tmp_path)
+        assert index.layout == "ade20k" and index.classes[0] == "wall" and len(index.classes) == 150
+        assert ids(index, "training/ADE_training_1") == [255, 0, 149] and len(index.items["val"]) == 1
+
+    def test_camvid(self, tmp_path):
+        (tmp_path / "label_colors.txt").write_text("64 128 64\tAnimal\n0 0 0\t\tVoid\n128 64 128\tRoad\n")
+        for n in range(3):
+            image(tmp_path / "701_StillsRaw_full" / f"0001TP_{n:06d}.png")
+            rgb_mask(
+                tmp_path / "LabeledApproved_full" / f"0001TP_{n:06d}_L.png",
+                (128, 64, 128), (0, 0, 0), (64, 128, 64), (128, 64, 128),
+            )  # fmt: skip
+        image(tmp_path / "701_StillsRaw_full" / "0001TP_999999.png")
+        index = read_folder(tmp_path, val_fraction=0)
+        assert index.classes == ("Animal", "Road") and ids(index, "0001TP_000000") == [1, 255, 0]
+        assert sum(i.mask is None for i in index.items["train"]) == 1
+
+    def test_two_readings(self, tmp_path):
+        (tmp_path / "leftImg8bit").mkdir()
+        for folder in ("imagesTr", "labelsTr"):
+            (tmp_path / folder).mkdir()
+        (tmp_path / "dataset.json").write_text("{}")
+        refuse(tmp_path, DataError, "looks like Cityscapes and like nnU-Net.*data.yaml")
+
+
+class TestOtherNames:
+    @pytest.mark.parametrize(
+        ("images", "masks"), [("Image", "Mask"), ("imgs", "labels"), ("rgb", "gt"), ("raw", "targets")]
+    )
+    def test_folders_that_are_called_otherwise(self, tmp_path, images, masks):
+        for name in ("a", "b"):
+            image(tmp_path / images / f"{name}.jpg")
+            save_mask(tmp_path / masks / f"{name}.png", blocks((0, 1)))
+        index = read_folder(tmp_path, val_fraction=0)
+        assert names(index, "train") == ["a", "b"] and f"images in {images!r}, masks in {masks!r}" in index.notes
+
+    def test_two_candidates_are_no_answer(self, tmp_path):
+        for folder in ("images", "labels", "gt"):
+            image(tmp_path / folder / "a.png")
+        refuse(tmp_path, DataError, "no masks folder beside images")
+
+    @pytest.mark.parametrize("order", ["images/train", "train/images"])
+    def test_ultralytics(self, tmp_path, order):
+        yaml = "path: ../data\ntrain: images/train\nval: images/val\nmasks_dir: masks\nnames: {0: soil, 1: crop}\n"
+        (tmp_path / "data.yaml").write_text(yaml)
+        for part in ("train", "val"):
+            place = order.replace("train", part)
+            image(tmp_path / place / "a.jpg")
+            save_mask(tmp_path / place.replace("images", "masks") / "a.png", blocks((0, 1)))
+        index = read_folder(tmp_path)
+        assert (
+            index.classes == ("soil", "crop") and names(index, "val") == ["val/a"] and ids(index, "train/a") == [0, 1]
+        )
+
+    def test_polygons_of_ultralytics(self, tmp_path):
+        (tmp_path / "data.yaml").write_text("train: images/train\nnc: 1\nnames: [crop]\n")
+        refuse(tmp_path, ConfigError, "without masks_dir: labels are polygons")
