@@ -119,7 +119,7 @@ class TestNnunet:
     def test_it(self, root):
         index = read_folder(root)
         assert index.layout == "nnunet" and index.classes == ("background", "road")
-        assert names(index, "test") == ["ts-1"] and ids(index, "img-0" if index.items["train"] else "") == [0, 1, 255]
+        assert names(index, "test") == ["ts-1"] and ids(index, "img-0") == [0, 1, 255]
         assert sum(i.mask is None for i in index.items["train"]) == 2
 
     def test_further_channels(self, root):
