@@ -178,14 +178,22 @@ class TestBeside:
 
 class TestPublished:
     def test_ade20k(self, tmp_path):
-        for part in ("training", "validation"):
-            image(tmp_path / "images" / part / f"ADE_{part}_1.jpg")
-            save_mask(tmp_path / "annotations" / part / f"ADE_{part}_1.png", blocks((0, 1, 150)))
+        for part, short in (("training", "train"), ("validation", "val")):
+            image(tmp_path / "images" / part / f"ADE_{short}_00000001.jpg")
+            save_mask(tmp_path / "annotations" / part / f"ADE_{short}_00000001.png", blocks((0, 1, 150)))
         rows = [f"{n}\t0.1\t1\t1\t{'wall, x' if n == 1 else f'thing{n}'}" for n in range(1, 151)]
         (tmp_path / "objectInfo150.txt").write_text("Idx\tRatio\tTrain\tVal\tName\n" + "\n".join(rows))
         index = read_folder(tmp_path)
         assert index.layout == "ade20k" and index.classes[0] == "wall" and len(index.classes) == 150
-        assert ids(index, "training/ADE_training_1") == [255, 0, 149] and len(index.items["val"]) == 1
+        assert ids(index, "training/ADE_train_00000001") == [255, 0, 149] and len(index.items["val"]) == 1
+
+    def test_others_in_the_folders_of_ade20k(self, tmp_path):
+        """As mmsegmentation's users have them: ids mean what they mean."""
+        for part in ("training", "validation"):
+            image(tmp_path / "images" / part / "a.jpg")
+            save_mask(tmp_path / "annotations" / part / "a.png", blocks((0, 1, 2)))
+        index = read_folder(tmp_path)
+        assert index.layout == "folders" and ids(index, "training/a") == [0, 1, 2]
 
     def test_camvid(self, tmp_path):
         (tmp_path / "label_colors.txt").write_text("64 128 64\tAnimal\n0 0 0\t\tVoid\n128 64 128\tRoad\n")

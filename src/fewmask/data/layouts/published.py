@@ -159,9 +159,9 @@ def ade20k(root: Path) -> Found:
 
 
 def is_ade20k(root: Path) -> bool:
-    """Return whether a folder has ADE20K's parts."""
-    annotated = root / "annotations"
-    return (root / "images" / "training").is_dir() and (annotated / "training").is_dir()
+    """Return whether a folder has ADE20K's parts, and its files: others arrange theirs alike, with other ids."""
+    images, annotated = root / "images" / "training", root / "annotations" / "training"
+    return annotated.is_dir() and images.is_dir() and next(images.glob("ADE_train_*"), None) is not None
 
 
 def camvid(root: Path) -> Found:

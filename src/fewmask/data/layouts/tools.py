@@ -16,8 +16,8 @@ from fewmask.data.roles import role_folder, roles_by_folder
 from fewmask.errors import DataError
 
 _MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "ground_truth",
-                 "segmentation", "segmentations", "targets")  # fmt: skip
-_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "rgb", "raw", "photos", "frames")
+                 "segmentation", "segmentations", "targets", "ann_dir")  # fmt: skip
+_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "rgb", "raw", "photos", "frames", "img_dir")
 _BESIDE = ("_mask", "-mask", "_masks", "_label", "_labels", "-label", "_seg", "_segmentation", "_gt")
 _COMPANION = ("annot", *_BESIDE)
 _CLASS_TABLES = ("class_dict.csv", "class_dict_seg.csv")
