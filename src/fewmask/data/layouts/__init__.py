@@ -12,6 +12,7 @@ ade20k      ``images/training``, ``annotations/training``, ids 1 to 150
 camvid      ``701_StillsRaw_full``, ``LabeledApproved_full``, ``label_colors.txt``; SegNet's copy: beside
 nnunet      ``imagesTr/CASE_0000.png``, ``labelsTr/CASE.png``, ``dataset.json``
 roboflow    ``train/X.jpg``, ``train/X_mask.png``, ``train/_classes.csv``
+coco        ``annotations/*.json``, ``*.json`` or ``train/_annotations.coco.json`` with images anywhere
 beside      ``X.jpg`` and ``X_mask.png``, or ``train`` and ``train_labels`` (``trainannot``, …)
 =========== ==========================================================================================
 
@@ -28,7 +29,7 @@ from pathlib import Path
 from fewmask.data.datayaml import FILE_NAME, DataYaml, check_names, load_data_yaml
 from fewmask.data.files import hidden
 from fewmask.data.index import ROLES, DataIndex, Item, MaskCode, Role
-from fewmask.data.layouts import published, tools
+from fewmask.data.layouts import coco, published, tools
 from fewmask.data.layouts.found import DO, Found, pairs
 from fewmask.data.roles import draw_val, propose_groups, read_groups, roles_by_pattern
 from fewmask.data.scan import Scan
@@ -172,6 +173,8 @@ def _read_layout(root: Path, declared: DataYaml) -> Found:
         found = pairs("folders", root, *places)
         found.notes.append(f"images in {places[0]!r}, masks in {places[1]!r}")
         return found
+    if coco.is_coco(root):
+        return coco.coco(root)
     if tools.is_beside(root):
         return tools.beside(root)
     if not (root / "images").is_dir():

@@ -1,0 +1,190 @@
+"""COCO JSON, as annotation tools export it too: objects become classes, what none of them covers is background."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fewmask.data.datayaml import check_names
+from fewmask.data.files import image_files
+from fewmask.data.index import Item, Role
+from fewmask.data.layouts.drawn import Drawing, Shape, draw
+from fewmask.data.layouts.found import Found, read_text, single
+from fewmask.data.roles import role_folder, roles_by_folder
+from fewmask.errors import DataError
+
+BACKGROUND = "background"
+_PLACES = ("*.json", "annotations/*.json", "*/_annotations.coco.json")
+_LARGEST = 4 * 2**30
+_ROLE = re.compile(r"(?:^|[_\-.])(train|training|val|valid|validation|test|testing)(?:\d*|$)(?=[_\-.]|$)")
+
+
+def is_coco(root: Path) -> bool:
+    """Return whether a folder holds annotations of COCO's kind."""
+    return bool(_files(root))
+
+
+def coco(root: Path) -> Found:
+    """Read every annotation file: its images by the ends of their paths, its name (or folder) is their role.
+
+    Raises:
+        DataError: a file contradicts another one or itself, or names images that are not here, or are not clear.
+        ConfigError: pycocotools is not installed.
+    """
+    files = _files(root)
+    trees = {path: _tree(path) for path in files}
+    classes, kinds = _classes(trees)
+    notes: list[str] = []
+    every = image_files(root, ".", notes)
+    by_file: dict[str, list[str]] = defaultdict(list)
+    for name, paths in every.items():
+        by_file[paths[0].name].append(name)
+    masks: dict[str, Path] = {}
+    role_of: dict[str, Role] = {}
+    lost: list[str] = []
+    for path, tree in trees.items():
+        drawings, missing = _drawings(path, tree, kinds, every, by_file, root)
+        lost += missing
+        twice = sorted({d.name for d in drawings} & masks.keys())
+        if twice:
+            raise DataError(f"{twice[0]!r} is annotated in two files", where=path, todo="take one of them away")
+        masks |= draw(drawings, [path.read_bytes(), repr(sorted(kinds.items())).encode()], path)
+        role = _role(path, root)
+        role_of |= {d.name: role for d in drawings if role is not None}
+    if not masks:
+        raise DataError(f"none of {len(lost)} annotated images is here, such as {lost[0]!r}" if lost else
+                        "annotates no image", where=files[0], todo="put the images beside the file")  # fmt: skip
+    if lost:
+        notes.append(f"{len(lost)} annotated images are not here, first {lost[0]!r}")
+    notes = [note for note in notes if ".json" not in note]
+    items = [Item(name, single(paths, "images"), masks.get(name)) for name, paths in sorted(every.items())]
+    roles, more = roles_by_folder(items, root) if not role_of else (_by_file(items, role_of, root), [])
+    return Found("coco", roles, notes + more, classes)
+
+
+def _files(root: Path) -> list[Path]:
+    paths = sorted({path for place in _PLACES for path in root.glob(place) if path.is_file()})
+    found = []
+    for path in paths:
+        stat = path.stat()
+        if stat.st_size <= _LARGEST and _is_coco(path, stat.st_size, stat.st_mtime_ns):
+            found.append(path)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _is_coco(path: Path, size: int, changed: int) -> bool:
+    """Return whether a file is of COCO's kind, from its keys; asked again only when it has changed."""
+    try:
+        tree = _tree(path)
+    except DataError:
+        return False
+    return all(isinstance(tree.get(key), list) for key in ("images", "annotations", "categories"))
+
+
+def _tree(path: Path) -> dict[str, Any]:
+    try:
+        tree = json.loads(read_text(path, most=_LARGEST))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"is no JSON: {str(error)[:200]}", where=path, todo="export it again") from error
+    return tree if isinstance(tree, dict) else {}
+
+
+def _role(path: Path, root: Path) -> Role | None:
+    """Return the role that a path spells: instances_val2017.json, valid/_annotations.coco.json, val2017/7.jpg."""
+    for part in (*path.relative_to(root).parts[:-1], path.stem):
+        if found := _ROLE.search(part):
+            return role_folder(f"{found[1]}/x")
+    return None
+
+
+def _by_file(items: list[Item], role_of: dict[str, Role], root: Path) -> dict[Role, list[Item]]:
+    """Return the images by role; those of no file are training images unless a folder of theirs spells another."""
+    roles: dict[Role, list[Item]] = {"train": [], "val": [], "test": []}
+    for item in items:
+        roles[role_of.get(item.name) or _role(item.image.parent / "x", root) or "train"].append(item)
+    return roles
+
+
+def _classes(trees: dict[Path, dict[str, Any]]) -> tuple[tuple[str, ...], dict[int, int]]:
+    """Return class names, background first, and category id to class index; all files must agree."""
+    first, ids = None, dict[int, str]()
+    for path, tree in trees.items():
+        try:
+            mine = {int(c["id"]): str(c["name"]) for c in tree["categories"]}
+            parents = {str(c.get("supercategory")) for c in tree["categories"]}
+            used = {int(a["category_id"]) for a in tree["annotations"]}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"a category or annotation has no {error}", where=path, todo="export it again") from error
+        # Roboflow's category 0 is the name of the project, over all others
+        mine = {i: name for i, name in mine.items() if i in used or name not in parents}
+        if unknown := sorted(used - mine.keys()):
+            raise DataError(f"annotates category {unknown[0]}, which is not declared", where=path, todo="declare it")
+        if first is not None and mine != ids:
+            raise DataError(f"has other categories than {first}", where=path, todo="export all with the same ones")
+        first, ids = path, mine
+    names = [name for _, name in sorted(ids.items()) if name.lower() != BACKGROUND]
+    try:
+        classes = check_names([BACKGROUND, *names])
+    except ValueError as error:
+        raise DataError(f"categories: {error}", where=first, todo="rename them") from error
+    return classes, {i: 0 if name.lower() == BACKGROUND else classes.index(name) for i, name in ids.items()}
+
+
+def _drawings(
+    path: Path, tree: dict[str, Any], kinds: dict[int, int], every: dict[str, list[Path]],
+    by_file: dict[str, list[str]], root: Path,
+) -> tuple[list[Drawing], list[str]]:  # fmt: skip
+    """Return what to draw, and the images that are not here."""
+    drawings: dict[Any, Drawing] = {}
+    missing, outside = [], set()
+    try:
+        for entry in tree["images"]:
+            name = _find(str(entry["file_name"]), path, every, by_file, root)
+            if name is None:
+                missing.append(str(entry["file_name"]))
+                outside.add(entry["id"])
+            else:
+                drawings[entry["id"]] = Drawing(name, int(entry["height"]), int(entry["width"]))
+        for n, a in enumerate(tree["annotations"]):
+            if a["image_id"] in outside:
+                continue
+            shape = Shape(kinds[int(a["category_id"])], a.get("segmentation"), f"annotation {a.get('id', n)}")
+            if not shape.outline:
+                raise DataError(
+                    f"{shape.label} of {drawings[a['image_id']].name!r} is a box without outline", where=path,
+                    todo="boxes say not which pixels; export segmentations",
+                )  # fmt: skip
+            drawings[a["image_id"]].shapes.append(shape)
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"an image or annotation lacks {error}, or names an image that is not listed"
+        raise DataError(what, where=path, todo="export it again") from error
+    if len({d.name for d in drawings.values()}) < len(drawings):
+        raise DataError("lists an image twice", where=path, todo="export it again")
+    return list(drawings.values()), missing
+
+
+def _find(
+    file: str, path: Path, every: dict[str, list[Path]], by_file: dict[str, list[str]], root: Path
+) -> str | None:  # fmt: skip
+    """Return the image that a file name means: its path ends like it; of several the one in the file's own part."""
+    parts = PurePosixPath(file.replace("\\", "/")).parts
+    parts = tuple(p for p in parts if p not in ("..", ".", "/"))
+    hits = [n for n in by_file.get(parts[-1] if parts else "", []) if _ends(every[n][0], parts, root)]
+    hits = hits or by_file.get(parts[-1] if parts else "", [])
+    if len(hits) > 1:
+        found = _ROLE.search(path.stem)
+        own = path.parent.relative_to(root).as_posix()
+        near = [n for n in hits if (own != "." and n.startswith(f"{own}/")) or (found and f"{found[1]}" in n)]
+        hits = near if len(near) == 1 else hits
+    if len(hits) > 1:
+        raise DataError(f"{file!r} may be {hits[0]!r} or {hits[1]!r}", where=path, todo="write longer paths in it")
+    return hits[0] if hits else None
+
+
+def _ends(image: Path, parts: tuple[str, ...], root: Path) -> bool:
+    return image.relative_to(root).parts[-len(parts) :] == parts
