@@ -245,6 +245,38 @@ class TestOtherNames:
             index.classes == ("soil", "crop") and names(index, "val") == ["val/a"] and ids(index, "train/a") == [0, 1]
         )
 
-    def test_polygons_of_ultralytics(self, tmp_path):
-        (tmp_path / "data.yaml").write_text("train: images/train\nnc: 1\nnames: [crop]\n")
-        refuse(tmp_path, ConfigError, "without masks_dir: labels are polygons")
+    @pytest.fixture
+    def polygons(self, tmp_path, monkeypatch):
+        """One image with two objects, one with none, one that nobody looked at."""
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        root = tmp_path / "data"
+        for name in ("a", "b", "c"):
+            image(root / "images" / "train" / f"{name}.jpg")
+        (root / "labels" / "train").mkdir(parents=True)
+        (root / "data.yaml").write_text("train: images/train\nnc: 2\nnames: [crop, weed]\n")
+        (root / "labels" / "train" / "a.txt").write_text("1 0 0 0.5 0 0.5 1 0 1\n\n0 0.5 0 1 0 1 1 0.5 1\n")
+        (root / "labels" / "train" / "b.txt").write_text("")
+        return root
+
+    @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+    def test_polygons_of_ultralytics(self, polygons):
+        index = read_folder(polygons, val_fraction=0)
+        assert index.layout == "yolo polygons" and index.classes == ("background", "crop", "weed")
+        mask = read_mask(index.items["train"][0].mask, index.code)
+        assert (mask[:, :8] == 2).all() and (mask[:, 8:] == 1).all()
+        assert [i.mask is None for i in index.items["train"]] == [False, False, True]
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("0 0.5 0.5 0.2 0.2", "box without outline"), ("7 0 0 1 0 1 1", "class 7 is none of 2"),
+            ("0 a b c", "no row of numbers"), ("0 0 0 inf 0 1 1", "far outside"), ("0.5 0 0 1 0 1 1", "class 0.5"),
+        ],
+    )  # fmt: skip
+    def test_lines_that_are_none(self, polygons, line, message):
+        (polygons / "labels" / "train" / "b.txt").write_text(f"{line}\n")
+        refuse(polygons, DataError, message)
+
+    def test_masks_dir_that_leads_away(self, tmp_path):
+        (tmp_path / "data.yaml").write_text("train: a\nnames: [crop]\nmasks_dir: ../../etc\n")
+        refuse(tmp_path, ConfigError, "masks_dir leads away")

@@ -187,7 +187,7 @@ def load_data_yaml(root: Path) -> DataYaml | None:
         raise ConfigError(f"is no valid YAML: {e}", where=path) from e
     if not isinstance(value, dict):
         raise ConfigError("is no mapping of keys to values", where=path, todo=_known())
-    if _is_ultralytics(value):
+    if is_ultralytics(value):
         return _from_ultralytics(value, path)
     try:
         return DataYaml(**{str(key): v for key, v in value.items()})
@@ -195,20 +195,17 @@ def load_data_yaml(root: Path) -> DataYaml | None:
         raise _reworded(e, path) from None
 
 
-def _is_ultralytics(value: Mapping[object, object]) -> bool:
+def is_ultralytics(value: Mapping[object, object]) -> bool:
     """Return whether a data.yaml is the one that Ultralytics' tools and Roboflow write."""
     return "names" in value and bool(value.keys() & {"train", "val", "nc", "masks_dir"})
 
 
 def _from_ultralytics(value: Mapping[object, object], path: Path) -> DataYaml:
     """Return what it says in our words: ``masks_dir`` takes the place of "images" in an image's path."""
-    masks, names = value.get("masks_dir"), value["names"]
-    if not isinstance(masks, str):
-        raise ConfigError(
-            "is a file of Ultralytics without masks_dir: labels are polygons, which are not read yet", where=path,
-            todo="export masks as PNG, and write masks_dir: masks",
-        )  # fmt: skip
-    if ".." in Path(masks).parts or not isinstance(names, list | dict):
+    if "masks_dir" not in value:
+        return DataYaml()  # polygons, of which data.layouts.yolo takes care
+    masks, names = value["masks_dir"], value["names"]
+    if not isinstance(masks, str) or ".." in Path(masks).parts or not isinstance(names, list | dict):
         raise ConfigError("masks_dir leads away, or names is no list and no {id: name}", where=path, todo="mend it")
     try:
         return DataYaml(images="**/images/**", masks=f"**/{masks}/**", classes=names)  # pyright: ignore

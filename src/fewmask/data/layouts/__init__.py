@@ -12,6 +12,7 @@ ade20k      ``images/training``, ``annotations/training``, ids 1 to 150
 camvid      ``701_StillsRaw_full``, ``LabeledApproved_full``, ``label_colors.txt``; SegNet's copy: beside
 nnunet      ``imagesTr/CASE_0000.png``, ``labelsTr/CASE.png``, ``dataset.json``
 roboflow    ``train/X.jpg``, ``train/X_mask.png``, ``train/_classes.csv``
+yolo        Ultralytics' ``data.yaml``, ``images/train/X.jpg``, ``labels/train/X.txt`` with polygons
 coco        ``annotations/*.json``, ``*.json`` or ``train/_annotations.coco.json`` with images anywhere
 beside      ``X.jpg`` and ``X_mask.png``, or ``train`` and ``train_labels`` (``trainannot``, …)
 =========== ==========================================================================================
@@ -29,7 +30,7 @@ from pathlib import Path
 from fewmask.data.datayaml import FILE_NAME, DataYaml, check_names, load_data_yaml
 from fewmask.data.files import hidden
 from fewmask.data.index import ROLES, DataIndex, Item, MaskCode, Role
-from fewmask.data.layouts import coco, published, tools
+from fewmask.data.layouts import coco, published, tools, yolo
 from fewmask.data.layouts.found import DO, Found, pairs
 from fewmask.data.roles import draw_val, propose_groups, read_groups, roles_by_pattern
 from fewmask.data.scan import Scan
@@ -66,6 +67,7 @@ _LAYOUTS = (
     _Layout("CamVid", published.is_camvid, published.camvid),
     _Layout("nnU-Net", tools.is_nnunet, tools.nnunet),
     _Layout("an export of Roboflow", tools.is_roboflow, tools.roboflow),
+    _Layout("polygons of Ultralytics", yolo.is_yolo, yolo.yolo),
 )
 
 

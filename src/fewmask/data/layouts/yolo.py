@@ -1,0 +1,99 @@
+"""Polygons of Ultralytics' kind: a text file an image, a line an object, ``class x1 y1 x2 y2 …`` as shares of sides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fewmask.config import load_yaml
+from fewmask.data.datayaml import FILE_NAME, check_names, is_ultralytics
+from fewmask.data.files import image_files
+from fewmask.data.index import Item
+from fewmask.data.layouts.coco import BACKGROUND
+from fewmask.data.layouts.drawn import Drawing, Shape, draw
+from fewmask.data.layouts.found import Found, read_text, single
+from fewmask.data.masks import image_size
+from fewmask.data.roles import roles_by_folder
+from fewmask.errors import DataError
+
+_IMAGES, _LABELS = "images", "labels"
+
+
+def is_yolo(root: Path) -> bool:
+    """Return whether a folder has Ultralytics' data.yaml without folders of masks."""
+    return (root / FILE_NAME).is_file() and _names(root) is not None
+
+
+def yolo(root: Path) -> Found:
+    """Read images/train/X.jpg with labels/train/X.txt, or train/images with train/labels; no file = unlabelled.
+
+    Raises:
+        DataError: a line is no outline, or of no class.
+        ConfigError: pycocotools is not installed.
+    """
+    names, notes = _names(root), list[str]()
+    assert names is not None, "asked for where it fits"
+    try:
+        classes = check_names([BACKGROUND, *(name for _, name in sorted(names.items()))])
+    except ValueError as error:
+        raise DataError(f"names: {error}", where=root / FILE_NAME, todo="mend the file") from error
+    kinds = {i: classes.index(name) for i, name in names.items()}
+    images = image_files(root, f"**/{_IMAGES}/**", notes)
+    texts = _texts(root)
+    drawings, content = [], []
+    for name, paths in sorted(images.items()):
+        if name in texts:
+            drawings.append(_drawing(name, single(paths, "images"), texts[name], kinds))
+            content.append(texts[name].read_bytes())
+    if not drawings:
+        what = f"none of {len(images)} images has a text file of its name in {_LABELS}"
+        raise DataError(what, where=root, todo="put X.txt of images/…/X.jpg into labels/…")
+    masks = draw(drawings, content, root)
+    items = [Item(name, single(paths, "images"), masks.get(name)) for name, paths in sorted(images.items())]
+    roles, more = roles_by_folder(items, root)
+    return Found("yolo polygons", roles, notes + more, classes)
+
+
+def _names(root: Path) -> dict[int, str] | None:
+    """Return the classes of Ultralytics' data.yaml; None where it is none, or has masks."""
+    try:
+        tree: Any = load_yaml(read_text(root / FILE_NAME))
+        if not isinstance(tree, dict) or not is_ultralytics(tree) or "masks_dir" in tree:
+            return None
+        names = tree["names"]
+        return (
+            dict(enumerate(map(str, names))) if isinstance(names, list) else {int(i): str(n) for i, n in names.items()}
+        )
+    except (ValueError, TypeError, AttributeError, DataError):
+        return None
+
+
+def _texts(root: Path) -> dict[str, Path]:
+    """Return the text files below folders "labels" by the name of their image."""
+    found = {}
+    for path in sorted(root.rglob("*.txt")):
+        parts = list(path.relative_to(root).with_suffix("").parts)
+        if _LABELS in parts[:-1]:
+            parts.remove(_LABELS)
+            found["/".join(parts)] = path
+    return found
+
+
+def _drawing(name: str, image: Path, text: Path, kinds: dict[int, int]) -> Drawing:
+    height, width = image_size(image)
+    out = Drawing(name, height, width)
+    for n, line in enumerate(read_text(text, most=100_000_000).splitlines(), start=1):
+        try:
+            kind, *shares = (float(word) for word in line.split())
+        except ValueError as error:
+            if not line.strip():
+                continue
+            raise DataError("is no row of numbers", where=f"{text} line {n}", todo="mend it") from error
+        if kind not in kinds:
+            what = f"class {kind:g} is none of {len(kinds)} in data.yaml"
+            raise DataError(what, where=f"{text} line {n}", todo="name it in data.yaml, or take the line out")
+        if len(shares) < 6:
+            raise DataError("is a box without outline", where=f"{text} line {n}", todo="export polygons")
+        points = [share * (width if k % 2 == 0 else height) for k, share in enumerate(shares)]
+        out.shapes.append(Shape(kinds[int(kind)], [points], f"line {n} of {text.name}"))
+    return out
