@@ -28,7 +28,7 @@ class TestDataYaml:
             ("- a", "is no mapping"),
             ("unlabelled_id: 4", "unlabelled_id: .*not implemented"),
             ("channels: rgbn", "channels: only rgb is implemented"),
-            ("images: index.jsonl", "images: an index file is not implemented"),
+            ("images: index.csv", "images: an index file is JSONL"),
             ("exif: apply", "exif: apply is not implemented"),
             ("empty_masks: maybe", "empty_masks: is 'maybe'"),
             ("roles: {training: x}", "roles.training: is 'training', must be"),

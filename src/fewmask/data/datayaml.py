@@ -4,6 +4,7 @@
 key              meaning
 ================ ========================================================================================
 version          1
+images           may also be an index file, ``index.jsonl``, which names the masks too
 images, masks    a folder, or a glob: ``*`` is any part of a name, ``**`` any folders; an image and a mask
                  belong together where their wildcards match the same text, which is the image's name
 roles            ``{train: …, val: …, test: …}``: a glob over names, a ``.txt`` list, or several of them
@@ -59,8 +60,8 @@ class DataYaml(BaseModel):
     @field_validator("images", "masks", mode="before")
     @classmethod
     def _place(cls, value: object) -> object:
-        if isinstance(value, str) and value.lower().endswith((".jsonl", ".json", ".csv")):
-            raise ValueError("an index file is not implemented yet; name a folder or a glob")
+        if isinstance(value, str) and value.lower().endswith((".json", ".csv")):
+            raise ValueError("an index file is JSONL, one object a line; else name a folder or a glob")
         return value
 
     @field_validator("roles", mode="before")

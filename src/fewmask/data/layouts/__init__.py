@@ -4,6 +4,7 @@
 layout      files
 =========== ==========================================================================================
 folders     ``images/…`` and ``masks/…`` with the same stems, or folders of like names; first folder = role
+index file  ``images: index.jsonl`` in data.yaml
 data.yaml   the folders or globs that ``images`` and ``masks`` name there; Ultralytics' file is understood
 voc         ``JPEGImages``, ``SegmentationClass`` (and ``SegmentationClassAug``), ``ImageSets``; with
             ``labelmap.txt`` as CVAT and Datumaro export it
@@ -30,7 +31,7 @@ from pathlib import Path
 from fewmask.data.datayaml import FILE_NAME, DataYaml, check_names, load_data_yaml
 from fewmask.data.files import hidden
 from fewmask.data.index import ROLES, DataIndex, Item, MaskCode, Role
-from fewmask.data.layouts import coco, published, tools, yolo
+from fewmask.data.layouts import coco, listed, published, tools, yolo
 from fewmask.data.layouts.found import DO, Found, pairs
 from fewmask.data.roles import draw_val, propose_groups, read_groups, roles_by_pattern
 from fewmask.data.scan import Scan
@@ -159,6 +160,11 @@ def without_empty_masks(index: DataIndex, scan: Scan) -> DataIndex:
 
 
 def _read_layout(root: Path, declared: DataYaml) -> Found:
+    if declared.images is not None and declared.images.endswith(listed.SUFFIX):
+        if declared.masks not in (None, declared.images):
+            what = "images is an index file, which names the masks too, and masks is something else"
+            raise ConfigError(what, where=root / FILE_NAME, todo="leave masks away")
+        return listed.listed(root, declared.images)
     if declared.images is not None or declared.masks is not None:
         return pairs("data.yaml", root, declared.images or "images", declared.masks or "masks")
     signs = [layout for layout in _LAYOUTS if layout.fits(root)]
