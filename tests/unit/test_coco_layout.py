@@ -211,3 +211,12 @@ def test_folders_of_masks_come_first(root):
         (root / "masks").mkdir(exist_ok=True)
         Image.fromarray(np.full((12, 16), n, np.uint8)).save(root / "masks" / f"{n}.png")
     assert read_folder(root).layout == "folders"
+
+
+def test_void_and_background_are_no_classes_of_their_own(root):
+    content = tree("0.jpg", shapes=(SQUARE, SQUARE, [[9, 2, 12, 2, 12, 8, 9, 8]]),
+                   categories=((3, "Background"), (5, "void"), (6, "weed")))  # fmt: skip
+    write(root / "annotations" / "instances_default.json", content)
+    index = read_folder(root, val_fraction=0)
+    assert index.classes == ("background", "weed")
+    assert sorted(np.unique(mask_of(index, "images/0"))) == [0, 1, 255]

@@ -9,11 +9,12 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fewmask.batch import IGNORE
 from fewmask.data.datayaml import check_names
 from fewmask.data.files import image_files
 from fewmask.data.index import Item, Role
 from fewmask.data.layouts.drawn import Drawing, Shape, draw
-from fewmask.data.layouts.found import Found, read_text, single
+from fewmask.data.layouts.found import VOID, Found, read_text, single
 from fewmask.data.roles import role_folder, roles_by_folder
 from fewmask.errors import DataError
 
@@ -127,12 +128,13 @@ def _classes(trees: dict[Path, dict[str, Any]]) -> tuple[tuple[str, ...], dict[i
         if first is not None and mine != ids:
             raise DataError(f"has other categories than {first}", where=path, todo="export all with the same ones")
         first, ids = path, mine
-    names = [name for _, name in sorted(ids.items()) if name.lower() != BACKGROUND]
+    names = [name for _, name in sorted(ids.items()) if name.lower() not in (BACKGROUND, *VOID)]
     try:
         classes = check_names([BACKGROUND, *names])
     except ValueError as error:
         raise DataError(f"categories: {error}", where=first, todo="rename them") from error
-    return classes, {i: 0 if name.lower() == BACKGROUND else classes.index(name) for i, name in ids.items()}
+    special = {BACKGROUND: 0} | dict.fromkeys(VOID, IGNORE)
+    return classes, {i: special[n.lower()] if n.lower() in special else classes.index(n) for i, n in ids.items()}
 
 
 def _drawings(
