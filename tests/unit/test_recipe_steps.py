@@ -15,7 +15,8 @@ from benchmarks.recipes import make
 from fewmask.data.divide import draw_labelled
 from fewmask.data.feed import Feed
 from fewmask.data.index import DataIndex, Pools
-from fewmask.data.layouts import CITYSCAPES_CLASSES, VOC_CLASSES, read_folder
+from fewmask.data.layouts import read_folder
+from fewmask.data.layouts.published import CITYSCAPES_CLASSES, VOC_CLASSES
 from fewmask.data.stream import ItemLoader, StepDataset, plan_slots, to_device
 from fewmask.engine.launch import launch
 from fewmask.engine.learner import Learner
