@@ -101,6 +101,15 @@ def test_roles_by_file_and_folder(tmp_path):
     assert any("1 test images have no mask" in note for note in index.notes)
 
 
+def test_a_word_in_a_folder_name_is_no_role(tmp_path):
+    data = tmp_path / "data"
+    for name in ("train/1", "field-test/2", "test/3"):
+        image(data / f"{name}.jpg")
+    write(data / "instances_train.json", tree("1.jpg"))
+    index = read_folder(data, val_fraction=0)
+    assert names(index, "train") == ["field-test/2", "train/1"] and any("1 test images" in n for n in index.notes)
+
+
 def test_roboflow(tmp_path):
     """Category 0 is the project; a file in each part."""
     for part in ("train", "valid"):
