@@ -97,11 +97,12 @@ def _tree(path: Path) -> dict[str, Any]:
 
 def _role(path: Path, root: Path) -> Role | None:
     """Return the role that a path spells: instances_val2017.json, valid/_annotations.coco.json, val2017/7.jpg."""
-    folders = path.relative_to(root).parts[:-1]
-    # a folder is called so as a whole: field-test is no test set
-    spelt = [role_folder(f"{part.rstrip('0123456789')}/x") for part in folders]
+    for part in path.relative_to(root).parts[:-1]:
+        # a folder is called so as a whole: field-test is no test set
+        if (role := role_folder(f"{part.rstrip('0123456789')}/x")) is not None:
+            return role
     found = _ROLE.search(path.stem)
-    return next((r for r in spelt if r), None) or (role_folder(f"{found[1]}/x") if found else None)
+    return role_folder(f"{found[1]}/x") if found else None
 
 
 def _by_file(items: list[Item], role_of: dict[str, Role], root: Path) -> dict[Role, list[Item]]:
