@@ -166,23 +166,26 @@ class Pass:
 
     def _try(self, number: int, work: Callable[..., np.ndarray], *args: Any) -> np.ndarray:
         """Return what is counted in an image; 0 for one that cannot be read, where such are passed over."""
+        if not self.skip:
+            return work(*args)
         note = self.raw / f"{number}.unread"
         if not note.is_file():
             try:
                 return work(*args)
             except DataError as error:
-                if not self.skip:
-                    raise
                 write_atomic(note, str(error).encode())  # an interrupted pass decides once, even if it is mended
         self.unread.append(number)
         return np.zeros((), dtype=np.int64)
 
     def _agree(self) -> None:
         """Leave out on every rank what one could not read."""
+        if not self.skip:
+            return
         flags = np.zeros(len(self.items), dtype=np.int64)
         flags[self.unread] = 1
         self.unread = np.flatnonzero(self.share.sum(flags)).tolist()
-        self.mine = [(number, item) for number, item in self.mine if number not in self.unread]
+        out = set(self.unread)
+        self.mine = [(number, item) for number, item in self.mine if number not in out]
 
     def reason(self, number: int) -> str:
         """Return why an image could not be read; the first rank knows, which removes the notes when it is done."""

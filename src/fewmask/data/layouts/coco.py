@@ -40,7 +40,7 @@ def coco(root: Path) -> Found:
     trees = {path: _tree(path) for path in files}
     classes, kinds = _classes(trees)
     notes: list[str] = []
-    every = image_files(root, ".", notes)
+    every = image_files(root, ".", [])  # the files beside them are no mistake
     by_file: dict[str, list[str]] = defaultdict(list)
     for name, paths in every.items():
         by_file[paths[0].name].append(name)
@@ -61,7 +61,6 @@ def coco(root: Path) -> Found:
                         "annotates no image", where=files[0], todo="put the images beside the file")  # fmt: skip
     if lost:
         notes.append(f"{len(lost)} annotated images are not here, first {lost[0]!r}")
-    notes = [note for note in notes if ".json" not in note]
     items = [Item(name, single(paths, "images"), masks.get(name)) for name, paths in sorted(every.items())]
     roles, more = roles_by_folder(items, root) if not role_of else (_by_file(items, role_of, root), [])
     return Found("coco", roles, notes + more, classes)

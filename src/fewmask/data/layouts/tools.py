@@ -118,8 +118,7 @@ def is_beside(root: Path) -> bool:
 def beside(root: Path) -> Found:
     """Read X.jpg with X_mask.png in one folder, or folders such as train with train_labels; class_dict.csv is RGB."""
     notes: list[str] = []
-    every, companions = image_files(root, ".", notes), _companions(root)
-    notes = [note for note in notes if ".csv" not in note and ".txt" not in note]  # tables are read as such
+    every, companions = image_files(root, ".", []), _companions(root)  # the tables beside them are no mistake
     if companions:
         images = {n: p for n, p in every.items() if n.partition("/")[0] in {image for image, _ in companions}}
         masks = {}
