@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
+import time
 from collections import namedtuple
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from fewmask.data import feed
 from fewmask.data.feed import bearable_workers
@@ -28,6 +32,20 @@ def test_one_is_lost(how, what, data, tmp_path, io, monkeypatch):
     whole = tmp_path / "whole"
     good(run(io, training(data, whole, *LOSING, "--workers", "0")))
     assert_same(outcome(out), outcome(whole))
+
+
+def test_one_that_is_ending_is_lost():
+    """Its connection breaks a moment before it can be seen to have ended: the one that ends is named, not all."""
+    dataset = SimpleNamespace(streams={"l": None}, item=lambda stream, i: SimpleNamespace(image=f"{stream}{i}.png"))
+    makers = feed.Feed(dataset, 2, False)  # type: ignore[arg-type]
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=time.sleep, args=(seconds,), daemon=True) for seconds in (60, 0.5)]
+    for child in children:
+        child.start()
+    makers._table.copy_(torch.tensor([[children[0].pid, 0, 0, 3], [children[1].pid, 1, 0, 7]]))
+    error = makers.explain(ConnectionResetError())
+    assert "it was reading l7.png for step 2" in str(error) and "l3.png" not in str(error)
+    assert [child.exitcode for child in children] == [-9, 0], "the other one is ended too"
 
 
 def test_shared_memory(monkeypatch):

@@ -134,15 +134,16 @@ def draw_labelled(
         if part.count is None:
             return Pools(_by_name(chosen), pool, pool.digest)
         some = Permutation(len(pool), split_seed, _UNLABELLED_STREAM)
-        others = [pool[some[i]] for i in range(_enough(part.count, len(pool)))]
+        others = [pool[some[i]] for i in range(enough(part.count, len(pool)))]
         return Pools(_by_name(chosen), _by_name(others))
     others = _unlabelled(index, names, part.pool)
     if part.count is not None:
-        others = _draw(others, _enough(part.count, len(others)), split_seed, _UNLABELLED_STREAM, grouped=False)
+        others = _draw(others, enough(part.count, len(others)), split_seed, _UNLABELLED_STREAM, grouped=False)
     return Pools(_by_name(chosen), tuple(item.without_mask() for item in _by_name(others)))
 
 
-def _enough(count: int, available: int) -> int:
+def enough(count: int, available: int) -> int:
+    """Return a number of unlabelled images, if there are as many; see ``Amount.of``."""
     return Amount(str(count), count=count).of(available, "--unlabelled")
 
 

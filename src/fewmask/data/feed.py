@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import active_children
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ _IN_FLIGHT = _PREFETCH + 1  # and one that is being used
 _SHARED_MEMORY = Path("/dev/shm")
 _SPARE = 0.8  # of what is free
 _SPARE_FILES = 256  # for everything but batches
+_DYING = 5.0  # seconds that a process may take to end once it has been killed
 
 
 class Feed:
@@ -95,6 +97,11 @@ class Feed:
             rows = [known[(self._next - self._start) % self.workers]]
             what = f"a loader process sent nothing for {self.timeout:g} s"
         elif dead is None:
+            # its ends of connections, the sentinel's too, are closed a moment before it can be seen to have ended
+            children = {child.sentinel: child for child in active_children() if child.pid in {row[0] for row in known}}
+            ended = wait(list(children), _DYING) if len(children) == len(known) else []
+            for child in [child for sentinel, child in children.items() if sentinel in ended]:
+                child.join(_DYING)
             alive = {child.pid for child in active_children()}
             rows = [row for row in known if row[0] not in alive]
             what = "a loader process is lost (its connection broke)"

@@ -42,6 +42,11 @@ def image_files(root: Path, place: str, notes: list[str], without: Set[Path] = f
     return found
 
 
+def cache_folder() -> Path:
+    """Return the folder of what is remembered between commands: ``$XDG_CACHE_HOME/fewmask``; need not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewmask"
+
+
 def _glob_regex(pattern: str) -> re.Pattern[str]:
     """Return the regular expression of a glob, with one group a wildcard; a final ``.*`` is the extension."""
     body, extension = (pattern[:-2], r"\.[^./]+") if pattern.endswith(".*") else (pattern, "")

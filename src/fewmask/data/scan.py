@@ -27,6 +27,7 @@ from PIL import Image
 
 from fewmask.batch import IGNORE
 from fewmask.data.duplicates import difference_hash
+from fewmask.data.files import cache_folder
 from fewmask.data.index import Item, MaskCode
 from fewmask.data.masks import read_header, read_image, read_mask
 from fewmask.errors import DataError
@@ -287,7 +288,7 @@ class _Memory:
         self._fresh = False
         if cache is False or not items:
             return
-        folder = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewmask"
+        folder = cache or cache_folder()
         place = os.path.commonpath([os.path.abspath(i.image.parent) for i in items])
         key = repr((_VERSION, PIL.__version__, place, code)).encode("utf-8", "surrogateescape")
         self._file = folder / f"scan-{hashlib.sha256(key).hexdigest()[:24]}.json"

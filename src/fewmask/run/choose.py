@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewmask.data.divide import enough
 from fewmask.data.index import Item, MaskCode, Pools
 from fewmask.data.stream import ItemLoader
 from fewmask.engine.infer import normalise
@@ -65,12 +66,8 @@ def choose(pools: Pools, number: int, asked: Recipe, say: Say) -> Pools:
     lost = len(pools.unlabelled) - len(places)
     if lost:
         say(f"WARNING: {lost} unlabelled images cannot be read and are not chosen from")
-    if not 1 <= number <= len(places):
-        raise ConfigError(
-            f"--unlabelled {number} of {len(places)} available images", where="data.unlabelled",
-            todo=f"use 1 to {len(places)}" if places else "there is none to choose from",
-        )  # fmt: skip
-    chosen = [pools.unlabelled[places[i]] for i in RULES[by](points, labelled, number).tolist()]
+    some = RULES[by](points, labelled, enough(number, len(places)))
+    chosen = [pools.unlabelled[places[i]] for i in some.tolist()]
     say(f"{number} of {len(places)} unlabelled images, {by}, by the features of {encoder}")
     items = sorted((item.without_mask() for item in chosen), key=lambda item: item.name)
     return replace(pools, unlabelled=tuple(items), digest="")

@@ -32,7 +32,7 @@ from fewmask.data.datayaml import FILE_NAME, DataYaml, check_names, load_data_ya
 from fewmask.data.files import hidden
 from fewmask.data.index import ROLES, DataIndex, Item, MaskCode, Role
 from fewmask.data.layouts import coco, listed, published, tools, yolo
-from fewmask.data.layouts.found import DO, Found, pairs
+from fewmask.data.layouts.found import DO, Found, pairs, read_text
 from fewmask.data.roles import draw_val, propose_groups, read_groups, roles_by_pattern
 from fewmask.data.scan import Scan
 from fewmask.errors import ConfigError, DataError
@@ -181,10 +181,8 @@ def _read_layout(root: Path, declared: DataYaml) -> Found:
         found = pairs("folders", root, *places)
         found.notes.append(f"images in {places[0]!r}, masks in {places[1]!r}")
         return found
-    if coco.is_coco(root):
-        return coco.coco(root)
-    if tools.is_beside(root):
-        return tools.beside(root)
+    if (found := coco.coco(root) or tools.beside(root)) is not None:
+        return found
     if not (root / "images").is_dir():
         seen = sorted(p.name for p in root.iterdir() if not hidden(p.name))
         what = f"no images folder; there is {', '.join(seen[:5])}" if seen else "data folder is empty"
@@ -210,7 +208,7 @@ def _legend(root: Path, declared: DataYaml, found: Found) -> tuple[tuple[str, ..
 
 def _read_classes(path: Path) -> tuple[str, ...]:
     try:
-        lines = path.read_text("utf-8-sig").rstrip().splitlines()
+        lines = read_text(path).rstrip().splitlines()
         return check_names([line.strip() for line in lines])
     except (OSError, ValueError) as e:
         raise DataError(f"cannot be read as one class name a line: {e}", where=path) from e

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,24 +19,24 @@ from fewmask.errors import DataError
 
 BACKGROUND = "background"
 _PLACES = ("*.json", "annotations/*.json", "*/_annotations.coco.json")
+_KEYS = ("images", "annotations", "categories")
 _LARGEST = 4 * 2**30
 _ROLE = re.compile(r"(?:^|[_\-.])(train|training|val|valid|validation|test|testing)(?:\d*|$)(?=[_\-.]|$)")
 
 
-def is_coco(root: Path) -> bool:
-    """Return whether a folder holds annotations of COCO's kind."""
-    return bool(_files(root))
-
-
-def coco(root: Path) -> Found:
+def coco(root: Path) -> Found | None:
     """Read every annotation file: its images by the ends of their paths, its name (or folder) is their role.
+
+    Returns:
+        None where there is no such file.
 
     Raises:
         DataError: a file contradicts another one or itself, or names images that are not here, or are not clear.
         ConfigError: pycocotools is not installed.
     """
-    files = _files(root)
-    trees = {path: _tree(path) for path in files}
+    trees = _trees(root)
+    if not trees:
+        return None
     classes, kinds = _classes(trees)
     notes: list[str] = []
     every = image_files(root, ".", [])  # the files beside them are no mistake
@@ -57,8 +56,8 @@ def coco(root: Path) -> Found:
         role = _role(path, root)
         role_of |= {d.name: role for d in drawings if role is not None}
     if not masks:
-        raise DataError(f"none of {len(lost)} annotated images is here, such as {lost[0]!r}" if lost else
-                        "annotates no image", where=files[0], todo="put the images beside the file")  # fmt: skip
+        what = f"none of {len(lost)} annotated images is here, such as {lost[0]!r}" if lost else "annotates no image"
+        raise DataError(what, where=next(iter(trees)), todo="put the images beside the file")
     if lost:
         notes.append(f"{len(lost)} annotated images are not here, first {lost[0]!r}")
     items = [Item(name, single(paths, "images"), masks.get(name)) for name, paths in sorted(every.items())]
@@ -66,32 +65,20 @@ def coco(root: Path) -> Found:
     return Found("coco", roles, notes + more, classes)
 
 
-def _files(root: Path) -> list[Path]:
+def _trees(root: Path) -> dict[Path, dict[str, Any]]:
+    """Return what each annotation file holds."""
     paths = sorted({path for place in _PLACES for path in root.glob(place) if path.is_file()})
-    found = []
-    for path in paths:
-        stat = path.stat()
-        if stat.st_size <= _LARGEST and _is_coco(path, stat.st_size, stat.st_mtime_ns):
-            found.append(path)
-    return found
+    trees = {path: tree for path in paths if (tree := _tree(path)) is not None}
+    return {path: tree for path, tree in trees.items() if all(isinstance(tree.get(key), list) for key in _KEYS)}
 
 
-@lru_cache(maxsize=64)
-def _is_coco(path: Path, size: int, changed: int) -> bool:
-    """Return whether a file is of COCO's kind, from its keys; asked again only when it has changed."""
-    try:
-        tree = _tree(path)
-    except DataError:
-        return False
-    return all(isinstance(tree.get(key), list) for key in ("images", "annotations", "categories"))
-
-
-def _tree(path: Path) -> dict[str, Any]:
+def _tree(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file; None where there is another thing, which is another tool's business."""
     try:
         tree = json.loads(read_text(path, most=_LARGEST))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"is no JSON: {str(error)[:200]}", where=path, todo="export it again") from error
-    return tree if isinstance(tree, dict) else {}
+    except (ValueError, RecursionError, DataError):
+        return None
+    return tree if isinstance(tree, dict) else None
 
 
 def _role(path: Path, root: Path) -> Role | None:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fewmask.data.files import cache_folder
 from fewmask.data.masks import MAX_PIXELS
 from fewmask.errors import ConfigError, DataError, WriteError
 
@@ -76,7 +77,7 @@ def draw(drawings: Sequence[Drawing], content: Iterable[bytes], where: Path) -> 
         digest.update(hashlib.sha256(part).digest())
     for one in drawings:
         digest.update(f"\0{one.name}\0{one.height}\0{one.width}".encode("utf-8", "surrogateescape"))
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewmask" / "masks"
+    cache = cache_folder() / "masks"
     folder = cache / digest.hexdigest()[:24]
     files = {one.name: folder / f"{n:07d}.png" for n, one in enumerate(drawings)}
     if (folder / _DONE).is_file():

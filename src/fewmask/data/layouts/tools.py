@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Collection
 from io import StringIO
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fewmask.data.datayaml import check_names
 from fewmask.data.files import hidden, image_files
 from fewmask.data.index import Item, MaskCode
 from fewmask.data.layouts.found import DO, VOID, Found, colour_legend, join, read_text
+from fewmask.data.layouts.published import CAMVID_CLASSES
 from fewmask.data.roles import role_folder, roles_by_folder
 from fewmask.errors import DataError
 
@@ -41,6 +43,8 @@ def roboflow(root: Path) -> Found:
         if other != ids:
             raise DataError(f"names other classes than {first}", where=path, todo="export all parts with the same ones")
     found = beside(root)
+    if found is None:
+        raise DataError("no masks X_mask.png beside the images", where=root, todo=DO)
     names = tuple(dict.fromkeys(name for name in ids.values() if name.lower() not in VOID))
     plain = list(ids) == list(range(len(names)))
     void = tuple(i for i, name in ids.items() if name.lower() in VOID and i != 255)
@@ -110,13 +114,12 @@ def nnunet(root: Path) -> Found:
 # --- masks beside their images --------------------------------------------------------------------------------------
 
 
-def is_beside(root: Path) -> bool:
-    """Return whether masks lie beside their images: X.jpg and X_mask.png, or train and trainannot."""
-    return _companions(root) != [] or _suffix(root) is not None
+def beside(root: Path) -> Found | None:
+    """Read X.jpg with X_mask.png in one folder, or folders such as train with train_labels; class_dict.csv is RGB.
 
-
-def beside(root: Path) -> Found:
-    """Read X.jpg with X_mask.png in one folder, or folders such as train with train_labels; class_dict.csv is RGB."""
+    Returns:
+        None where no mask lies beside its image.
+    """
     notes: list[str] = []
     every, companions = image_files(root, ".", []), _companions(root)  # the tables beside them are no mistake
     if companions:
@@ -128,9 +131,9 @@ def beside(root: Path) -> Found:
                 if top == mask:
                     masks[_same(f"{image}/{rest}", images)] = paths
     else:
-        suffix = _suffix(root)
+        suffix = _suffix(every)
         if suffix is None:
-            raise DataError("no masks beside the images", where=root, todo=DO)
+            return None
         masks = {n.removesuffix(suffix): paths for n, paths in every.items() if n.endswith(suffix)}
         images = {n: paths for n, paths in every.items() if not n.endswith(suffix)}
         images = {re.sub("_(sat|image|img)$", "", n) if n not in masks else n: paths for n, paths in images.items()}
@@ -142,8 +145,6 @@ def beside(root: Path) -> Found:
         found.classes, found.code = colour_legend(_colours_of(table), table)
     elif companions and all(mask.endswith("annot") for _, mask in companions):
         if all(_CAMVID_VIDEO.search(item.name) for item in items):
-            from fewmask.data.layouts.published import CAMVID_CLASSES
-
             found.layout, found.classes, found.code = "camvid (SegNet)", CAMVID_CLASSES, MaskCode(ignore=(11,))
     return found
 
@@ -157,16 +158,14 @@ def _companions(root: Path) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def _same(name: str, images: object) -> str:
+def _same(name: str, images: Collection[str]) -> str:
     """Return the image that a mask of another ending belongs to: FRAME_L.png is the mask of FRAME.png."""
-    assert isinstance(images, dict)
     bare = next((name.removesuffix(end) for end in ("_L", *_BESIDE) if name.endswith(end)), name)
     return name if name in images else bare
 
 
-def _suffix(root: Path) -> str | None:
+def _suffix(names: Collection[str]) -> str | None:
     """Return what the names of masks end in that lie beside their images."""
-    names = set(image_files(root, ".", []))
     for end in _BESIDE:
         stems = {name.removesuffix(end) for name in names if name.endswith(end)}
         if stems and any(stem in names or f"{stem}_sat" in names or f"{stem}_image" in names for stem in stems):
