@@ -67,11 +67,17 @@ def index_file(root):
     (root / "data.yaml").write_text("images: index.jsonl\n")
 
 
-def voc(root):
-    lists = root / "ImageSets" / "Segmentation"
-    lists.mkdir(parents=True)
+def lists(root, annotated):
+    """Write VOC's lists of a role's images, all or those with masks."""
+    folder = root / "ImageSets" / "Segmentation"
+    folder.mkdir(parents=True)
     for role in FRAMES:
-        (lists / f"{role}.txt").write_text("".join(f"{role}/{n}\n" for r, n, _ in each() if r == role))
+        names = [n for r, n, mask in each() if r == role and (mask is not None or not annotated)]
+        (folder / f"{role}.txt").write_text("".join(f"{role}/{n}\n" for n in names))
+
+
+def voc(root):
+    lists(root, annotated=False)
     for role, name, mask in each():
         image(root / "JPEGImages" / role / f"{name}.png", name)
         if mask is not None:
@@ -81,10 +87,7 @@ def voc(root):
 
 def cvat(root):
     """RGB masks, a list of what was annotated."""
-    lists = root / "ImageSets" / "Segmentation"
-    lists.mkdir(parents=True)
-    for role, names in FRAMES.items():
-        (lists / f"{role}.txt").write_text("".join(f"{role}/{n}\n" for n in names))
+    lists(root, annotated=True)
     for role, name, mask in each():
         image(root / "JPEGImages" / role / f"{name}.png", name)
         if mask is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,51 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from fewmask.data.index import Item
 from fewmask.engine.evaluate import Pictures
 from fewmask.engine.infer import Protocol
 from fewmask.engine.label import confident, read_manifest, write_labels
-from fewmask.engine.label_pass import Share, label_file
-from fewmask.errors import CheckpointError, DataError, Interrupted
+from fewmask.engine.label_pass import Share
+from fewmask.errors import CheckpointError, Interrupted
 from fewmask.ops.select import Selection, keys
+from labelling import CLASSES, RULES, SHARE, guess, in_ranks, label, pool, written
 from oracles import select as oracle
-
-CLASSES = ("road", "pole", "sky")
-SHARE = (0.5, 0.2, 0.3)
-RULES = [
-    Selection("none"),
-    Selection("st", 0.4),
-    Selection("cbst", 0.4),
-    Selection("da", 0.4),
-    Selection("dars", 0.4),
-    Selection("dars", 0.4, drop="image"),
-]
-RELABEL = Selection("cbst", 0.4, relabel=True)
-
-
-def pool(n: int = 7) -> list[Item]:
-    return [Item(f"video/{i}", Path(f"{i}.png")) for i in range(n)]
-
-
-def guess(item: Item, least_K: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Images of several sizes, with many equal confidences; the pole is never seen in the first one."""
-    number = int(item.name.split("/")[1])
-    rng = np.random.default_rng(number)
-    size = (6 + number % 3, 9)
-    label = rng.integers(0, 3, size).astype(np.uint8)
-    return (np.where(label == 1, 0, label) if number == 0 else label).astype(np.uint8), rng.choice(
-        np.float32([0.3, 0.9, 1.0]), size
-    )
-
-
-def written(folder: Path, items: list[Item]) -> list[np.ndarray]:
-    return [np.asarray(Image.open(label_file(folder, item))) for item in items]
-
-
-def label(folder: Path, how: Selection, predict: Callable[..., Any] = guess, **more: Any) -> dict[str, Any]:
-    return write_labels(predict, pool(), folder, how, CLASSES, frequency=SHARE, seed=3, **more)
 
 
 @pytest.mark.parametrize("how", RULES, ids=lambda h: f"{h.rule}-{h.drop}")
@@ -157,28 +121,6 @@ def test_the_number_of_ranks_changes_nothing(how: Selection, tmp_path: Path) -> 
     assert all(found == alone for found in together)
     for a, b in zip(written(tmp_path / "one", pool()), written(tmp_path / "three", pool()), strict=True):
         assert (a == b).all()
-
-
-def in_ranks(world: int, job: Callable[[Share], Any]) -> list[Any]:
-    """Run a job in threads that sum as ranks do."""
-    barrier, box, out = threading.Barrier(world), {}, [None] * world
-
-    def work(rank: int) -> None:
-        def total(counts: np.ndarray) -> np.ndarray:
-            box[rank] = counts
-            barrier.wait(30)
-            found = np.sum([box[r] for r in range(world)], axis=0)
-            barrier.wait(30)
-            return found
-
-        out[rank] = job(Share(rank, world, total))
-
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(world)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    return out
 
 
 @pytest.mark.parametrize("how", RULES[:3], ids=lambda h: h.rule)
@@ -289,66 +231,3 @@ def test_confidence_is_the_softmax_at_a_temperature(temperature: float) -> None:
     assert confidence[0] == pytest.approx(odds / (1 + odds))
     flipped, again = confident(forward, reader(pixels), Protocol(flip=True), temperature)(item)
     assert (flipped == found).all() and again == pytest.approx(confidence)
-
-
-@pytest.fixture
-def broken() -> set[str]:
-    """Names of images that cannot be read; a test may mend them."""
-    return {"video/2"}
-
-
-def reading(broken: set[str]) -> Callable[..., Any]:
-    def predict(item: Item, least_K: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        if item.name in broken:
-            raise DataError("file is empty", where=item.image)
-        return guess(item, least_K)
-
-    return predict
-
-
-@pytest.mark.parametrize("how", [*RULES, RELABEL], ids=lambda h: f"{h.rule}-{h.drop}-{h.relabel}")
-def test_an_image_that_cannot_be_read(how: Selection, broken: set[str], tmp_path: Path) -> None:
-    """Without leave the pass stops; with it the others get labels, and all is as if its pixels were not there."""
-    with pytest.raises(DataError, match=r"file is empty; 2\.png"):
-        label(tmp_path / "stops", how, reading(broken))
-    said: list[str] = []
-    manifest = label(tmp_path / "skips", how, reading(broken), skip=True, say=said.append)
-    assert manifest["unread"] == {"video/2": "file is empty; 2.png"} and manifest["images"] == 7
-    assert "1 images cannot be read and get no labels, such as video/2" in said[0]
-    others = [item for item in pool() if item.name != "video/2"]
-    pixels = sum(guess(item)[0].size for item in others)
-    assert sum(manifest["predicted"]) == pixels or how.relabel
-    assert not label_file(tmp_path / "skips", pool()[2]).exists()
-    found = np.concatenate([f.ravel() for f in written(tmp_path / "skips", others)])
-    assert manifest["kept"] == np.bincount(found[found != 255], minlength=3).tolist()
-    broken.clear()
-    assert label(tmp_path / "skips", how, never, skip=True) == manifest, "decided once"
-
-
-def never(item: Item, least_K: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    raise AssertionError("predicted again")
-
-
-def test_an_interrupted_pass_decides_once(broken: set[str], tmp_path: Path) -> None:
-    asked = iter(["", "", "", "SIGTERM"])
-    with pytest.raises(Interrupted):
-        label(tmp_path, RULES[1], reading(broken), skip=True, stop=lambda: next(asked))
-    broken.clear()  # mended meanwhile
-    assert label(tmp_path, RULES[1], reading(broken), skip=True)["unread"].keys() == {"video/2"}
-
-
-def test_too_many_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"2 of 7 unlabelled images cannot be read, more than 0\.1%.*video/5"):
-        label(tmp_path, RULES[1], reading({"video/2", "video/5"}), skip=True)
-
-
-@pytest.mark.parametrize("how", RULES[:2], ids=lambda h: h.rule)
-def test_every_rank_leaves_it_out(how: Selection, broken: set[str], tmp_path: Path) -> None:
-    """Whichever met it: the files are those of one process, and all know its name."""
-    alone = label(tmp_path / "one", how, reading(broken), skip=True)
-    job = lambda share: label(tmp_path / "two", how, reading(broken), skip=True, share=share)  # noqa: E731
-    assert [list(found["unread"]) for found in in_ranks(2, job)] == [["video/2"], ["video/2"]]
-    assert read_manifest(tmp_path / "two") == alone
-    others = [item for item in pool() if item.name != "video/2"]
-    for one, other in zip(written(tmp_path / "one", others), written(tmp_path / "two", others), strict=True):
-        assert (one == other).all()

@@ -80,6 +80,7 @@ class _Look:
         self._net, self._device = net.to(device).eval(), device
         self._mean, self._std = (torch.tensor(v, device=device) for v in (IMAGENET_MEAN, IMAGENET_STD))
         self._read = ItemLoader(MaskCode(), (_SIDE, _SIDE))
+        self._onto: Tensor | None = None
 
     def __call__(
         self, items: Sequence[Item], skip: bool, tick: Callable[[int, int], None] = lambda done, of: None
@@ -109,8 +110,9 @@ class _Look:
         batch = torch.cat([normalise(image, self._mean, self._std, self._device) for image in images])
         z = _deepest(self._net.encode(batch)).float().mean((2, 3))
         if z.shape[1] > _NUMBERS:  # distances survive a random projection (Johnson and Lindenstrauss 1984)
-            onto = torch.randn(z.shape[1], _NUMBERS, generator=torch.Generator().manual_seed(0))
-            z = z @ onto.to(z)
+            if self._onto is None:
+                self._onto = torch.randn(z.shape[1], _NUMBERS, generator=torch.Generator().manual_seed(0)).to(z)
+            z = z @ self._onto
         return F.normalize(z, dim=1).cpu()
 
 
