@@ -1,7 +1,7 @@
 """Run studies, and build tables from their results.
 
     python -m benchmarks.experiments status [STUDY...]
-    python -m benchmarks.experiments run STUDY... [--jobs 2] [--keep-older]
+    python -m benchmarks.experiments run STUDY... [--arms NAME...] [--jobs 2] [--keep-older]
     python -m benchmarks.experiments same STUDY... --older TREE
     python -m benchmarks.experiments tables
 
@@ -117,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.experiments", description=__doc__.splitlines()[0])
     parser.add_argument("action", choices=("status", "run", "same", "tables"))
     parser.add_argument("studies", nargs="*")
+    parser.add_argument("--arms", nargs="*", help="only these")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--keep-older", action="store_true", help="skip what an older source has finished")
     parser.add_argument("--older", type=Path, help="another checkout, to compare with")
@@ -128,7 +129,9 @@ def main() -> None:
         write_tables()
         return
     names = args.studies or sorted(p.stem for p in (HERE / "studies").glob("*.yaml"))
-    runs = [e for name in names for e in read_study(name)]
+    runs = [e for name in names for e in read_study(name) if args.arms is None or e.arm in args.arms]
+    if unknown := {*(args.arms or ())} - {e.arm for e in runs}:
+        parser.error(f"no such arm: {', '.join(sorted(unknown))}")
     if args.action == "same":
         if args.older is None:
             parser.error("same needs --older TREE")

@@ -27,6 +27,8 @@ WEIGHTS = "mobilenet_v2"
 
 YOUNGER: dict[str, Any] = {"unlabelled_by": "random", "outside": False, "on_bad_unlabelled": "stop", "allow_leaks": []}
 """Keys of ``data`` that are younger than the first results: with these values, what is run is what it was."""
+YOUNGER_SWITCHES = {"cps": ("ramp",), "ucc": ("ramp",), "mean_teacher": ("together",), "u2pl": ("ramp", "strong")}
+"""Such keys of a method, where they are off."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,9 @@ class Experiment:
                 del recipe["model"][name]
         if not recipe["data"]["augment"]["rotate"]:
             del recipe["data"]["augment"]["rotate"]
-        if self.method in ("cps", "ucc") and not recipe["method"]["ramp"]:
-            del recipe["method"]["ramp"]
-        if self.method == "mean_teacher" and not recipe["method"]["together"]:
-            del recipe["method"]["together"]
+        for name in YOUNGER_SWITCHES.get(self.method, ()):
+            if not recipe["method"][name]:
+                del recipe["method"][name]
         for name in FREE:
             del recipe["machine"][name]
         for name, plain in YOUNGER.items():

@@ -47,8 +47,8 @@ DEPARTURES = {
     "together": "padding, next image, ties, centres, class lists, present and first image at once.",
     "auxiliary head": "Their Cityscapes network has a second head, trained with 0.4 times the same loss. No switch.",
     "coin": "They toss one coin a batch, we one an image. No switch.",
-    "first epoch": "Their teacher is the student itself for one epoch after the warm-up, ours the plain average of its "
-    "steps. No switch.",
+    "first epoch": "Their teacher is the student itself in the warm-up and one epoch longer, ours the average of its "
+    "steps from the start. No switch.",
     "λ_c/W": "As 1/W, but of the contrast alone: lam_c / W.",
     "least": "Where fewer pixels of a class are predicted than wanted, their threshold is the least confidence that "
     "there is, ours is 0: the same pixels. No switch.",

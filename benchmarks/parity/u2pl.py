@@ -234,12 +234,17 @@ class Averages:
             out.append(teacher.weight.detach().clone())
         return torch.stack(out[self.first :])
 
-    def ours(self, copies: int = 0) -> Tensor:
-        """Return ours; in so many steps after the warm-up it copies."""
+    def ours(self, late: bool = False) -> Tensor:
+        """Return ours; or with a decay that starts at the end of the warm-up, after an epoch more of copies."""
         setting, real, out = Setting(1, 3, torch.float64), ramp.ema_decay, []
+        copies = self.first + self.per_epoch
+
+        def decay(t: int, most: float) -> float:
+            return real(t, most) if not late else 0.0 if t < copies else real(t - self.first, most)
+
         config = U2PL.Config(warmup=self.warm / self.epochs, lam_c=0, ema_decay=self.decay)
         method, nets = U2PL(config, setting.task), {"student": self.weights(0), "teacher": self.weights(1)}
-        with patch.object(ramp, "ema_decay", lambda since, d: 0.0 if since < copies else real(since, d)):
+        with patch.object(ramp, "ema_decay", decay):
             for t in range(self.steps):
                 nets["student"].weight.data.copy_(self.theta[t + 1])
                 method.after_step(nets, setting.step(t, self.steps), {})
@@ -259,7 +264,7 @@ def moving_average(checkout: Checkout, per_epoch: int = 10, epochs: int = 15) ->
         theirs = both.theirs()
         yield compare(checkout, f"U2PL: moving average, {data}", f"{len(theirs)} steps after the warm-up", None, theirs,
                       both.ours(), switch=f"warmup={both.warm}/epochs", departure="first epoch",
-                      explained=both.ours(per_epoch), seed=SEED, decay=both.decay, per_epoch=per_epoch)  # fmt: skip
+                      explained=both.ours(late=True), seed=SEED, decay=both.decay, per_epoch=per_epoch)  # fmt: skip
 
 
 def boxes(checkout: Checkout, height: int, width: int, masks: int) -> Iterator[Row]:

@@ -34,6 +34,7 @@ VARIANTS = [
     Case("u2pl", {"bank": 0, "negatives": "authors_code"}),
     Case("u2pl", {"negatives_from": "all", "ranked": False}),
     Case("u2pl", {"warmup": 0.1}),
+    Case("u2pl", {"ramp": 0.5, "strong": True}),
     Case("u2pl", {"augment": "ael"}),
     Case("dars", {"alpha": [0.2], "aux": 0.4}),
     Case("three_stage", {"stages": 2, "ema": False, "strong": False}),

@@ -46,8 +46,10 @@ Readings and departures
    images are the α_t surest. 256 anchors with 50 negatives each are set by ``anchors`` and ``draws``. Not reproduced:
    that δ_p does not limit their positives, that C counts the classes present, and two bugs, the mismatch of class lists
    and banks, and one-hot labels that put the classes of all images of a batch into the first (docs/parity.md).
-10. ``warmup`` is a share of the steps with L_s alone, a teacher that is a copy, and empty banks. The code: an epoch on
-   VOC, and copies for one epoch more.
+10. ``warmup`` is a share of the steps with L_s alone and empty banks, while the teacher follows the student. The code:
+   an epoch on VOC, with a teacher that is a copy then and for one epoch more.
+11. Not in the paper: ``ramp`` lets λ_u rise over a share of the run, and ``strong`` shows the student unlabelled images
+   that are strongly perturbed, mixed as the teacher's weak ones are.
 """
 
 from __future__ import annotations
@@ -105,6 +107,8 @@ class U2PL(Method):
             momentum: of σ.
             ema_decay: of the teacher.
             warmup: share of the steps with L_s alone.
+            ramp: share of the run over which λ_u rises; 0 = none.
+            strong: the student sees strongly perturbed unlabelled images.
         """
 
         sup: Supervision = Supervision()
@@ -131,6 +135,8 @@ class U2PL(Method):
         momentum: float = Field(default=0.999, ge=0, lt=1)
         ema_decay: float = Field(default=0.99, ge=0, lt=1)
         warmup: float = Field(default=0.0, ge=0, lt=1)
+        ramp: float = Field(default=0.0, ge=0, le=1)
+        strong: bool = False
 
     teacher_bn = "train"
     predictors = ("teacher", "student")
@@ -138,11 +144,11 @@ class U2PL(Method):
 
     @property
     def streams(self) -> dict[str, Stream]:
-        """One view of each image; neighbours are mixed."""
+        """One view of each image, for some a strong one beside it; neighbours are mixed."""
         together = 2 if self.config.augment == "ael" else 1
         return {
             "l": Stream("labelled", ("weak",), together=together),
-            "u": Stream("unlabelled", ("weak",), together=2),
+            "u": Stream("unlabelled", ("weak", "strong") if self.config.strong else ("weak",), together=2),
         }
 
     @property
@@ -177,11 +183,10 @@ class U2PL(Method):
         x_l, y = self._labelled(nets, batch["l"], step)
         if step.t < self._first(step):
             return self._warm_up(nets, x_l, y, step, memo)
-        x_u, label, valid = self._mixed(nets, batch["u"], step)
-        x = torch.cat((x_l, x_u))
-        out_s = nets["student"](x)
+        x_w, x_s, label, valid = self._mixed(nets, batch["u"], step)
+        out_s = nets["student"](torch.cat((x_l, x_s)))
         p_l, p_u = _logits(out_s).split((len(y), len(label)))
-        out_t = pseudo.infer(nets["teacher"], x, "train")
+        out_t = pseudo.infer(nets["teacher"], torch.cat((x_l, x_w)), "train")
         p_t = _logits(out_t).softmax(1)
 
         alpha = self.alpha_t(step)
@@ -190,7 +195,8 @@ class U2PL(Method):
         reliable = (high <= gamma) & valid  # Eq. 6
         self._observe(p_l, y, memo)
         count, pixels = step.average(reliable.sum()), step.average(valid.sum())
-        lam_u = cfg.eta * pixels / torch.where(count > 0, count, 1)  # Eq. 8
+        rise = ramp.sigmoid_ramp(step.t, round(cfg.ramp * step.total))
+        lam_u = rise * cfg.eta * pixels / torch.where(count > 0, count, 1)  # Eq. 8
         memo["kept"] = reliable.sum() / valid.sum().clamp(min=1)
         memo["pseudo"] = pseudo.histogram(label, reliable, self.task.classes)
         terms = {
@@ -208,12 +214,11 @@ class U2PL(Method):
 
     def after_step(self, nets: Nets, step: Step, memo: dict[str, Tensor]) -> None:
         """Move the teacher; push this step's negatives into the banks."""
-        since = step.t - self._first(step)
-        decay = ramp.ema_decay(max(0, since), self.config.ema_decay)
-        # later the teacher's own pass in training mode keeps its statistics; before there is none
-        ema.ema_update(nets["teacher"], nets["student"], decay, buffers=since < 0)
+        warming, decay = step.t < self._first(step), ramp.ema_decay(step.t, self.config.ema_decay)
+        # later the teacher's own pass in training mode keeps its statistics; in the warm-up there is none
+        ema.ema_update(nets["teacher"], nets["student"], decay, buffers=warming)
         bank = nets.get("bank")
-        if isinstance(bank, ClassBanks) and since >= 0:
+        if isinstance(bank, ClassBanks) and not warming:
             bank.push(memo["negatives"], memo["real"])
         if self.config.augment == "ael":
             sums, pixels = step.reduce(memo["sums"]), step.reduce(memo["pixels"])
@@ -248,8 +253,8 @@ class U2PL(Method):
         pasted = adaptive.paste_mask(y[j], weight, step.draws("l"), cfg.paste_chance, cfg.paste_classes)
         return mix.take(x, x[j], pasted), mix.take(y, y[j], pasted)
 
-    def _mixed(self, nets: Nets, u: Items, step: Step) -> tuple[Tensor, Tensor, Tensor]:
-        """Return mixed unlabelled images, the teacher's labels of them, and which pixels are valid."""
+    def _mixed(self, nets: Nets, u: Items, step: Step) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return mixed unlabelled images for teacher and student, their labels, and which pixels are valid."""
         label = _logits(pseudo.infer(nets["teacher"], u.weak)).argmax(1)
         j, draws = mix.partners(len(u), label.device), step.draws("u")
         if self.config.augment == "ael":
@@ -259,8 +264,8 @@ class U2PL(Method):
             height, width = label.shape[1:]
             box = mix.half_area_mask(draws, height, width, self.config.cutmix)
         box = box.to(label.device, non_blocking=True)
-        x, label, valid = (mix.take(m, m[j], box) for m in (u.weak, label, u.valid))
-        return x, label, valid
+        x_w, label, valid = (mix.take(m, m[j], box) for m in (u.weak, label, u.valid))
+        return x_w, mix.take(u.strong[0], u.strong[0][j], box) if self.config.strong else x_w, label, valid
 
     def _unlabelled(self, high: Tensor, valid: Tensor, reliable: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
         """Return which unlabelled pixels may be anchors, and which negatives: two bool [B, H, W]."""
