@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from process.helpers import assert_refused, content, good, run
+from process.helpers import assert_refused, content, good, run, training
 
 IDS = {5, 0, 9}  # of tiny_data's mask files
 
@@ -85,3 +85,36 @@ def test_wrong_input(trained, data, tmp_path, io):
     assert_refused(run(io, ["pseudolabel", str(trained), *twice, *out]), 2, "two images would write the same file")
     assert run(io, ["pseudolabel", str(trained), images, *out, "--select", "best"]).code == 2
     assert not (tmp_path / "labels").exists()
+
+
+def test_ids_of_sixteen_bits(own_data, tmp_path, io):
+    """Class 0 is id 300 in 16-bit masks: predictions and labels are such files, and their marks are 255."""
+    for file in (own_data / "masks").rglob("*.png"):
+        mask = np.asarray(Image.open(file)).astype(np.uint16)
+        Image.fromarray(np.where(mask == 0, 300, mask).astype(np.uint16)).save(file)
+    (own_data / "data.yaml").write_text("classes: {5: sky, 300: sea, 9: sand}\n")
+    out, images = tmp_path / "run", str(own_data / "images/train")
+    good(run(io, training(own_data, out, "--method", "supervised")))
+    good(run(io, ["predict", str(out), images, "-o", str(tmp_path / "masks")]))
+    words = [
+        "pseudolabel",
+        str(out),
+        images,
+        "-o",
+        str(tmp_path / "labels"),
+        "--select",
+        "st",
+        "--ratio",
+        "0.5",
+        "--json",
+    ]
+    manifest = json.loads(good(run(io, words)).stdout)
+    masks = {name: mask for name, mask in labels(tmp_path / "masks").items() if "/" not in name}
+    found = labels(tmp_path / "labels")
+    assert found.keys() == masks.keys()
+    kept = {i: 0 for i in (5, 300, 9)}
+    for name, mask in masks.items():
+        assert mask.dtype == found[name].dtype == np.uint16 and set(np.unique(mask)) <= kept.keys()
+        assert ((found[name] == mask) | (found[name] == 255)).all()
+        kept = {i: n + int((found[name] == i).sum()) for i, n in kept.items()}
+    assert manifest["kept"] == [kept[i] for i in (5, 300, 9)] and sum(kept.values()) > 0

@@ -92,19 +92,20 @@ def predict(
 ) -> None:
     """Example: fewmask predict runs/photos-fixmatch-001 new-photos/ -o masks
 
-    Writes for every image: OUT/NAME.png (class ids, paletted), OUT/colour/NAME.png, OUT/overlay/NAME.png.
+    Writes for every image: OUT/NAME.png (class ids, paletted; 16-bit grey where an id needs that),
+    OUT/colour/NAME.png, OUT/overlay/NAME.png.
     """
     import numpy as np
 
-    from fewmask.data.masks import read_image
+    from fewmask.data.masks import id_type, read_image
     from fewmask.report.pictures import colour_image, index_image, overlay, save_png
     from fewmask.run.result import load
 
     model = load(run).model
-    files = list(_images(inputs))
+    files = list(image_names(inputs))
     targets = [_targets(out, name, probs) for _, name in files]
     _refuse_existing([path for paths in targets for path in paths.values()])
-    ids = np.array(model.ids, np.uint8)
+    ids = np.array(model.ids, id_type(model.ids))
     for (file, _), paths in zip(_progress(files), targets, strict=True):
         image = read_image(file)
         p = model.probabilities(image)
@@ -141,7 +142,7 @@ def pseudolabel(
     """
     from fewmask.run.pseudolabel import pseudolabel as label
 
-    found = label(run, list(_images(inputs)), out, select.value, ratio, temperature, seed, say)
+    found = label(run, list(image_names(inputs)), out, select.value, ratio, temperature, seed, say)
     if as_json:
         print(json.dumps(found, indent=2))
 
@@ -154,7 +155,7 @@ def _progress(files: list[Any]) -> Iterator[Any]:
     return iter(track(files, "predict", console=console, transient=True, disable=not console.is_terminal))
 
 
-def _images(inputs: list[Path]) -> Iterator[tuple[Path, str]]:
+def image_names(inputs: list[Path]) -> Iterator[tuple[Path, str]]:
     """Yield (file, name below its folder without extension) of every image."""
     from fewmask.data.files import EXTENSIONS
     from fewmask.errors import DataError

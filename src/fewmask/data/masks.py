@@ -21,7 +21,7 @@ bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -88,6 +88,11 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     header = read_header(path)
     return header.height, header.width
+
+
+def id_type(ids: Sequence[int]) -> type[np.uint8 | np.uint16]:
+    """Return the type of masks that hold these class ids, and the ignored one."""
+    return np.uint8 if max(ids) <= IGNORE else np.uint16
 
 
 def read_image(path: Path, *, orient: bool = False, max_pixels: int = MAX_PIXELS) -> np.ndarray:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from fewmask.batch import IGNORE
 from fewmask.data.index import Item
+from fewmask.data.masks import id_type
 from fewmask.engine.faults import site
 from fewmask.engine.files import write_atomic
 from fewmask.errors import DataError, Interrupted
@@ -113,8 +114,9 @@ class Pass:
         self, predict: Predict, items: Sequence[Item], folder: Path, how: Selection, classes: int, seed: int,
         turn: int, share: Share, stop: Callable[[], str], ids: Sequence[int] | None, skip: bool,
     ) -> None:  # fmt: skip
-        self.spelt = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)  # class index to what is written
-        self.spelt[:classes] = range(classes) if ids is None else ids
+        ids = range(classes) if ids is None else ids
+        self.spelt = np.full(IGNORE + 1, IGNORE, dtype=id_type(ids))  # class index to what is written
+        self.spelt[:classes] = ids
         self.predict, self.folder, self.how, self.classes = predict, folder, how, classes
         self.seed, self.turn, self.share, self.stop = seed, turn, share, stop
         self.raw, self.items, self.skip = folder / RAW, items, skip
@@ -258,7 +260,8 @@ class Pass:
         if not file.is_file():
             site("select.inside")
             _save(file, self.spelt[labels()])
-        return np.bincount(np.asarray(Image.open(file)).ravel(), minlength=IGNORE + 1)[self.spelt[: self.classes]]
+        counts = np.bincount(np.asarray(Image.open(file)).ravel(), minlength=int(self.spelt.max()) + 1)
+        return counts[self.spelt[: self.classes]]
 
 
 def _save(file: Path, label_HW: np.ndarray) -> None:

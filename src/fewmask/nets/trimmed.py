@@ -7,9 +7,13 @@ than the fp32 one, and so do atrous depthwise ones backwards: these become plain
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+T = TypeVar("T", bound=nn.Module)
 
 
 class TrimmedConv2d(nn.Conv2d):
@@ -82,4 +86,12 @@ def trim(net: nn.Module) -> nn.Module:
         strided = module.stride != (1, 1) and module.groups == module.in_channels > 1
         if atrous or strided:
             module.__class__ = TrimmedConv2d
+    return net
+
+
+def untrim(net: T) -> T:
+    """Turn what ``trim`` has turned back into ``nn.Conv2d``, in place, for graphs that hold no size of a map."""
+    for module in net.modules():
+        if isinstance(module, TrimmedConv2d):
+            module.__class__ = nn.Conv2d  # pyright: ignore[reportAttributeAccessIssue]
     return net

@@ -23,8 +23,10 @@ def palette() -> np.ndarray:
 
 
 def index_image(mask_HW: np.ndarray) -> Image.Image:
-    """Return a paletted image whose pixels are the class indices of a uint8 mask [H, W]."""
-    image = Image.fromarray(mask_HW.astype(np.uint8))
+    """Return a paletted image whose pixels are the ids of a uint8 mask [H, W]; a 16-bit grey one of a uint16 mask."""
+    image = Image.fromarray(mask_HW)
+    if mask_HW.dtype == np.uint16:
+        return image
     image.putpalette(palette().tobytes())  # turns the grey image into a paletted one with the same indices
     return image
 

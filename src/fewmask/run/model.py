@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from fewmask.batch import MAX_CLASSES
 from fewmask.data.masks import read_image
-from fewmask.engine.infer import PROTOCOLS, as_logits, image_logits, normalise
+from fewmask.engine.infer import PROTOCOLS, Protocol, as_logits, image_logits, normalise
 from fewmask.errors import CheckpointError
 from fewmask.nets import build
 from fewmask.nets.options import OPTIONS
@@ -110,6 +110,21 @@ class Model:
         return cls(net, card, torch.device(name))
 
     @torch.no_grad()
+    def logits(self, image: np.ndarray | Path | str, protocol: Protocol | None = None) -> Tensor:
+        """Return logits float32 [1, K, H, W] on the image's own grid.
+
+        Args:
+            image: a file, or uint8 RGB [H, W, 3], of any size.
+            protocol: how an image becomes a prediction; None = the model's own.
+        """
+        protocol = PROTOCOLS[self.card.protocol] if protocol is None else protocol
+        pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
+        tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        if self.card.resize is not None:
+            tensor = TF.resize(tensor, list(self.card.resize), antialias=True)
+        scores: Tensor = image_logits(self.net, normalise(tensor, self.mean, self.std, self.device), protocol)
+        return as_logits(F.interpolate(scores, pixels.shape[:2], mode="bilinear", align_corners=False), protocol)
+
     def probabilities(self, image: np.ndarray | Path | str, temperature: float = 1.0) -> np.ndarray:
         """Return class probabilities float32 [K, H, W] on the image's own grid.
 
@@ -117,14 +132,7 @@ class Model:
             image: a file, or uint8 RGB [H, W, 3], of any size.
             temperature: divides the logits before the softmax.
         """
-        pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
-        tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-        if self.card.resize is not None:
-            tensor = TF.resize(tensor, list(self.card.resize), antialias=True)
-        protocol = PROTOCOLS[self.card.protocol]
-        scores: Tensor = image_logits(self.net, normalise(tensor, self.mean, self.std, self.device), protocol)
-        scores = F.interpolate(scores, pixels.shape[:2], mode="bilinear", align_corners=False)
-        return (as_logits(scores, protocol) / temperature).softmax(1)[0].cpu().numpy()
+        return (self.logits(image) / temperature).softmax(1)[0].cpu().numpy()
 
     def predict(self, image: np.ndarray | Path | str) -> np.ndarray:
         """Return class indices uint8 [H, W] on the image's own grid; see ``probabilities``."""

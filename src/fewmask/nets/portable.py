@@ -1,0 +1,86 @@
+"""A network as other programs run it: one module from bytes to logits, in operations that every exporter knows."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewmask.nets.segmenter import Segmenter
+from fewmask.nets.trimmed import untrim
+
+
+class Portable(nn.Module):
+    """Images as files hold them to logits on their own grid; in evaluation mode, without gradient.
+
+    Resizing, normalising and padding are part of it. No size is written into the graph, so that it can be exported for
+    images of any size.
+
+    Args:
+        net: copied.
+        mean, std: of the three channels, in 0..1.
+        resize: (height, width) of the network's input; None = an image's own size.
+    """
+
+    def __init__(
+        self, net: Segmenter, mean: Sequence[float], std: Sequence[float], resize: tuple[int, int] | None
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.net, self.resize = untrim(copy.deepcopy(net).cpu().float()), resize
+        _pool_by_matrix(self.net)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1))
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits float32 [B, K, H, W] for RGB images uint8 [B, 3, H, W]."""
+        size, x = images.shape[-2:], images.float()
+        if self.resize is not None:  # bytes again, as the images that the network was trained on
+            x = F.interpolate(x, list(self.resize), mode="bilinear", align_corners=False, antialias=True)
+            x = x.round().clamp(0, 255)
+        x = (x - self.mean) / self.std
+        height, width = x.shape[-2:]
+        stride = self.net.stride
+        whole = [(side + stride - 1) // stride * stride for side in (height, width)]
+        # a pad of so many pixels as are missing asks whether there are any, and the answer would stay in the graph
+        padded = F.pad(x, (0, stride, 0, stride))[..., : whole[0], : whole[1]]
+        logits = self.net.head(self.net.decode(self.net.encoder(padded))).float()
+        logits = logits.index_select(2, torch.arange(height)).index_select(3, torch.arange(width))  # as for the pad
+        if self.resize is None:
+            return logits
+        return F.interpolate(logits, size, mode="bilinear", align_corners=False)
+
+
+class MatrixPool(nn.Module):
+    """``nn.AdaptiveAvgPool2d`` as products with matrices made from the size of the map, which no exporter refuses."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        """Return the means of the cells, [B, C, *size]."""
+        rows, columns = (_cells(n, x_BChw.shape[2 + axis], x_BChw) for axis, n in enumerate(self.size))
+        return rows @ x_BChw @ columns.T
+
+
+def _cells(cells: int, length: int, like: Tensor) -> Tensor:
+    """Return the weight of every pixel in every cell, [cells, length]; cell i covers ⌊i·l/n⌋ to ⌈(i + 1)·l/n⌉."""
+    i = torch.arange(cells, device=like.device).unsqueeze(1)
+    pixel = torch.arange(length, device=like.device)
+    inside = ((pixel >= i * length // cells) & (pixel < ((i + 1) * length + cells - 1) // cells)).to(like.dtype)
+    return inside / inside.sum(1, keepdim=True)
+
+
+def _pool_by_matrix(net: nn.Module) -> None:
+    for module in list(net.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.AdaptiveAvgPool2d:
+                sides = child.output_size if isinstance(child.output_size, tuple) else (child.output_size,) * 2
+                assert all(isinstance(side, int) for side in sides), "no network here keeps a side of the map"
+                setattr(module, name, MatrixPool(sides))  # pyright: ignore[reportArgumentType]
