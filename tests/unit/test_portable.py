@@ -29,14 +29,19 @@ def test_pooling_by_matrices(cells: tuple[int, int], size: tuple[int, int]) -> N
 
 
 def network(arch: str, encoder: str) -> Segmenter:
-    """Return a network whose statistics are not those of a fresh one."""
+    """Return a network whose statistics are not those of a fresh one, and that predicts every class somewhere."""
     torch.manual_seed(0)
     net = build(arch, encoder, 4, weights="none")
     with torch.no_grad():
         for name, buffer in net.named_buffers():
             if name.endswith(("running_mean", "running_var")):
                 buffer.uniform_(0.5, 1.5)
-    return net.eval()
+        net.eval()
+        last = [m for m in net.head.modules() if isinstance(m, nn.Conv2d)][-1]
+        assert last.bias is not None
+        x = torch.from_numpy(picture(160, 160).transpose(2, 0, 1)[None].copy())
+        last.bias -= Portable(net, MEAN, STD, None)(x).mean((0, 2, 3))
+    return net
 
 
 def model(net: nn.Module, resize: tuple[int, int] | None = None, protocol: str = "whole") -> Model:
@@ -94,7 +99,8 @@ def assert_exports(net: Segmenter, folder: Path) -> None:
     for n, (file, size) in enumerate(zip(files, [(150, 133), (128, 160), (201, 140)], strict=True)):
         Image.fromarray(picture(*size, seed=n)).save(file)
     found = module._compare(model(net), exported, files, None, folder)
-    assert found["differing_pixels"] < 1e-3 and found["images"] == 3
+    assert found["differing_pixels"] < 1e-3 and found["images"] == 3 and found["max_difference"] < 1e-2
+    assert len(np.unique(model(net).predict(files[0]))) > 1, "a constant prediction would show nothing"
     assert found["differing_from_predict"] == found["differing_pixels"]
 
 
