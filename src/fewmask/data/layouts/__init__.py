@@ -14,7 +14,10 @@ camvid      ``701_StillsRaw_full``, ``LabeledApproved_full``, ``label_colors.txt
 nnunet      ``imagesTr/CASE_0000.png``, ``labelsTr/CASE.png``, ``dataset.json``
 roboflow    ``train/X.jpg``, ``train/X_mask.png``, ``train/_classes.csv``
 yolo        Ultralytics' ``data.yaml``, ``images/train/X.jpg``, ``labels/train/X.txt`` with polygons
+datumaro    ``images/train/X.jpg``, ``annotations/train.json`` with ``dm_format_version``
+huggingface ``train/metadata.jsonl`` with ``file_name`` and ``annotation_file_name`` (or mask, label)
 coco        ``annotations/*.json``, ``*.json`` or ``train/_annotations.coco.json`` with images anywhere
+labelstudio ``*.json``: a project's export with brushes or polygons, images anywhere
 beside      ``X.jpg`` and ``X_mask.png``, or ``train`` and ``train_labels`` (``trainannot``, …)
 =========== ==========================================================================================
 
@@ -31,7 +34,7 @@ from pathlib import Path
 from fewmask.data.datayaml import FILE_NAME, DataYaml, check_names, load_data_yaml
 from fewmask.data.files import hidden
 from fewmask.data.index import ROLES, DataIndex, Item, MaskCode, Role
-from fewmask.data.layouts import coco, listed, published, tools, yolo
+from fewmask.data.layouts import coco, datumaro, huggingface, labelstudio, listed, published, tools, yolo
 from fewmask.data.layouts.found import DO, Found, pairs, read_text
 from fewmask.data.roles import draw_val, propose_groups, read_groups, roles_by_pattern
 from fewmask.data.scan import Scan
@@ -69,6 +72,8 @@ _LAYOUTS = (
     _Layout("nnU-Net", tools.is_nnunet, tools.nnunet),
     _Layout("an export of Roboflow", tools.is_roboflow, tools.roboflow),
     _Layout("polygons of Ultralytics", yolo.is_yolo, yolo.yolo),
+    _Layout("Datumaro's JSON", datumaro.is_datumaro, datumaro.datumaro),
+    _Layout("an image folder of Hugging Face", huggingface.is_huggingface, huggingface.huggingface),
 )
 
 
@@ -181,7 +186,7 @@ def _read_layout(root: Path, declared: DataYaml) -> Found:
         found = pairs("folders", root, *places)
         found.notes.append(f"images in {places[0]!r}, masks in {places[1]!r}")
         return found
-    if (found := coco.coco(root) or tools.beside(root)) is not None:
+    if (found := coco.coco(root) or labelstudio.label_studio(root) or tools.beside(root)) is not None:
         return found
     if not (root / "images").is_dir():
         seen = sorted(p.name for p in root.iterdir() if not hidden(p.name))

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
-from collections import defaultdict
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from fewmask.batch import IGNORE
 from fewmask.data.datayaml import check_names
 from fewmask.data.files import image_files
 from fewmask.data.index import Item, Role
-from fewmask.data.layouts.drawn import Drawing, Shape, draw
+from fewmask.data.layouts.drawn import BACKGROUND, Drawing, Shape, draw
 from fewmask.data.layouts.found import VOID, Found, read_text, single
+from fewmask.data.layouts.names import ROLE_IN_NAME, Names
 from fewmask.data.roles import role_folder, roles_by_folder
 from fewmask.errors import DataError
 
-BACKGROUND = "background"
 _PLACES = ("*.json", "annotations/*.json", "*/_annotations.coco.json")
 _KEYS = ("images", "annotations", "categories")
 _LARGEST = 4 * 2**30
-_ROLE = re.compile(r"(?:^|[_\-.])(train|training|val|valid|validation|test|testing)(?:\d*|$)(?=[_\-.]|$)")
 
 
 def coco(root: Path) -> Found | None:
@@ -40,14 +37,12 @@ def coco(root: Path) -> Found | None:
     classes, kinds = _classes(trees)
     notes: list[str] = []
     every = image_files(root, ".", [])  # the files beside them are no mistake
-    by_file: dict[str, list[str]] = defaultdict(list)
-    for name, paths in every.items():
-        by_file[paths[0].name].append(name)
+    names = Names(every, root)
     masks: dict[str, Path] = {}
     role_of: dict[str, Role] = {}
     lost: list[str] = []
     for path, tree in trees.items():
-        drawings, missing = _drawings(path, tree, kinds, every, by_file, root)
+        drawings, missing = _drawings(path, tree, kinds, names)
         lost += missing
         twice = sorted({d.name for d in drawings} & masks.keys())
         if twice:
@@ -87,7 +82,7 @@ def _role(path: Path, root: Path) -> Role | None:
         # a folder is called so as a whole: field-test is no test set
         if (role := role_folder(f"{part.rstrip('0123456789')}/x")) is not None:
             return role
-    found = _ROLE.search(path.stem)
+    found = ROLE_IN_NAME.search(path.stem)
     return role_folder(f"{found[1]}/x") if found else None
 
 
@@ -126,15 +121,14 @@ def _classes(trees: dict[Path, dict[str, Any]]) -> tuple[tuple[str, ...], dict[i
 
 
 def _drawings(
-    path: Path, tree: dict[str, Any], kinds: dict[int, int], every: dict[str, list[Path]],
-    by_file: dict[str, list[str]], root: Path,
+    path: Path, tree: dict[str, Any], kinds: dict[int, int], names: Names
 ) -> tuple[list[Drawing], list[str]]:  # fmt: skip
     """Return what to draw, and the images that are not here."""
     drawings: dict[Any, Drawing] = {}
     missing, outside = [], set()
     try:
         for entry in tree["images"]:
-            name = _find(str(entry["file_name"]), path, every, by_file, root)
+            name = names.find(str(entry["file_name"]), path)
             if name is None:
                 missing.append(str(entry["file_name"]))
                 outside.add(entry["id"])
@@ -156,25 +150,3 @@ def _drawings(
     if len({d.name for d in drawings.values()}) < len(drawings):
         raise DataError("lists an image twice", where=path, todo="export it again")
     return list(drawings.values()), missing
-
-
-def _find(
-    file: str, path: Path, every: dict[str, list[Path]], by_file: dict[str, list[str]], root: Path
-) -> str | None:  # fmt: skip
-    """Return the image that a file name means: its path ends like it; of several the one in the file's own part."""
-    parts = PurePosixPath(file.replace("\\", "/")).parts
-    parts = tuple(p for p in parts if p not in ("..", ".", "/"))
-    hits = [n for n in by_file.get(parts[-1] if parts else "", []) if _ends(every[n][0], parts, root)]
-    hits = hits or by_file.get(parts[-1] if parts else "", [])
-    if len(hits) > 1:
-        found = _ROLE.search(path.stem)
-        own = path.parent.relative_to(root).as_posix()
-        near = [n for n in hits if (own != "." and n.startswith(f"{own}/")) or (found and f"{found[1]}" in n)]
-        hits = near if len(near) == 1 else hits
-    if len(hits) > 1:
-        raise DataError(f"{file!r} may be {hits[0]!r} or {hits[1]!r}", where=path, todo="write longer paths in it")
-    return hits[0] if hits else None
-
-
-def _ends(image: Path, parts: tuple[str, ...], root: Path) -> bool:
-    return image.relative_to(root).parts[-len(parts) :] == parts

@@ -21,9 +21,11 @@ import numpy as np
 from PIL import Image
 
 from fewmask.data.files import cache_folder
+from fewmask.data.layouts.brush import Brush
 from fewmask.data.masks import MAX_PIXELS
 from fewmask.errors import ConfigError, DataError, WriteError
 
+BACKGROUND = "background"
 _VERSION = 1  # of what is drawn for the same shapes
 _DONE = "DONE"
 
@@ -34,7 +36,8 @@ class Shape:
 
     Attributes:
         kind: its class index.
-        outline: polygons [[x1, y1, x2, y2, …], …], or run lengths {"size": [H, W], "counts": …}, as COCO has them.
+        outline: polygons [[x1, y1, x2, y2, …], …], or run lengths {"size": [H, W], "counts": …}, as COCO has them; or a
+            ``Brush``.
         label: names it in errors.
     """
 
@@ -110,29 +113,39 @@ def paint(one: Drawing, where: Path) -> np.ndarray:
         ConfigError: pycocotools is not installed.
         DataError: a shape is none, or the image is too large.
     """
-    try:
-        from pycocotools import mask as rle
-    except ImportError as error:
-        raise ConfigError(
-            "masks are shapes, which pycocotools draws", where=where, todo="pip install 'fewmask[coco]'"
-        ) from error
     if not (0 < one.height and 0 < one.width and one.height * one.width <= MAX_PIXELS):
         raise DataError(f"{one.name!r} is said to be {one.width}x{one.height}", where=where, todo="mend its size")
-    parts = []
+    parts: list[tuple[int, int, np.ndarray]] = []
     for shape in one.shapes:
         try:
-            parts.append((shape.kind, _runs(shape.outline, one.height, one.width, rle)))
+            inside = _pixels(shape.outline, one.height, one.width, where)
+            parts.append((int(inside.sum()), shape.kind, np.packbits(inside)))  # thousands of objects are thinkable
+        except ConfigError:  # which is a ValueError, too
+            raise
         except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
             raise DataError(
                 f"{shape.label} of {one.name!r} has no shape that can be drawn: {str(error)[:200]}", where=where,
                 todo="mend it, or take it out",
             ) from error  # fmt: skip
     mask = np.zeros((one.height, one.width), dtype=np.uint8)
+    for _, kind, packed in sorted(parts, key=lambda part: -part[0]):  # a stable sort: of equal ones the later wins
+        mask[np.unpackbits(packed, count=mask.size).astype(bool).reshape(mask.shape)] = kind
+    return mask
+
+
+def _pixels(outline: Any, height: int, width: int, where: Path) -> np.ndarray:
+    """Return the pixels of a shape, bool [H, W]."""
+    if isinstance(outline, Brush):
+        return outline.pixels()
+    try:
+        from pycocotools import mask as rle
+    except ImportError as error:
+        raise ConfigError(
+            "masks are shapes, which pycocotools draws", where=where, todo="pip install 'fewmask[coco]'"
+        ) from error
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # of pycocotools with numpy 2
-        for kind, runs in sorted(parts, key=lambda part: -int(rle.area(part[1]))):  # a stable sort: the later one wins
-            mask[rle.decode(runs).astype(bool)] = kind
-    return mask
+        return rle.decode(_runs(outline, height, width, rle)).astype(bool)
 
 
 def _runs(outline: Any, height: int, width: int, rle: Any) -> Any:

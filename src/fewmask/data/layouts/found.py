@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from unicodedata import normalize
 
 from fewmask.data.files import image_files
 from fewmask.data.index import NO_ID, Item, MaskCode, Role
+from fewmask.data.palette import palette
 from fewmask.data.roles import roles_by_folder
 from fewmask.errors import DataError
 
@@ -36,6 +38,7 @@ class Found:
     code: MaskCode = field(default_factory=MaskCode)
 
 
+Colour = tuple[int, int, int]
 Files = Mapping[str, list[Path]]
 """Name of an image to its files; more than one is an error."""
 
@@ -83,7 +86,7 @@ def single(paths: list[Path], kind: str) -> Path:
     return paths[0]
 
 
-def colour_legend(rows: list[tuple[str, tuple[int, int, int]]], where: Path) -> tuple[tuple[str, ...], MaskCode]:
+def colour_legend(rows: Sequence[tuple[str, Colour]], where: Path) -> tuple[tuple[str, ...], MaskCode]:
     """Return class names and the code of masks that spell them as colours; names of ``VOID`` do not count.
 
     Args:
@@ -99,6 +102,53 @@ def colour_legend(rows: list[tuple[str, tuple[int, int, int]]], where: Path) -> 
         what = "one colour, or one class, stands there twice" if names else "names no class"
         raise DataError(what, where=where, todo="mend the file, or write classes and colours in data.yaml")
     return tuple(names), MaskCode(colours=tuple(colours.items()))
+
+
+def id_legend(labels: Sequence[str], where: Path) -> tuple[tuple[str, ...], MaskCode]:
+    """Return class names and the code of masks whose ids count a list; names of ``VOID`` do not count.
+
+    Raises:
+        DataError: no class, or one name twice.
+    """
+    names = [name for name in labels if name.lower() not in VOID]
+    void = tuple(i for i, name in enumerate(labels) if name.lower() in VOID)
+    if not names or len(set(names)) < len(names):
+        what = "one class stands there twice" if names else "names no class"
+        raise DataError(what, where=where, todo="mend the file, or write classes in data.yaml")
+    return tuple(names), MaskCode(void, tuple((labels.index(name), k) for k, name in enumerate(names)))
+
+
+def colour_rows(path: Path) -> list[tuple[str, Colour]]:
+    """Return (name, colour) of every line "R G B NAME" of label_colors.txt.
+
+    Where every line is a name alone, as Datumaro writes them, the colours are those of PASCAL VOC in this order.
+
+    Raises:
+        DataError: another line.
+    """
+    rows: list[tuple[str, tuple[int, ...] | None]] = []
+    for n, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = re.fullmatch(r"\s*(?:(\d+)\s+(\d+)\s+(\d+)\s+)?(\S.*?)\s*", line, re.ASCII)
+        colour = tuple(map(int, found.groups()[:3])) if found is not None and found[1] else None
+        if found is None or max(colour or (0,)) > 255:
+            raise DataError(f"line {n} is no R G B NAME", where=path, todo="write for example 128 0 0 crop")
+        rows.append((found[4], colour))
+    return with_colours(rows, path)
+
+
+def with_colours(rows: Sequence[tuple[str, tuple[int, ...] | None]], where: Path) -> list[tuple[str, Colour]]:
+    """Return rows with the colours of PASCAL VOC where none of them has one.
+
+    Raises:
+        DataError: some have one, some have none.
+    """
+    if lacking := [name for name, colour in rows if colour is None]:
+        if len(lacking) < len(rows):
+            raise DataError(f"{lacking[0]!r} has no colour, others have", where=where, todo="write R, G and B for it")
+        rows = [(name, tuple(palette()[n].tolist())) for n, (name, _) in enumerate(rows)]
+    return [(name, (colour[0], colour[1], colour[2])) for name, colour in rows if colour is not None]
 
 
 def read_text(path: Path, most: int = 1_000_000) -> str:

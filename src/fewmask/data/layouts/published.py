@@ -7,7 +7,18 @@ from pathlib import Path
 
 from fewmask.data.files import image_files
 from fewmask.data.index import Item, MaskCode, Role
-from fewmask.data.layouts.found import DO, Found, colour_legend, join, read_text, single
+from fewmask.data.layouts.found import (
+    DO,
+    Colour,
+    Found,
+    colour_legend,
+    colour_rows,
+    id_legend,
+    join,
+    read_text,
+    single,
+    with_colours,
+)
 from fewmask.data.lists import match, read_list
 from fewmask.data.roles import role_folder, roles_by_folder
 from fewmask.errors import DataError
@@ -22,6 +33,8 @@ CITYSCAPES_CLASSES = (
     *("motorcycle", "bicycle"),
 )
 CAMVID_CLASSES = tuple("sky building pole road pavement tree signsymbol fence car pedestrian bicyclist".split())
+COLOUR_TABLE = "label_colors.txt"
+"""Of CamVid, and of tools that write other data sets in its manner or that of Cityscapes."""
 # ids of gtFine/*_labelIds.png in the order of the classes above; all others of 0..33 are ignored
 _CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 _VOC_LISTS: dict[Role, tuple[str, ...]] = {
@@ -100,27 +113,36 @@ def _listed(
     return roles
 
 
-def _labelmap(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
-    """Return (name, colour) of CVAT's and Datumaro's label map: lines NAME:R,G,B:parts:actions, # begins a comment."""
-    rows = []
+def _labelmap(path: Path) -> list[tuple[str, Colour]]:
+    """Return (name, colour) of CVAT's and Datumaro's label map: lines NAME:R,G,B:parts:actions, # begins a comment.
+
+    Datumaro leaves colours that it has chosen itself away: they are those of PASCAL VOC.
+    """
+    rows: list[tuple[str, tuple[int, ...] | None]] = []
     for n, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
             continue
-        found = re.fullmatch(r"(.+?):(\d{1,3}),(\d{1,3}),(\d{1,3})(?::.*)?", line.strip(), re.ASCII)
-        colour = tuple(int(v) for v in found.groups()[1:]) if found else ()
-        if found is None or len(colour) != 3 or max(colour) > 255:
+        found = re.fullmatch(r"(.+?):(?:(\d{1,3}),(\d{1,3}),(\d{1,3})(?::.*)?|:.*)", line.strip(), re.ASCII)
+        colour = tuple(map(int, found.groups()[1:])) if found is not None and found[2] else None
+        if found is None or max(colour or (0,)) > 255:
             raise DataError(f"line {n} is no NAME:R,G,B::", where=path, todo="write for example crop:128,0,0::")
         rows.append((found[1], colour))
-    return rows
+    return with_colours(rows, path)
 
 
 def cityscapes(root: Path) -> Found:
-    """Read Cityscapes; its test masks are dummies, so "test" stays empty."""
+    """Read Cityscapes; its test masks are dummies, so "test" stays empty.
+
+    With ``label_colors.txt`` it is another data set that a tool wrote in its manner: ids count the lines of that file.
+    """
     notes: list[str] = []
     images = image_files(root, "leftImg8bit/**/*_leftImg8bit.*", notes)
     code, masks = MaskCode(), image_files(root, "gtFine/**/*_gtFine_labelTrainIds.png", notes)
     full = image_files(root, "gtFine/**/*_gtFine_labelIds.png", notes)
-    if not masks:
+    names, table = CITYSCAPES_CLASSES, root / COLOUR_TABLE
+    if table.is_file():
+        masks, (names, code) = full, id_legend([name for name, _ in colour_rows(table)], table)
+    elif not masks:
         masks = full
         ignored = tuple(i for i in range(34) if i not in _CITYSCAPES_IDS)
         code = MaskCode(ignore=ignored, mapping=tuple((i, k) for k, i in enumerate(_CITYSCAPES_IDS)))
@@ -128,17 +150,19 @@ def cityscapes(root: Path) -> Found:
         what = f"{len(lacking)} masks have labelIds, but no labelTrainIds, first {lacking[0]!r}"
         raise DataError(what, where=root, todo="make the missing ones with cityscapesscripts, or remove the rest")
     roles: dict[Role, list[Item]] = {"train": [], "val": [], "test": []}
+    scored: tuple[Role, ...] = ("train", "val", "test") if table.is_file() else ("train", "val")
     for name, paths in sorted(images.items()):
         role = role_folder(name)
-        if role in ("train", "val"):
+        if role is not None and role in scored:
             mask = single(masks[name], "masks") if name in masks else None
             roles[role].append(Item(name, single(paths, "images"), mask))
     rest = len(images) - sum(map(len, roles.values()))
     if not any(i.mask for items in roles.values() for i in items):
         raise DataError("no images with masks in leftImg8bit and gtFine", where=root, todo="unpack both here")
     if rest:
-        notes.append(f"{rest} images outside train and val are left out (test masks are not public)")
-    return Found("cityscapes", roles, notes, CITYSCAPES_CLASSES, code)
+        why = "" if table.is_file() else " (test masks are not public)"
+        notes.append(f"{rest} images outside {' and '.join(scored)} are left out{why}")
+    return Found("cityscapes", roles, notes, names, code)
 
 
 def ade20k(root: Path) -> Found:
@@ -167,16 +191,8 @@ def is_ade20k(root: Path) -> bool:
 def camvid(root: Path) -> Found:
     """Read CamVid as its authors publish it: all frames, masks FRAME_L.png in the 32 colours of label_colors.txt."""
     notes: list[str] = []
-    table = root / "label_colors.txt"
-    rows = []
-    for n, line in enumerate(read_text(table).splitlines(), start=1):
-        found = re.fullmatch(r"\s*(\d+)\s+(\d+)\s+(\d+)\s+(\S.*?)\s*", line, re.ASCII)
-        if line.strip() and (found is None or max(map(int, found.groups()[:3])) > 255):
-            raise DataError(f"line {n} is no R G B NAME", where=table, todo="take the published file")
-        if found is not None:
-            red, green, blue = (int(v) for v in found.groups()[:3])
-            rows.append((found[4], (red, green, blue)))
-    classes, code = colour_legend(rows, table)
+    table = root / COLOUR_TABLE
+    classes, code = colour_legend(colour_rows(table), table)
     raw, labelled = _camvid_folders(root)
     if raw is None or labelled is None:
         raise DataError("no folder of frames and one of masks FRAME_L.png", where=root, todo=DO)
@@ -192,4 +208,4 @@ def _camvid_folders(root: Path) -> tuple[str | None, str | None]:
 
 def is_camvid(root: Path) -> bool:
     """Return whether a folder has the parts of CamVid as its authors publish it."""
-    return (root / "label_colors.txt").is_file() and None not in _camvid_folders(root)
+    return (root / COLOUR_TABLE).is_file() and None not in _camvid_folders(root)

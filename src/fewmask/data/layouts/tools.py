@@ -12,8 +12,8 @@ from pathlib import Path
 from fewmask.data.datayaml import check_names
 from fewmask.data.files import hidden, image_files
 from fewmask.data.index import Item, MaskCode
-from fewmask.data.layouts.found import DO, VOID, Found, colour_legend, join, read_text
-from fewmask.data.layouts.published import CAMVID_CLASSES
+from fewmask.data.layouts.found import DO, VOID, Found, colour_legend, colour_rows, join, read_text
+from fewmask.data.layouts.published import CAMVID_CLASSES, COLOUR_TABLE
 from fewmask.data.roles import role_folder, roles_by_folder
 from fewmask.errors import DataError
 
@@ -143,6 +143,8 @@ def beside(root: Path) -> Found | None:
     table = next((root / name for name in _CLASS_TABLES if (root / name).is_file()), None)
     if table is not None:
         found.classes, found.code = colour_legend(_colours_of(table), table)
+    elif (table := root / COLOUR_TABLE).is_file():
+        found.classes, found.code = colour_legend(colour_rows(table), table)
     elif companions and all(mask.endswith("annot") for _, mask in companions):
         if all(_CAMVID_VIDEO.search(item.name) for item in items):
             found.layout, found.classes, found.code = "camvid (SegNet)", CAMVID_CLASSES, MaskCode(ignore=(11,))
