@@ -105,16 +105,36 @@ class _Thumbnails:
     thumbs: np.ndarray
 
 
+def thumbnail(grey: Image.Image) -> tuple[np.uint64, np.ndarray] | None:
+    """Return hash and 32x32 thumbnail of unit norm, float32 [1024], of a grey picture; None if it shows nothing."""
+    small = np.asarray(grey.convert("F").resize((32, 32), Image.Resampling.BOX)).ravel()
+    small = small - small.mean()
+    return (difference_hash(grey), small / np.linalg.norm(small)) if small.std() >= _FLAT else None
+
+
+def kin(thumbnails: Sequence[tuple[np.uint64, np.ndarray] | None], distance: int = 2) -> list[list[int]]:
+    """Return for each picture the places of those that are nearly the same, itself not among them.
+
+    Args:
+        thumbnails: as ``thumbnail`` returns them.
+        distance: most differing bits of the hashes.
+    """
+    out: list[list[int]] = [[] for _ in thumbnails]
+    known = [(i, *one) for i, one in enumerate(thumbnails) if one is not None]
+    hashes = np.array([bits for _, bits, _ in known], np.uint64)
+    for a, b, _ in _close(hashes, hashes, distance):
+        if a != b and float(known[a][2] @ known[b][2]) >= _SAME:
+            out[known[a][0]].append(known[b][0])
+    return out
+
+
 def _thumbnails(items: Sequence[Item]) -> _Thumbnails:
     names, hashes, thumbs = [], [], []
     for item in items:
-        grey = _grey(item.image)
-        small = np.asarray(grey.resize((32, 32), Image.Resampling.BOX)).ravel()
-        small = small - small.mean()
-        if small.std() >= _FLAT:
+        if (found := thumbnail(_grey(item.image))) is not None:
             names.append(item.name)
-            hashes.append(difference_hash(grey))
-            thumbs.append(small / np.linalg.norm(small))
+            hashes.append(found[0])
+            thumbs.append(found[1])
     return _Thumbnails(names, np.array(hashes, np.uint64), np.array(thumbs, np.float32).reshape(-1, 1024))
 
 

@@ -85,6 +85,15 @@ class DataIndex:
         """Training items that have a mask."""
         return tuple(i for i in self.items["train"] if i.mask is not None)
 
+    @property
+    def file_ids(self) -> list[int]:
+        """The id that mask files use for each class: what is written for the user is written with these."""
+        ids = list(range(len(self.classes)))
+        for file_id, learned in reversed(self.code.mapping or ()):  # of merged ids the first one stands for the class
+            if learned < len(ids):
+                ids[learned] = file_id
+        return ids
+
 
 @dataclass(frozen=True)
 class Pools:

@@ -152,21 +152,11 @@ def _deliver(scorer: Scorer, folder: RunFolder) -> None:
             "classes": list(index.classes),
             "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "resize": recipe.data.resize, "protocol": recipe.protocol,
             "method": recipe.method_name, "predictor": scorer.reported,
-            "ids": _file_ids(scorer.prepared),
+            "ids": scorer.prepared.index.file_ids,
         },
     )  # fmt: skip
     shutil.rmtree(folder.model, ignore_errors=True)
     fresh.rename(folder.model)
-
-
-def _file_ids(prepared: Prepared) -> list[int]:
-    """Return the id that mask files use for each class: predictions are written with the user's own ids."""
-    mapping = prepared.index.code.mapping
-    ids = list(range(len(prepared.index.classes)))
-    for file_id, learned in reversed(mapping or ()):  # of merged ids the first one stands for the class
-        if learned < len(ids):
-            ids[learned] = file_id
-    return ids
 
 
 def _draw(scorer: Scorer, folder: RunFolder, each_kind: int = 3) -> list[str]:

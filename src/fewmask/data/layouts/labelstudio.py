@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fewmask.batch import IGNORE
 from fewmask.data.datayaml import check_names
 from fewmask.data.files import image_files
 from fewmask.data.index import Item
 from fewmask.data.layouts.brush import Brush, brush_stream
 from fewmask.data.layouts.drawn import BACKGROUND, Drawing, Shape, draw
-from fewmask.data.layouts.found import Found, read_text, single
+from fewmask.data.layouts.found import VOID, Found, read_text, single
 from fewmask.data.layouts.names import Names
 from fewmask.data.roles import roles_by_folder
 from fewmask.errors import DataError
@@ -55,7 +56,7 @@ def label_studio(root: Path) -> Found | None:
         raise DataError(f"{twice[0]!r} is annotated in two tasks", where=path, todo="take one of them away")
     labels = sorted({str(one) for found in annotated.values() for r in found[0][1] for one in _labels(r)})
     try:
-        classes = check_names([BACKGROUND, *(label for label in labels if label != BACKGROUND)])
+        classes = check_names([BACKGROUND, *(n for n in labels if n.lower() not in (BACKGROUND, *VOID))])
     except ValueError as error:
         raise DataError(f"labels: {error}", where=path, todo="rename them") from error
     drawings = [_drawing(name, found[0][1], classes, path) for name, found in sorted(annotated.items())]
@@ -127,7 +128,9 @@ def _drawing(name: str, results: Sequence[Any], classes: Sequence[str], path: Pa
                 outline: Any = Brush(brush_stream(value["rle"]), height, width)
             else:
                 outline = [[v * side / 100 for x, y in value["points"] for v, side in ((x, width), (y, height))]]
-            out.shapes.append(Shape(classes.index(str(labels[0])), outline, label))
+            kind = str(labels[0])
+            known = IGNORE if kind.lower() in VOID else 0 if kind.lower() == BACKGROUND else classes.index(kind)
+            out.shapes.append(Shape(known, outline, label))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"an outline of {name!r} cannot be read: {error}"
         raise DataError(what, where=path, todo="export it again as JSON") from error

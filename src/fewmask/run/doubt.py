@@ -1,0 +1,116 @@
+"""Which training masks to look at again: ``fewmask suggest --relabel``."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewmask.data.index import DataIndex, Item, Pools
+from fewmask.data.layouts import read_folder
+from fewmask.data.masks import read_image, read_mask
+from fewmask.engine.progress import Ticker
+from fewmask.report.pictures import save_png, side_by_side
+from fewmask.run.data import Say, make_pools
+from fewmask.run.folder import RunFolder
+from fewmask.run.labels import refuse_full, write_files
+from fewmask.run.model import Model
+
+_SURE = 0.9  # probability of another class from which a pixel speaks against its mask
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """One mask to look at again.
+
+    Attributes:
+        rank: from 1.
+        name: of the image.
+        score: mean cross-entropy of the model's prediction against the mask.
+        against: share of the pixels where the model is sure of another class.
+        reason: the same in words.
+    """
+
+    rank: int
+    name: str
+    score: float
+    against: float
+    reason: str
+
+
+def relabel(run: Path, count: int, out: Path, say: Say) -> list[Doubt]:
+    """Rank the training masks of a run by how much its model disagrees, and write pictures of the worst.
+
+    Args:
+        run: a finished run.
+        count: how many.
+        out: the output; may not exist, or be empty.
+        say: receives sentences.
+
+    Raises:
+        CheckpointError: no finished run.
+        ConfigError: ``out`` holds files.
+        DataError: the run's data cannot be read.
+        WriteError: the disk refused.
+    """
+    refuse_full(out)
+    folder, model = RunFolder(run), Model.load(RunFolder(run).model)
+    index, pools = pools_of(folder, say)
+    doubts = []
+    with Ticker("looking at the masks", say) as tick:
+        for n, item in enumerate(pools.labelled, start=1):
+            doubts.append(_doubt(model, item, index))
+            tick(n, len(pools.labelled))
+    doubts = sorted(doubts, key=lambda d: (-d.score, d.name))[:count]
+    doubts = [replace(doubt, rank=rank) for rank, doubt in enumerate(doubts, start=1)]
+    items = {item.name: item for item in pools.labelled}
+    write_files(out, [("doubtful.csv", csv_bytes(doubts))])
+    for doubt in doubts:
+        item = items[doubt.name]
+        assert item.mask is not None
+        image = read_image(item.image)
+        picture = side_by_side(image, read_mask(item.mask, index.code), model.predict(image))
+        save_png(picture, out / f"{doubt.rank:04d}-{doubt.name.replace('/', '_')}.png")
+    say(f"{len(doubts)} of {len(pools.labelled)} masks in {out}: image, mask and prediction, the most doubtful first")
+    return doubts
+
+
+def pools_of(folder: RunFolder, say: Say) -> tuple[DataIndex, Pools]:
+    """Return the data of a run as they are now, and its labelled and unlabelled images."""
+    recipe = folder.recipe()
+    data = recipe.data
+    index = read_folder(Path(data.dir), split_seed=data.split_seed, groups=data.group_by)
+    return index, make_pools(index, recipe, say, folder)
+
+
+def csv_bytes(rows: Sequence[Any]) -> bytes:
+    """Return dataclasses of one kind as a table, floats with five digits."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(rows[0])] if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: round(v, 5) if isinstance(v, float) else v for k, v in asdict(row).items()} for row in rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _doubt(model: Model, item: Item, index: DataIndex) -> Doubt:
+    assert item.mask is not None
+    mask = read_mask(item.mask, index.code)
+    p = model.probabilities(item.image)
+    known = mask < len(model.classes)
+    if not known.any():
+        return Doubt(0, item.name, 0.0, 0.0, "the mask holds no class")
+    own = np.take_along_axis(p, np.where(known, mask, 0)[None].astype(np.int64), 0)[0][known]
+    other, label = p.max(0)[known], p.argmax(0)[known]
+    against = (label != mask[known]) & (other > _SURE)
+    share = float(against.mean())
+    reason = f"the model is sure of another class at {100 * share:.1f}% of the pixels"
+    if against.any():
+        codes, counts = np.unique(mask[known][against].astype(np.int64) * 256 + label[against], return_counts=True)
+        most = int(codes[counts.argmax()])
+        reason += f", mostly {model.classes[most % 256]} where the mask says {model.classes[most // 256]}"
+    return Doubt(0, item.name, float(-np.log(np.maximum(own, 1e-6)).mean()), share, reason)

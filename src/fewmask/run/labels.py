@@ -1,0 +1,252 @@
+"""Masks on their way to a labelling tool and back: ``fewmask labels export | import | diff``."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fewmask.batch import IGNORE
+from fewmask.data.index import DataIndex, Item
+from fewmask.data.masks import id_type, read_mask
+from fewmask.data.writers import WRITERS, Annotated, Tool
+from fewmask.data.writers.annotated import png_bytes
+from fewmask.engine.files import ensure_writable, write_atomic, write_errors
+from fewmask.errors import ConfigError, DataError
+from fewmask.run.data import Say
+from fewmask.run.incoming import by_name, class_table, masked, matched, open_folder, open_source
+
+REPLACED = "replaced"
+"""Folder of masks that an import has put others in the place of."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of one mask.
+
+    Attributes:
+        name: of the image.
+        state: "new", "gone" or "changed".
+        pixels: how many of them have another class; those of the whole mask for "new" and "gone".
+        of: pixels of the mask.
+        moves: (from, to) to pixels, class names; "void" is what does not count.
+    """
+
+    name: str
+    state: str
+    pixels: int
+    of: int
+    moves: dict[tuple[str, str], int]
+
+
+def export_labels(root: Path, out: Path, tool: Tool, images: bool, say: Say) -> dict[str, Any]:
+    """Write the masks of a data folder as a labelling tool imports them.
+
+    Args:
+        root: the data folder.
+        out: the output; may not exist, or be empty.
+        tool: which.
+        images: copy the images, too.
+        say: receives a sentence.
+
+    Returns:
+        {"out", "tool", "masks", "classes"}.
+
+    Raises:
+        DataError: the data cannot be read, or hold no mask.
+        ConfigError: ``out`` holds files, or a package is missing.
+        WriteError: the disk refused.
+    """
+    index = open_folder(root)
+    items = masked(index)
+    if not items:
+        raise DataError("there are no masks to export", where=root)
+    refuse_full(out)
+
+    def read() -> Iterator[Annotated]:
+        for item in items:
+            assert item.mask is not None
+            yield Annotated(item.name, f"{item.name}{item.image.suffix}", read_mask(item.mask, index.code))
+
+    write_files(out, WRITERS[tool](read(), index.classes, False))
+    if images:
+        copy_images(items, out)
+    say(f"{len(items)} masks of {len(index.classes)} classes in {out}, for {tool}")
+    return {"out": str(out), "tool": tool, "masks": len(items), "classes": list(index.classes)}
+
+
+def import_labels(source: Path, root: Path, replace: bool, say: Say) -> dict[str, Any]:
+    """Take masks that come back from a labelling tool into a data folder of images/ and masks/.
+
+    Classes are matched by name. A mask that is there and differs is replaced only if asked for, and then the old one is
+    kept in ``replaced/TIME``.
+
+    Args:
+        source: a folder or a zip archive in any layout that is read; its images need not be there.
+        root: the data folder.
+        replace: put masks in the place of others.
+        say: receives sentences.
+
+    Returns:
+        {"new", "changed", "same", "unknown", "replaced"}: names of images, and the folder of old masks or null.
+
+    Raises:
+        DataError: the source cannot be read, has a class that the data do not know, or a mask of another size.
+        ConfigError: masks differ and ``replace`` is false; the folder is of another layout. Nothing is written then.
+        WriteError: the disk refused.
+    """
+    index = open_folder(root)
+    place = _mask_folder(index, root)
+    with tempfile.TemporaryDirectory(prefix="fewmask-") as scratch:
+        found = open_source(source, index, Path(scratch))
+        table = class_table(found, index, source)
+        theirs, unknown = matched(found, index)
+        new, changed, same = list[str](), list[str](), list[str]()
+        ready: dict[str, np.ndarray] = {}
+        for name, item in theirs.items():
+            here = by_name(index)[name]
+            assert item.mask is not None
+            mask = table[read_mask(item.mask, found.code)]
+            if here.mask is None:
+                new.append(name)
+            elif np.array_equal(mask, old := read_mask(here.mask, index.code)):
+                same.append(name)
+                continue
+            elif mask.shape != old.shape:
+                sizes = f"is {mask.shape[1]}x{mask.shape[0]}, the old one {old.shape[1]}x{old.shape[0]}"
+                todo = "export it at the size of the image"
+                raise DataError(f"the mask of {name!r} {sizes}", where=source, todo=todo)
+            else:
+                changed.append(name)
+            ready[name] = mask
+        if changed and not replace:
+            raise ConfigError(
+                f"{len(changed)} masks are there and differ, first {changed[0]!r}; nothing was written", where=root,
+                todo="see fewmask labels diff, and give --replace: the old ones are kept",
+            )  # fmt: skip
+        kept = root / REPLACED / datetime.now().strftime("%Y-%m-%d-%H%M%S") if changed else None
+        ids = np.full(IGNORE + 1, IGNORE, dtype=id_type(index.file_ids))
+        ids[: len(index.classes)] = index.file_ids
+        with write_errors(place):
+            for name, mask in ready.items():
+                _put(place, name, ids[mask], by_name(index)[name].mask, root, kept)
+    counts = f"{len(new)} new masks, {len(changed)} changed, {len(same)} the same"
+    say(f"{counts}; {len(unknown)} of images that are not here")
+    return {
+        "new": new, "changed": changed, "same": same, "unknown": unknown, "replaced": str(kept) if kept else None,
+    }  # fmt: skip
+
+
+def diff_labels(before: Path, after: Path) -> list[Change]:
+    """Return what differs between the masks of two data folders, the largest change first.
+
+    Args:
+        before: a data folder.
+        after: another one, or a folder or archive as ``import_labels`` takes it.
+
+    Raises:
+        DataError: one of them cannot be read, or classes or sizes do not fit.
+    """
+    old = open_folder(before)
+    with tempfile.TemporaryDirectory(prefix="fewmask-") as scratch:
+        new = open_source(after, old, Path(scratch))
+        table = class_table(new, old, after)
+        theirs, _ = matched(new, old)
+        names = [*old.classes, *["?"] * (IGNORE - len(old.classes)), "void"]
+        changes = []
+        for item in masked(old):
+            assert item.mask is not None
+            a, other = read_mask(item.mask, old.code), theirs.get(item.name)
+            if other is None:
+                changes.append(Change(item.name, "gone", a.size, a.size, {}))
+                continue
+            assert other.mask is not None
+            b = table[read_mask(other.mask, new.code)]
+            if a.shape != b.shape:
+                raise DataError(f"masks of {item.name!r} differ in size", where=after, todo="compare masks of one size")
+            codes, counts = np.unique(a[a != b].astype(np.int64) * 256 + b[a != b], return_counts=True)
+            moves = {(names[c // 256], names[c % 256]): n for c, n in zip(codes.tolist(), counts.tolist(), strict=True)}
+            if moves:
+                changes.append(Change(item.name, "changed", sum(moves.values()), a.size, moves))
+        had = {item.name for item in masked(old)}
+        for name, item in theirs.items():
+            if name not in had and item.mask is not None:
+                size = read_mask(item.mask, new.code).size
+                changes.append(Change(name, "new", size, size, {}))
+    return sorted(changes, key=lambda c: (-c.pixels / c.of, c.name))
+
+
+def total_moves(changes: Iterable[Change]) -> Counter[tuple[str, str]]:
+    """Return how many pixels went from which class to which, in all masks."""
+    return sum((Counter(c.moves) for c in changes), Counter())
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def refuse_full(out: Path) -> None:
+    """Refuse an output that holds anything.
+
+    Raises:
+        ConfigError: it does, or is a file.
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise ConfigError("the output holds files; nothing is written over", where=out, todo="give another -o")
+
+
+def write_files(out: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write files below a folder.
+
+    Raises:
+        WriteError: the disk refused.
+    """
+    ensure_writable(out)
+    for name, content in files:
+        path = out / name
+        with write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content)
+
+
+def copy_images(items: Iterable[Item], out: Path) -> None:
+    """Copy images to ``out/images``, under their names.
+
+    Raises:
+        WriteError: the disk refused.
+    """
+    for item in items:
+        path = out / "images" / f"{item.name}{item.image.suffix}"
+        with write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(item.image, path)
+
+
+def _put(place: Path, name: str, ids_HW: np.ndarray, old: Path | None, root: Path, kept: Path | None) -> None:
+    """Write one mask; what stood there goes to ``kept`` first."""
+    target = place / f"{name}.png"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if old is not None:
+        assert kept is not None
+        keep = kept / old.relative_to(root)
+        keep.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(old, keep)
+    write_atomic(target, png_bytes(Image.fromarray(ids_HW)))
+    if old is not None and old != target:  # one of another file type: two masks of one name are an error
+        old.unlink()
+
+
+def _mask_folder(index: DataIndex, root: Path) -> Path:
+    if index.layout != "folders" or not (root / "images").is_dir() or index.code.colours is not None:
+        raise ConfigError(
+            f"masks are taken into folders images/ and masks/ of index masks; this one is read as {index.layout!r}",
+            where=root, todo=f"make such a folder first: fewmask labels export {root} --to png --images -o NEW",
+        )  # fmt: skip
+    return root / "masks"

@@ -1,0 +1,238 @@
+"""What to label next: ``fewmask suggest``."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
+
+from fewmask.data.duplicates import kin, thumbnail
+from fewmask.data.index import Item
+from fewmask.data.masks import read_image
+from fewmask.data.writers import WRITERS, Annotated, Tool
+from fewmask.engine.files import write_atomic
+from fewmask.engine.progress import Ticker
+from fewmask.errors import ConfigError, DataError
+from fewmask.method import Task
+from fewmask.nets.segmenter import Segmenter
+from fewmask.ops.rank import by_worth_and_distance
+from fewmask.run.data import Say
+from fewmask.run.doubt import csv_bytes, pools_of
+from fewmask.run.folder import RunFolder
+from fewmask.run.labels import copy_images, refuse_full, write_files
+from fewmask.run.look import SIDE, Look
+from fewmask.run.model import Model
+
+_BATCH = 16
+_MOST_KIN = 20_000  # pictures that are compared with each other
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One image to label.
+
+    Attributes:
+        rank: from 1.
+        name: of the image.
+        score: uncertainty · rarity · distance: what the order follows.
+        uncertainty: mean entropy of its pixels, as a share of the greatest possible, 0..1.
+        rarity: how rare its predicted classes are among the labelled pixels; 1 = as they are there.
+        distance: to what is labelled and was chosen before it, (1 - cosine) / 2 of the encoder's features.
+        copies: images of the pool that show nearly the same, and are not suggested beside it.
+        reason: the same in words.
+    """
+
+    rank: int
+    name: str
+    score: float
+    uncertainty: float
+    rarity: float
+    distance: float
+    copies: int
+    reason: str
+
+
+@dataclass
+class _Seen:
+    """What one pass over images found: vectors [N, D], mean probabilities [N, K], entropies [N], thumbnails."""
+
+    vectors: Tensor
+    shares: np.ndarray
+    entropy: np.ndarray
+    thumbnails: list[Any]
+    places: list[int]
+
+
+def suggest(run: Path, count: int, out: Path, tools: Sequence[Tool], say: Say) -> list[Suggestion]:
+    """Rank the unlabelled images of a run and write the best with the model's masks, for a labelling tool.
+
+    The order is greedy: uncertainty · rarity of the predicted classes · distance to what is labelled or was taken.
+
+    Args:
+        run: a finished run; its delivered model predicts.
+        count: how many.
+        out: the output; may not exist, or be empty.
+        tools: formats of the masks.
+        say: receives sentences.
+
+    Raises:
+        CheckpointError: no finished run.
+        ConfigError: ``out`` holds files; fewer images are there.
+        DataError: the run's data cannot be read, or nothing is unlabelled.
+        WriteError: the disk refused.
+    """
+    refuse_full(out)
+    folder, model = RunFolder(run), Model.load(RunFolder(run).model)
+    index, pools = pools_of(folder, say)
+    pool = list(pools.unlabelled)
+    if not pool:
+        raise DataError("every image of the run's data has a mask", where=index.root, todo="add images")
+    if not 1 <= count <= len(pool):
+        raise ConfigError(f"-n {count} of {len(pool)} unlabelled images", todo=f"use 1 to {len(pool)}")
+    before, seen = _look(model, pools.labelled, say, "labelled"), _look(model, pool, say, "unlabelled", skip=True)
+    pixels = list(folder.manifest()["labelled_pixels"].values())
+    frequency = np.array(Task.of(pixels).frequency or [1.0] * len(pixels))
+    rarity = _rarity(seen.shares, frequency)
+    same = _kin(seen, before, say)
+    worth = torch.from_numpy(seen.entropy * rarity)
+    worth[[i for i, others in enumerate(same) if any(o >= len(seen.places) for o in others)]] = 0  # labelled already
+    inside = [[o for o in others if o < len(seen.places)] for others in same]
+    order, far = by_worth_and_distance(seen.vectors.double(), worth, before.vectors.double(), count, inside)
+    found = [
+        Suggestion(
+            rank, pool[seen.places[i]].name, float(worth[i]) * distance, float(seen.entropy[i]), float(rarity[i]),
+            distance, len(inside[i]), _why(i, seen, frequency, model.classes, distance, far.tolist(), len(inside[i])),
+        )
+        for rank, (i, distance) in enumerate(zip(order.tolist(), far.tolist(), strict=True), start=1)
+    ]  # fmt: skip
+    if len(found) < count:
+        say(f"{len(found)} images, not {count}: the others are near-duplicates of these or of labelled ones")
+    chosen = [pool[seen.places[i]] for i in order.tolist()]
+    _write(out, chosen, found, model, tools, run, index.root)
+    say(f"{len(found)} of {len(pool)} unlabelled images in {out}; what to do with them: {out / 'NEXT_STEPS.txt'}")
+    return found
+
+
+def _look(model: Model, items: Sequence[Item], say: Say, what: str, skip: bool = False) -> _Seen:
+    """Predict every image once; files are read ahead."""
+    assert isinstance(model.net, Segmenter), "build makes Segmenters"
+    look, seen = Look(model.net, model.device), _Seen(torch.empty(0), np.empty(0), np.empty(0), [], [])
+    vectors, shares, entropy, small = list[Tensor](), list[np.ndarray](), list[float](), list[Tensor]()
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads, Ticker(f"looking at {what} images", say) as tick:
+        for place, pixels in enumerate(_ahead(threads, items, skip)):
+            if pixels is not None:
+                p = model.logits(pixels).softmax(1)[0].double()
+                shares.append(p.mean((1, 2)).cpu().numpy())
+                bits = -(p * p.clamp(min=1e-12).log()).sum(0).mean() / math.log(max(2, len(p)))
+                entropy.append(float(bits))
+                tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+                small.append(TF.resize(tensor, [SIDE, SIDE], antialias=True))
+                seen.thumbnails.append(thumbnail(Image.fromarray(pixels).convert("L")))
+                seen.places.append(place)
+            if len(small) == _BATCH or (small and place + 1 == len(items)):
+                vectors.append(look.vectors(small))
+                small = []
+            tick(place + 1, len(items))
+    if lost := len(items) - len(seen.places):
+        say(f"WARNING: {lost} {what} images cannot be read and are passed over")
+    seen.vectors = torch.cat(vectors) if vectors else torch.empty(0, 1)
+    seen.shares, seen.entropy = np.array(shares), np.array(entropy)
+    return seen
+
+
+def _ahead(threads: ThreadPoolExecutor, items: Sequence[Item], skip: bool) -> Iterator[np.ndarray | None]:
+    """Yield the pixels of each image, a few read ahead."""
+
+    def read(item: Item) -> np.ndarray | None:
+        try:
+            return read_image(item.image)
+        except DataError:
+            if skip:
+                return None
+            raise
+
+    rest = iter(items)
+    waiting = [threads.submit(read, item) for item in islice(rest, 4)]
+    while waiting:
+        done = waiting.pop(0)
+        waiting += [threads.submit(read, item) for item in islice(rest, 1)]
+        yield done.result()
+
+
+def _rarity(shares_NK: np.ndarray, frequency_K: np.ndarray) -> np.ndarray:
+    """Return how rare the predicted classes of each image are, 1 = as among the labelled pixels, at most 4.
+
+    A class weighs 1/√frequency, so that one of a thousandth of the pixels counts ten times one of a tenth, and no class
+    everything.
+    """
+    weight = 1 / np.sqrt(np.maximum(frequency_K, 1e-4))
+    return np.clip((shares_NK @ weight) / float(frequency_K @ weight), 0.25, 4.0)
+
+
+def _kin(seen: _Seen, before: _Seen, say: Say) -> list[list[int]]:
+    """Return near-duplicates by place; places from the number of unlabelled images on are labelled ones."""
+    both = [*seen.thumbnails, *before.thumbnails]
+    if len(both) > _MOST_KIN:
+        say(f"near-duplicates were not looked for: {len(both)} images are more than {_MOST_KIN}")
+        return [[] for _ in seen.places]
+    return kin(both)[: len(seen.places)]
+
+
+def _why(
+    i: int, seen: _Seen, frequency: np.ndarray, classes: Sequence[str], distance: float, chosen: Sequence[float],
+    copies: int,
+) -> str:  # fmt: skip
+    """Return the reason in words: only what is out of the ordinary, or else the share of the entropy."""
+    below = 100 * float((seen.entropy < seen.entropy[i]).mean())
+    said = [f"less certain than {below:.0f}% of the pool"] if below >= 50 else []
+    ratio = seen.shares[i] / np.maximum(frequency, 1e-4)
+    rare = [k for k in np.argsort(-ratio) if ratio[k] > 1.5 and seen.shares[i, k] > 0.005 and frequency[k] < 0.1]
+    if rare:
+        parts = ", ".join(f"{classes[k]} {100 * seen.shares[i, k]:.1f}%" for k in rare[:2])
+        said.append(f"may show {parts} (of the labelled pixels {100 * frequency[rare[0]]:.1f}%)")
+    if distance >= np.median(chosen):
+        said.append("unlike what is labelled")
+    if copies:
+        said.append(f"stands for {copies} near-duplicates")
+    return "; ".join(said) or f"entropy {100 * seen.entropy[i]:.0f}% of the greatest possible"
+
+
+def _write(
+    out: Path, items: Sequence[Item], found: Sequence[Suggestion], model: Model, tools: Sequence[Tool], run: Path,
+    root: Path,
+) -> None:  # fmt: skip
+    ones = [Annotated(i.name, f"{i.name}{i.image.suffix}", model.predict(i.image)) for i in items]
+    write_files(out, [("suggestions.csv", csv_bytes(found))])
+    copy_images(items, out)
+    for tool in tools:
+        write_files(out, WRITERS[tool](ones, model.classes, True))
+    q = [shlex.quote(str(path)) for path in (out, root, run)]
+    write_atomic(out / "NEXT_STEPS.txt", _NEXT.format(out=q[0], root=q[1], run=q[2], count=len(items)))
+
+
+_NEXT = """\
+# {count} images to label next, in images/; why each: suggestions.csv
+# Their masks are the model's guesses. Correct them in your tool, or draw your own:
+#   png          masks/ are index PNGs, the line of a class in classes.txt is its id (0 first)
+#   cvat         a task with images/, then Actions, Upload annotations, "Segmentation mask 1.1": cvat.zip
+#   coco         annotations/instances_default.json, for CVAT, FiftyOne and others
+#   labelstudio  a project with interface.xml, local storage {out}, then import tasks.json
+
+# take the corrected masks back: what the tool exports, or this folder itself
+fewmask labels import {out} {root}
+
+# train again, from the networks of this run
+fewmask train {root} --init {run}
+"""

@@ -1,0 +1,139 @@
+"""The labelling loop: suggest, correct, import, train again; and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from process.helpers import assert_refused, content, good, run, training
+
+IDS = {"sky": 5, "sea": 0, "sand": 9}  # of tiny_data
+
+
+@pytest.fixture(scope="module")
+def trained(unbroken):
+    return unbroken("supervised")
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_loop(trained, own_data, tmp_path, io):
+    """The run's data, copied: three images are suggested, their masks taken as they are, and trained on."""
+    out, next_run = tmp_path / "next", tmp_path / "run"
+    base = tmp_path / "first"
+    good(run(io, training(own_data, base, "--method", "supervised")))
+    before = content(own_data)
+    ended = good(run(io, ["suggest", str(base), "-n", "3", "--to", "png", "--to", "cvat", "-o", str(out), "--json"]))
+    assert content(own_data) == before, "nothing is written into the data"
+    found = json.loads(ended.stdout)
+    assert [one["rank"] for one in found] == [1, 2, 3] and all(one["name"].startswith("train/bare") for one in found)
+    assert [row["name"] for row in rows(out / "suggestions.csv")] == [one["name"] for one in found]
+    assert all(one["reason"] and 0 < one["uncertainty"] <= 1 and one["score"] > 0 for one in found)
+    for one in found:
+        (image,) = (own_data / "images").glob(f"{one['name']}.*")
+        assert (out / "images" / image.relative_to(own_data / "images")).read_bytes() == image.read_bytes()
+    with zipfile.ZipFile(out / "cvat.zip") as archive:
+        assert len([n for n in archive.namelist() if n.startswith("SegmentationClass/")]) == 3
+    steps = (out / "NEXT_STEPS.txt").read_text()
+    assert f"fewmask labels import {out} {own_data}" in steps and f"--init {base}" in steps
+
+    good(run(io, ["predict", str(base), str(out / "images"), "-o", str(tmp_path / "predicted")]))
+    taken = json.loads(good(run(io, ["labels", "import", str(out), str(own_data), "--json"])).stdout)
+    assert sorted(taken["new"]) == sorted(one["name"] for one in found) and not taken["changed"] + taken["unknown"]
+    for one in found:
+        mask = np.asarray(Image.open(own_data / "masks" / f"{one['name']}.png"))
+        assert set(np.unique(mask)) <= set(IDS.values()), "in the ids of the data folder"
+        assert (mask == np.asarray(Image.open(tmp_path / "predicted" / f"{one['name']}.png"))).all()
+    refused = run(io, training(own_data, base, "--method", "supervised"))
+    assert_refused(refused, 4, "--init", first=False)
+    good(run(io, training(own_data, next_run, "--method", "supervised", "--init", str(base))))
+    assert json.loads((next_run / "metrics.json").read_text())["labelled"] == 8
+
+
+@pytest.mark.parametrize("tool", ["png", "cvat", "coco", "labelstudio"])
+def test_export_import_export(tool, own_data, tmp_path, io):
+    """Into a folder without those masks: the second export is the first, byte by byte."""
+    first, again = tmp_path / "first", tmp_path / "again"
+    good(run(io, ["labels", "export", str(own_data), "--to", tool, "-o", str(first)]))
+    bare = shutil.copytree(own_data, tmp_path / "bare")
+    masks = {p.relative_to(own_data): p.read_bytes() for p in (own_data / "masks").rglob("*.png")}
+    for path in sorted((bare / "masks" / "train").glob("*.png"))[1:]:
+        path.unlink()
+    source = first / "cvat.zip" if tool == "cvat" else first / "tasks.json" if tool == "labelstudio" else first
+    taken = json.loads(good(run(io, ["labels", "import", str(source), str(bare), "--json"])).stdout)
+    assert len(taken["new"]) == 4 and len(taken["same"]) == 6 and not taken["changed"]
+    for place, mask in masks.items():
+        assert (np.asarray(Image.open(bare / place)) == np.asarray(Image.open(own_data / place))).all(), mask[:0]
+    good(run(io, ["labels", "export", str(bare), "--to", tool, "-o", str(again)]))
+    assert {p.relative_to(first): p.read_bytes() for p in first.rglob("*") if p.is_file()} == {
+        p.relative_to(again): p.read_bytes() for p in again.rglob("*") if p.is_file()
+    }
+
+
+def test_masks_that_differ_are_kept(own_data, tmp_path, io):
+    """Without --replace nothing changes; with it the old one is put aside, and diff says what changed."""
+    old = shutil.copytree(own_data, tmp_path / "old")
+    good(run(io, ["labels", "export", str(own_data), "--to", "png", "-o", str(tmp_path / "png")]))
+    path = tmp_path / "png" / "masks" / "train" / "00.png"
+    mask = np.asarray(Image.open(path)).copy()
+    was = int((mask[:2] != 1).sum())
+    mask[:2] = 1
+    Image.fromarray(mask).save(path)
+    before = content(own_data)
+    refused = run(io, ["labels", "import", str(tmp_path / "png"), str(own_data)])
+    assert_refused(refused, 2, "1 masks are there and differ, first 'train/00'", "nothing was written", "--replace")
+    assert content(own_data) == before
+    changes = json.loads(good(run(io, ["labels", "diff", str(own_data), str(tmp_path / "png"), "--json"])).stdout)
+    assert [(c["name"], c["state"], c["pixels"], c["of"]) for c in changes] == [("train/00", "changed", was, 192)]
+    assert sum(n for *_, n in changes[0]["moves"]) == was and all(to == "sea" for _, to, _ in changes[0]["moves"])
+
+    ended = good(run(io, ["labels", "import", str(tmp_path / "png"), str(own_data), "--replace", "--json"]))
+    taken = json.loads(ended.stdout)
+    kept = own_data / "replaced"
+    assert taken["changed"] == ["train/00"] and taken["replaced"].startswith(str(kept))
+    (one,) = kept.rglob("*.png")
+    assert one.read_bytes() == (old / "masks/train/00.png").read_bytes()
+    assert (np.asarray(Image.open(own_data / "masks/train/00.png"))[:2] == IDS["sea"]).all()
+    assert json.loads(good(run(io, ["labels", "diff", str(own_data), str(tmp_path / "png"), "--json"])).stdout) == []
+    text = good(run(io, ["labels", "diff", str(old), str(own_data)])).stdout
+    assert "changed train/00" in text and "-> sea" in text
+
+
+def test_what_is_refused(trained, own_data, tmp_path, io):
+    export = ["labels", "export", str(own_data), "--to", "png", "-o"]
+    good(run(io, [*export, str(tmp_path / "png")]))
+    assert_refused(run(io, [*export, str(tmp_path / "png")]), 2, "the output holds files")
+    (tmp_path / "png" / "classes.txt").write_text("land\nsea\nsand\n")
+    refused = run(io, ["labels", "import", str(tmp_path / "png"), str(own_data)])
+    assert_refused(refused, 3, "class 'land' is none of the data folder's (sky, sea, sand)", "rename it")
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr("../../evil.png", b"x")
+    refused = run(io, ["labels", "import", str(tmp_path / "bad.zip"), str(own_data)])
+    assert_refused(refused, 3, "leads out of the archive")
+    assert not list(tmp_path.parent.glob("evil.png"))
+    assert_refused(run(io, ["labels", "import", str(tmp_path / "no"), str(own_data)]), 3, "no such folder or archive")
+    assert_refused(
+        run(io, ["suggest", str(trained), "-n", "900", "-o", str(tmp_path / "x")]), 2, "-n 900 of 7 unlabelled"
+    )
+    assert not (tmp_path / "x").exists()
+
+
+def test_doubtful_masks(own_data, tmp_path, io):
+    """A table, and a picture of each: image, mask and prediction."""
+    out, doubtful = tmp_path / "run", tmp_path / "doubtful"
+    good(run(io, training(own_data, out, "--method", "supervised")))
+    ended = good(run(io, ["suggest", str(out), "--relabel", "-n", "2", "-o", str(doubtful), "--json"]))
+    found = json.loads(ended.stdout)
+    assert [one["rank"] for one in found] == [1, 2] and found[0]["score"] >= found[1]["score"]
+    assert [row["name"] for row in rows(doubtful / "doubtful.csv")] == [one["name"] for one in found]
+    with Image.open(doubtful / f"0001-{found[0]['name'].replace('/', '_')}.png") as picture:
+        assert picture.size == (3 * 16 + 12, 12)
