@@ -60,6 +60,9 @@ def train(
         str | None, typer.Option(metavar="[RUN]", help="Beside it a matched supervised run (default), or this one.")
     ] = None,
     no_baseline: Annotated[bool, typer.Option("--no-baseline", help="Without the supervised run.")] = False,
+    time: Annotated[
+        str | None, typer.Option(metavar="2h", help="In place of steps: as many as fit into it, measured.")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Write plan.json, print it, and stop.")] = False,
     out: Annotated[Path | None, typer.Option(help="Run folder; an unfinished run there is continued.")] = None,
     new: Annotated[bool, typer.Option("--new", help="Start another run in any case.")] = False,
@@ -84,9 +87,9 @@ def train(
     }  # fmt: skip
     asked = for_its_length(read_recipe(recipe, keys, settings or ()))
     if plan:
-        print(json.dumps(plan_only(asked, out, say), indent=2))
+        print(json.dumps(plan_only(asked, out, say, time), indent=2))
         return
-    run = execute(asked, out, new=new, say=say)
+    run = execute(asked, out, new=new, say=say, time=time)
     if as_json:
         print(json.dumps(run.metrics, indent=2))
     else:

@@ -64,7 +64,7 @@ def arms_of(prepared: Prepared, say: Say) -> list[Arm]:
 
 def _for_seed(prepared: Prepared, seed: int) -> Prepared:
     recipe = prepared.recipe.replace("train", seed=seed).model_copy(update={"seeds": 1})
-    return replace(prepared, recipe=recipe, folder=RunFolder(prepared.folder).seed(seed).path)
+    return replace(prepared, recipe=recipe, folder=RunFolder(prepared.folder).seed(seed).path, plan=None)
 
 
 def comparable(recipe: Recipe, index: DataIndex, say: Say) -> bool:
@@ -120,7 +120,7 @@ def matched(prepared: Prepared) -> Prepared:
     manifest = prepared.manifest | {"unlabelled": 0, "split_hash": pools.hash()}
     return replace(
         prepared, recipe=recipe.model_copy(update={"method": method, "data": data, "baseline": False, "seeds": 1}),
-        folder=RunFolder(prepared.folder).baseline.path, pools=pools, manifest=manifest,
+        folder=RunFolder(prepared.folder).baseline.path, pools=pools, manifest=manifest, plan=None,
     )  # fmt: skip
 
 

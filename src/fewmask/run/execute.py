@@ -5,20 +5,22 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fewmask.engine.files import clean_leftovers, ensure_writable, write_json
-from fewmask.engine.launch import is_first_process, launch, leave
+from fewmask.engine.launch import is_first_process, launch, leave, placement
 from fewmask.engine.lock import RunLock
-from fewmask.errors import FewmaskError, Interrupted
+from fewmask.errors import CheckpointError, ConfigError, FewmaskError, Interrupted
 from fewmask.method import trainings
 from fewmask.methods import resolve
-from fewmask.recipe import Recipe, for_its_length, read_recipe
+from fewmask.recipe import Recipe, differences, for_its_length, read_recipe
 from fewmask.run.arms import SUPERVISED, Arm, arms_of, comparable
-from fewmask.run.data import read_data
 from fewmask.run.folder import RunFolder, choose_folder
-from fewmask.run.prepare import Notes, Prepared, Say, confirm, fill, prepare
+from fewmask.run.pace import costs
+from fewmask.run.plan import duration, expected, fitted, seconds_of, settle, spoken
+from fewmask.run.prepare import Notes, Prepared, Say, confirm, prepare
 from fewmask.run.rehearse import rehearse
 from fewmask.run.report import write_report
 from fewmask.run.result import Run
@@ -29,7 +31,10 @@ RUNS = Path("runs")
 """Where runs go that are given no --out."""
 
 
-def train(dir: Path | str, out: Path | str | None = None, *, new: bool = False, say: Say = print, **keys: Any) -> Run:
+def train(
+    dir: Path | str, out: Path | str | None = None, *, new: bool = False, say: Say = print, time: str | None = None,
+    **keys: Any,
+) -> Run:  # fmt: skip
     """Train on a folder, and return the finished run; the Python twin of ``fewmask train``.
 
     Args:
@@ -37,6 +42,7 @@ def train(dir: Path | str, out: Path | str | None = None, *, new: bool = False, 
         out: see ``execute``.
         new: see ``execute``.
         say: see ``execute``.
+        time: "2h" or the like, in place of steps: see ``execute``.
         keys: recipe keys with ``__`` for the dot, ``optim__lr=0.01``, and ``method="fixmatch"``.
 
     Raises:
@@ -44,10 +50,12 @@ def train(dir: Path | str, out: Path | str | None = None, *, new: bool = False, 
     """
     dotted = {key.replace("__", "."): value for key, value in keys.items()}
     asked = for_its_length(read_recipe(None, {"data.dir": str(dir)} | dotted))
-    return execute(asked, None if out is None else Path(out), new=new, say=say)
+    return execute(asked, None if out is None else Path(out), new=new, say=say, time=time)
 
 
-def execute(asked: Recipe, out: Path | None = None, *, new: bool = False, say: Say = print) -> Run:
+def execute(
+    asked: Recipe, out: Path | None = None, *, new: bool = False, say: Say = print, time: str | None = None
+) -> Run:  # fmt: skip
     """Train as a recipe says, continuing an interrupted run of the same recipe, and return the finished run.
 
     Args:
@@ -55,29 +63,46 @@ def execute(asked: Recipe, out: Path | None = None, *, new: bool = False, say: S
         out: run folder; None = the newest unfinished run of this recipe below ``runs/``, else a new one.
         new: start another run in any case; never continue one.
         say: receives one sentence for each decision; the default prints it.
+        time: "2h" or the like: as many steps as fit into it on this machine, all trainings together; chosen once, when
+            the run begins.
 
     Raises:
         FewmaskError: see ``docs/exit-codes.md``.
     """
     notes = Notes(say if is_first_process() else _silent)
+    seconds = _budget(asked, time)
     try:
-        return _execute(asked, out, new, notes)
+        return _execute(asked, out, new, notes, seconds)
     except FewmaskError as error:
         for text in notes.held:  # the error comes first, what led to it after it
             error.add_note(text)
         raise
 
 
-def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes) -> Run:
-    first = is_first_process()
+def _budget(asked: Recipe, time: str | None) -> float | None:
+    if time is not None and "steps" in asked.train.model_fields_set:
+        raise ConfigError("--time chooses the steps, and they are given", where="train.steps", todo="give one of them")
+    return None if time is None else seconds_of(time)
+
+
+def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes, seconds: float | None) -> Run:
+    first, fits = is_first_process(), False
+
+    def same(folder: RunFolder) -> bool:
+        try:
+            return not differences(settle(asked, folder, seconds), folder.stored())
+        except CheckpointError:
+            return False
+
     with ExitStack() as stack:
         prepared: Prepared | None = None
         arms: list[Arm] = []
         if first:
-            folder = RunFolder(out) if out is not None else choose_folder(asked, RUNS, new)
+            folder = RunFolder(out) if out is not None else choose_folder(asked, RUNS, new, same)
             folder.check_usable(new)
             stack.enter_context(_claimed(folder))
             clean_leftovers(folder.path)
+            asked, fits = settle(asked, folder, seconds), seconds is not None and not folder.started
             if folder.started and folder.finished:
                 confirm(asked, folder, say)
                 run = Run(folder.path)
@@ -87,13 +112,16 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes) -> Run:
                 say.release()
                 return run
             prepared = prepare(asked, folder, say)
-            arms = arms_of(prepared, say)
+            arms = [] if fits else arms_of(prepared, say)
         elif out is not None and RunFolder(out).finished:
             return Run(out)  # the first process will not come to meet the others either
         fabric = launch(asked.machine.devices, asked.machine.precision, asked.machine.rank_timeout)
-        prepared, arms = fabric.broadcast((prepared, arms))
+        prepared, arms, fits = fabric.broadcast((prepared, arms, fits))
         assert prepared is not None  # the first process sent it
         stack.callback(leave)
+        if fits and seconds is not None:
+            prepared = _fit(prepared, seconds, fabric, say)
+            arms = fabric.broadcast(arms_of(prepared, say) if first else [])
         _rehearse(
             [arm.prepared for arm in arms if not fabric.broadcast(RunFolder(arm.prepared.folder).finished)], fabric
         )
@@ -112,6 +140,16 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes) -> Run:
             _report(RunFolder(prepared.folder), say)
         fabric.barrier()
         return Run(prepared.folder)
+
+
+def _fit(prepared: Prepared, seconds: float, fabric: Any, say: Say) -> Prepared:
+    """Return the run with as many steps as fit into a time."""
+    say("timing some steps")
+    found = fabric.broadcast(costs(prepared, fabric))
+    recipe = fitted(prepared.recipe, seconds, found, prepared.index)
+    hopes = expected(recipe, found, prepared.index)
+    say(f"{recipe.train.steps} steps fit into {duration(seconds)}; {spoken(hopes)}")
+    return replace(prepared, recipe=recipe, plan={"time": seconds, "steps": recipe.train.steps, "expected": hopes})
 
 
 def _rehearse(ahead: list[Prepared], fabric: Any) -> None:
@@ -136,26 +174,45 @@ def _title(arm: Arm, n: int, arms: list[Arm]) -> str | None:
     return f"training {n} of {len(arms)}: {recipe.method_name}, seed {recipe.train.seed}" if len(arms) > 1 else None
 
 
-def plan_only(asked: Recipe, out: Path | None, say: Say = print) -> dict[str, Any]:
+def plan_only(asked: Recipe, out: Path | None, say: Say = print, time: str | None = None) -> dict[str, Any]:
     """Return what ``execute`` would do, without training; with ``out`` also write it to OUT/plan.json.
 
-    Where unlabelled images are chosen by what they show, as many others stand in for them here.
+    Some steps are timed on one device. Where unlabelled images are chosen by what they show, as many others stand in
+    for them here.
 
     Raises:
         DataError: the data are unusable.
         ConfigError: the recipe is.
     """
-    index, pools, counts = read_data(asked.replace("data", unlabelled_by="random"), say)
-    recipe = fill(asked, pools, counts, say)
+    seconds, why = _budget(asked, time), list[str]()
+
+    def note(text: str) -> None:
+        why.append(text)
+        say(text)
+
+    folder = RunFolder(RUNS / "plan" if out is None else out)
+    folder.check_usable()
+    devices = "cpu" if placement(asked.machine.devices).accelerator == "cpu" else "1"
+    prepared = prepare(asked.replace("data", unlabelled_by="random"), RunFolder(folder.path / "none"), note)
+    fabric = launch(devices, prepared.layout.precision, asked.machine.rank_timeout)
+    try:
+        found = costs(prepared, fabric)
+    finally:
+        leave()
+    recipe, index, pools = prepared.recipe, prepared.index, prepared.pools
+    if seconds is not None:
+        recipe = fitted(recipe, seconds, found, index)
+    hopes = expected(recipe, found, index)
+    note(spoken(hopes))
     plan = {
         "recipe": recipe.complete(), "classes": list(index.classes), "labelled": len(pools.labelled),
         "unlabelled": len(pools.unlabelled), "val": len(index.items["val"]), "test": len(index.items["test"]),
-        "split_hash": pools.hash(), "trainings": _trainings(recipe, comparable(recipe, index, say)),
+        "split_hash": pools.hash(), "trainings": _trainings(recipe, comparable(recipe, index, _silent)),
+        "fingerprint": prepared.fingerprint, "expected": hopes, "time": seconds, "why": why,
     }  # fmt: skip
-    if out is not None:
-        RunFolder(out).check_usable()
+    if out is not None and not folder.started:  # a run's own plan says how it was begun
         ensure_writable(out)
-        write_json(out / "plan.json", plan)
+        write_json(folder.plan, plan)
     return plan
 
 

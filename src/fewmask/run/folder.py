@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -70,6 +71,7 @@ class RunFolder:
         self.debug = self.path / "debug"
         self.quarantine = self.path / "quarantine.jsonl"
         self.part = self.path / "unlabelled.json"
+        self.plan = self.path / "plan.json"
 
     SEEDS: ClassVar[str] = "seeds"
 
@@ -115,7 +117,7 @@ class RunFolder:
         if self.path.is_file():
             raise CheckpointError("the output is a file, not a folder", where=self.path, todo="give another --out")
         if self.path.is_dir() and not self.started:
-            ours = {"plan.json"}
+            ours = {self.plan.name}
             if (self.path / ".lock").exists():  # a start that was killed before it wrote config.yaml
                 ours |= {self.data.name, self.environment.name}
             strange = sorted(p.name for p in self.path.iterdir() if not p.name.startswith(".") and p.name not in ours)
@@ -231,13 +233,14 @@ class RunFolder:
         return metrics
 
 
-def choose_folder(asked: Recipe, base: Path, new: bool) -> RunFolder:
+def choose_folder(asked: Recipe, base: Path, new: bool, same: Callable[[RunFolder], bool]) -> RunFolder:
     """Return the newest unfinished run of this configuration below ``base``, else a fresh name there.
 
     Args:
         asked: the recipe as given.
         base: folder of the runs.
         new: start another run in any case.
+        same: whether a run that was begun has the configuration that is asked for.
     """
     method = re.sub(r"[^A-Za-z0-9_]+", "-", asked.method_name)
     stem = f"{Path(asked.data.dir).resolve().name}-{method}"
@@ -248,7 +251,7 @@ def choose_folder(asked: Recipe, base: Path, new: bool) -> RunFolder:
     if not new:
         for _, path in reversed(numbered):
             folder = RunFolder(path)
-            if folder.started and not folder.finished and not differences(asked, folder.stored()):
+            if folder.started and not folder.finished and same(folder):
                 return folder
     last = numbered[-1][0] if numbered else 0
     return RunFolder(base / f"{stem}-{last + 1:03d}")

@@ -26,6 +26,7 @@ from fewmask.nets import DEFAULT_ARCH, Builder, default_encoder
 from fewmask.recipe import FREE, SHORT, Recipe, for_its_length
 from fewmask.run.data import read_data
 from fewmask.run.environment import environment, warn_of_versions
+from fewmask.run.fingerprint import fingerprint
 from fewmask.run.folder import RunFolder
 from fewmask.supervision import Supervision
 
@@ -74,6 +75,8 @@ class Prepared:
         layout: precision and memory format.
         manifest: what data.yaml of the run holds.
         largest: (height, width) of the largest picture that will be predicted, at the network's input.
+        fingerprint: what the choices rest on.
+        plan: what plan.json of a new run holds; None = it has none.
     """
 
     recipe: Recipe
@@ -84,6 +87,8 @@ class Prepared:
     layout: Format
     manifest: dict[str, Any]
     largest: tuple[int, int] = (1, 1)
+    fingerprint: dict[str, Any] | None = None
+    plan: dict[str, Any] | None = None
 
 
 def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
@@ -118,7 +123,8 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
     _check_batches(recipe, task, pools)
     layout = _layout(recipe, len(index.classes), say)
     recipe = recipe.replace("machine", precision=layout.precision, channels_last=layout.channels_last)
-    return Prepared(recipe, folder.path, index, pools, task, layout, manifest, _largest(recipe, counts))
+    seen = fingerprint(index, pools, counts)
+    return Prepared(recipe, folder.path, index, pools, task, layout, manifest, _largest(recipe, counts), seen)
 
 
 def _largest(recipe: Recipe, counts: Scan) -> tuple[int, int]:
@@ -152,6 +158,8 @@ def begin(prepared: Prepared) -> None:
         write_json(folder.environment, environment())
         if recipe.data.unlabelled_by != "random":
             write_json(folder.part, [item.name for item in prepared.pools.unlabelled])
+        if prepared.plan is not None:
+            write_json(folder.plan, prepared.plan)
         # last: a folder with config.yaml is a run that can be continued
         write_atomic(folder.config, dump_yaml(recipe.complete()))
 

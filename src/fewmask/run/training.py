@@ -105,6 +105,19 @@ def pictures_of(prepared: Prepared, learner: Learner) -> Pictures:
     return Pictures(lambda i: stored(i.without_labels())[0], truth, mean, std, device, learner.autocast)
 
 
+def dataset_of(
+    prepared: Prepared, method: Method, learner: Learner, quarantine: Quarantine | None = None
+) -> StepDataset:  # fmt: skip
+    """Return step to batch, as a recipe wants it, for the streams of a method."""
+    data, machine = prepared.recipe.data, prepared.recipe.machine
+    assert data.crop and machine.workers is not None  # prepare() has chosen them
+    stored = ItemLoader(prepared.index.code, data.resize, machine.cache_mb / max(1, machine.workers))
+    return StepDataset(
+        prepared.pools, method.streams, learner.slots, stored, data.crop, data.augment, prepared.recipe.train.seed,
+        quarantine,
+    )  # fmt: skip
+
+
 def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitStack, say: Notes) -> str:
     prepared, method = job.prepared, job.method
     recipe, folder = prepared.recipe, RunFolder(prepared.folder)
@@ -122,14 +135,10 @@ def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitSt
         for run in (*within, prepared):  # a command that is interrupted in its first training finds its folder again
             begin(run)
 
-    code, device = prepared.index.code, fabric.device
+    device = fabric.device
     file = QuarantineFile(folder.quarantine, len(prepared.pools.unlabelled))
     quarantine = Quarantine(fabric.broadcast(file.read())) if data.on_bad_unlabelled == "skip" else None
-    dataset = StepDataset(
-        prepared.pools, method.streams, learner.slots,
-        ItemLoader(code, data.resize, machine.cache_mb / max(1, machine.workers)), data.crop, data.augment,
-        recipe.train.seed, quarantine,
-    )  # fmt: skip
+    dataset = dataset_of(prepared, method, learner, quarantine)
     workers = bearable_workers(machine.workers, *dataset.batch_size(), say, placement(machine.devices).local)
     feed = Feed(dataset, workers, device.type == "cuda", machine.loader_timeout, file.write)
     pictures = pictures_of(prepared, learner)

@@ -1,0 +1,126 @@
+"""The plan of a run: what was chosen and why, how long it will take, and how many steps a given time allows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from fewmask.data.index import DataIndex
+from fewmask.errors import CheckpointError, ConfigError
+from fewmask.recipe import Recipe
+from fewmask.run.folder import RunFolder
+from fewmask.run.pace import Cost
+
+_CHECKPOINTS = 4  # kept at a time: two, the best, and one that is being written
+_LEAST = 20  # steps of a run that --time allows
+_SCORES = 8  # on val, of a run whose steps --time chooses,
+_SCORING = 0.2  # as far as this share of the time allows
+
+FITTED = ("steps", "eval_every", "save_every")
+"""Keys of ``train`` that ``--time`` chooses."""
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds of "2h", "1h30m", "90m", "45s" or "1.5h".
+
+    Raises:
+        ConfigError: anything else.
+    """
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    found = re.fullmatch("".join(rf"(?:(\d+(?:\.\d+)?){unit})?" for unit in units), text.strip())
+    parts = [float(part or 0) for part in found.groups()] if found else []
+    total = sum(part * size for part, size in zip(parts, units.values(), strict=False))
+    if not found or total <= 0:
+        raise ConfigError(f"{text!r} is no time", where="--time", todo="write 2h, 90m, 1h30m or 45s")
+    return total
+
+
+def expected(recipe: Recipe, costs: Sequence[Cost], index: DataIndex) -> dict[str, Any]:
+    """Return {"seconds", "disk_mb", "trainings": [{"method", "step_seconds", "picture_seconds"}]} of a recipe."""
+    val, test = len(index.items["val"]), len(index.items["test"])
+    seconds = recipe.seeds * sum(cost.seconds(recipe, val, test) for cost in costs)
+    state = max(pace.state for cost in costs for pace in cost.paces)
+    trainings = recipe.seeds * sum(len(cost.paces) for cost in costs)
+    return {
+        "seconds": round(seconds, 1), "disk_mb": round(trainings * _CHECKPOINTS * state / 1e6, 1),
+        "trainings": [
+            {"method": c.method, "step_seconds": round(c.step, 5), "picture_seconds": round(c.paces[-1].picture, 5)}
+            for c in costs
+        ],
+    }  # fmt: skip
+
+
+def fitted(recipe: Recipe, seconds: float, costs: Sequence[Cost], index: DataIndex) -> Recipe:
+    """Return the recipe with as many steps as fit into a time, all trainings together.
+
+    Raises:
+        ConfigError: they are too few to learn anything.
+    """
+    val, test = len(index.items["val"]), len(index.items["test"])
+
+    once = recipe.seeds * sum(cost.paces[-1].picture * val for cost in costs)
+    scores = max(1, min(_SCORES, int(_SCORING * seconds / max(1e-9, once))))
+
+    def with_steps(steps: int) -> Recipe:
+        every = max(1, -(-steps // scores))
+        return recipe.replace("train", steps=steps, eval_every=every, save_every=every)
+
+    def takes(steps: int) -> float:
+        return recipe.seeds * sum(cost.seconds(with_steps(steps), val, test) for cost in costs)
+
+    low, high = 0, max(1, int(seconds / max(1e-9, recipe.seeds * sum(cost.step for cost in costs))))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if takes(middle) <= seconds else (low, middle - 1)
+    steps = low if low < 100 else low // 10 * 10
+    if steps < _LEAST:
+        raise ConfigError(
+            f"{seconds:g} s are enough for {steps} steps of {' and '.join(cost.method for cost in costs)}; "
+            f"{_LEAST} take {takes(_LEAST):.0f} s", where="--time",
+            todo="give more time, a smaller --crop or --encoder, or --no-baseline",
+        )  # fmt: skip
+    return with_steps(steps)
+
+
+def spoken(plan: dict[str, Any]) -> str:
+    """Return what is expected in one sentence."""
+    parts = [f"{t['method']} {t['step_seconds']:.3g} s a step" for t in plan["trainings"]]
+    return f"expected: {duration(plan['seconds'])}, {plan['disk_mb']:.0f} MB of checkpoints ({', '.join(parts)})"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: 2 h 10 min, 14 min, 50 s."""
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min" if minutes >= 2 else f"{round(seconds)} s"
+
+
+def settle(asked: Recipe, folder: RunFolder, seconds: float | None) -> Recipe:
+    """Return the recipe with the steps that a run chose for this time when it began; as asked where it chose none.
+
+    Raises:
+        CheckpointError: it was given another time.
+    """
+    if seconds is None or not folder.started:
+        return asked
+    had = begun_with(folder)
+    if had != seconds:
+        said = "no --time" if had is None else f"--time {had:g}s"
+        raise CheckpointError(
+            f"the run began with {said}, not {seconds:g}s", where=folder.path,
+            todo="repeat its command, or give another --out (or --new)",
+        )  # fmt: skip
+    stored = folder.stored()["train"]
+    return asked.replace("train", **{key: stored[key] for key in FITTED})
+
+
+def begun_with(folder: RunFolder) -> float | None:
+    """Return the time that a run was given, in seconds."""
+    try:
+        plan = json.loads(folder.plan.read_text(encoding="utf-8"))
+        return None if plan.get("time") is None else float(plan["time"])
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
