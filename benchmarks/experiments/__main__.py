@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +76,8 @@ def carry_out(experiment: Experiment) -> str:
         return f"FAILED ({code}) {experiment.arm} on {experiment.data}: see {out.with_suffix('.log')}"
     record = collect(experiment, out)
     _write(experiment, record)
+    for checkpoints in out.rglob("checkpoints"):  # a hundred MB a run; model/ and pictures/ are what is looked at
+        shutil.rmtree(checkpoints)
     scores = {role: s and s["miou"] for role in ("val", "test") for s in [record["metrics"][role]]}
     return f"{experiment.data} {experiment.arm} seed {experiment.keys['train.seed']}: {scores}"
 

@@ -152,6 +152,19 @@ def test_predict_files_and_folders(unbroken, tmp_path, io):
     assert len([p for p in out.rglob("*") if p.is_file()]) == 4 * len(sizes)
 
 
+def test_predict_in_tiles(unbroken, tmp_path, io):
+    """Other tiles, nearly the same masks; probabilities are written band by band, and no part is left behind."""
+    photo = save_image(tmp_path / "photo.png", height=90, width=140)
+    for out, tile in (("whole", "0"), ("tiles", "64")):
+        words = ["predict", str(unbroken("cps")), str(photo), "-o", str(tmp_path / out), "--probs", "--tile", tile]
+        assert run(io, words).code == 0
+    whole, tiles = (np.load(tmp_path / out / "probs" / "photo.npy") for out in ("whole", "tiles"))
+    assert whole.shape == tiles.shape == (3, 90, 140) and 0 < abs(whole - tiles).max()
+    one, other = (pixels(tmp_path / out / "photo.png", "P") for out in ("whole", "tiles"))
+    assert (one == other).mean() > 0.9
+    assert not list(tmp_path.rglob(".part-*"))
+
+
 @pytest.mark.parametrize("occupied", ["a.png", "colour/a.png", "overlay/a.png", "probs/a.npy"])
 def test_predict_writes_over_nothing(occupied, unbroken, tmp_path, io):
     photos, out = tmp_path / "photos", tmp_path / "masks"

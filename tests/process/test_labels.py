@@ -6,11 +6,13 @@ import csv
 import json
 import shutil
 import zipfile
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import fewmask
 from process.helpers import assert_refused, content, good, run, training
 
 IDS = {"sky": 5, "sea": 0, "sand": 9}  # of tiny_data
@@ -37,6 +39,8 @@ def test_the_loop(trained, own_data, tmp_path, io):
     found = json.loads(ended.stdout)
     assert [one["rank"] for one in found] == [1, 2, 3] and all(one["name"].startswith("train/bare") for one in found)
     assert [row["name"] for row in rows(out / "suggestions.csv")] == [one["name"] for one in found]
+    again = fewmask.load(base).suggest(2)
+    assert [asdict(one) for one in again] == [pytest.approx(one) for one in found[:2]], "the Python twin"
     assert all(one["reason"] and 0 < one["uncertainty"] <= 1 and one["score"] > 0 for one in found)
     for one in found:
         (image,) = (own_data / "images").glob(f"{one['name']}.*")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -89,6 +90,10 @@ def predict(
     probs: Annotated[
         bool, typer.Option("--probs", help="Also write probabilities, float16 [K, H, W] as .npy.")
     ] = False,
+    tile: Annotated[
+        int | None,
+        typer.Option(help="Side of tiles, 0 = the image at once; default: 2048 above 16 million pixels.", min=0),
+    ] = None,
 ) -> None:
     """Example: fewmask predict runs/photos-fixmatch-001 new-photos/ -o masks
 
@@ -108,15 +113,37 @@ def predict(
     ids = np.array(model.ids, id_type(model.ids))
     for (file, _), paths in zip(_progress(files), targets, strict=True):
         image = read_image(file)
-        p = model.probabilities(image)
-        mask = p.argmax(0).astype(np.uint8)
+        mask = np.empty(image.shape[:2], np.uint8)
+        with _probabilities(paths.get("probs"), (len(ids), *mask.shape)) as kept:
+            for row, p in model.bands(image, tile):
+                mask[row : row + p.shape[1]] = p.argmax(0)
+                if kept is not None:
+                    kept[:, row : row + p.shape[1]] = p
         save_png(index_image(ids[mask]), paths["mask"])
         save_png(colour_image(mask), paths["colour"])
         save_png(overlay(image, mask), paths["overlay"])
-        if probs:
-            paths["probs"].parent.mkdir(parents=True, exist_ok=True)
-            np.save(paths["probs"], p.astype(np.float16), allow_pickle=False)
     say(f"{len(files)} masks in {out}")
+
+
+@contextmanager
+def _probabilities(path: Path | None, shape: tuple[int, ...]) -> Iterator[Any]:
+    """Open a .npy of float16 on disk, which is filled band by band; it gets its name when it is whole."""
+    import os
+
+    import numpy as np
+
+    if path is None:
+        yield None
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".part-{path.name}")
+    try:
+        array = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
+        yield array
+        array.flush()
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def pseudolabel(

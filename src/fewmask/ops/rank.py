@@ -8,6 +8,18 @@ from torch import Tensor
 _ROWS = 65536  # compared at a time, for bounded memory
 
 
+def distance(points_ND: Tensor, to_MD: Tensor) -> Tensor:
+    """Return each point's (1 - cosine) / 2 to the nearest of others, [N]; 1 where there are none.
+
+    Args:
+        points_ND: float, of length 1 each.
+        to_MD: float, of length 1 each.
+    """
+    if not len(to_MD):
+        return torch.ones(len(points_ND), dtype=points_ND.dtype)
+    return torch.cat([(1 - (part @ to_MD.mT).amax(1)) / 2 for part in points_ND.split(_ROWS)]).clamp(min=0)
+
+
 def by_worth_and_distance(
     points_ND: Tensor, worth_N: Tensor, to_MD: Tensor, count: int, kin: list[list[int]] | None = None
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
@@ -23,9 +35,7 @@ def by_worth_and_distance(
         count: how many, at most N; fewer come back where every other point has kin among those taken.
         kin: for each point the places of others that need not be taken beside it.
     """
-    far_N = torch.ones(len(points_ND), dtype=points_ND.dtype)
-    if len(to_MD):
-        far_N = torch.cat([(1 - (part @ to_MD.mT).amax(1)) / 2 for part in points_ND.split(_ROWS)]).clamp(min=0)
+    far_N = distance(points_ND, to_MD)
     free_N = torch.ones(len(points_ND), dtype=torch.bool)
     chosen, distances = list[int](), list[float]()
     for _ in range(count):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,10 +16,14 @@ from torchvision.transforms.v2 import functional as TF
 from fewmask.batch import MAX_CLASSES
 from fewmask.data.masks import read_image
 from fewmask.engine.infer import PROTOCOLS, Protocol, as_logits, image_logits, normalise
+from fewmask.engine.tiles import bands
 from fewmask.errors import CheckpointError
 from fewmask.nets import build
 from fewmask.nets.options import OPTIONS
 from fewmask.nets.weights import read_weights
+
+_LARGE = 16_000_000  # pixels of an image that is predicted in tiles
+_TILE = 2048
 
 Side = Annotated[int, Field(ge=1, le=32768)]
 Id = Annotated[int, Field(ge=0, le=65535)]
@@ -134,6 +139,30 @@ class Model:
         """
         return (self.logits(image) / temperature).softmax(1)[0].cpu().numpy()
 
-    def predict(self, image: np.ndarray | Path | str) -> np.ndarray:
-        """Return class indices uint8 [H, W] on the image's own grid; see ``probabilities``."""
-        return self.probabilities(image).argmax(0).astype(np.uint8)
+    def bands(self, pixels: np.ndarray, tile: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (row, class probabilities float32 [K, rows, W]) from the top of an image to its bottom.
+
+        Args:
+            pixels: uint8 RGB [H, W, 3].
+            tile: side of tiles, which share an eighth; None = ``tile_for`` it.
+        """
+        side = self.tile_for(pixels) if tile is None else tile
+        if not side:
+            yield 0, self.probabilities(pixels)
+        else:
+            yield from bands(self.probabilities, pixels, side, side // 8)
+
+    def tile_for(self, pixels: np.ndarray) -> int:
+        """Return the side of the tiles that an image is predicted in, 0 = as a whole.
+
+        Above 16 million pixels a forward pass over the whole takes more memory than most machines have. A model that
+        resizes its images, or slides a window over them, needs no tiles.
+        """
+        large = pixels.shape[0] * pixels.shape[1] > _LARGE
+        whole = self.card.resize is None and PROTOCOLS[self.card.protocol].window is None
+        return _TILE if large and whole else 0
+
+    def predict(self, image: np.ndarray | Path | str, tile: int | None = None) -> np.ndarray:
+        """Return class indices uint8 [H, W] on the image's own grid; see ``bands``."""
+        pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
+        return np.concatenate([p.argmax(0).astype(np.uint8) for _, p in self.bands(pixels, tile)])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fewmask.data.writers import Tool
 from fewmask.run.folder import RunFolder
 from fewmask.run.model import Model
 
@@ -46,6 +48,12 @@ class Run:
     def predict(self, image: np.ndarray | Path | str) -> np.ndarray:
         """Return class indices uint8 [H, W] for an image file or a uint8 RGB array [H, W, 3] of any size."""
         return self.model.predict(image)
+
+    def suggest(self, count: int = 20, out: Path | str | None = None, to: Sequence[Tool] = ("png",)) -> list[Any]:
+        """Return what to label next, as ``Suggestion``; with ``out`` also write it, as ``fewmask suggest`` does."""
+        from fewmask.run.suggest import suggest  # which needs what a run that is only read does not
+
+        return suggest(self.path, count, None if out is None else Path(out), to, lambda text: None)
 
 
 def load(path: Path | str) -> Run:

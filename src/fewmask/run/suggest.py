@@ -27,7 +27,7 @@ from fewmask.engine.progress import Ticker
 from fewmask.errors import ConfigError, DataError
 from fewmask.method import Task
 from fewmask.nets.segmenter import Segmenter
-from fewmask.ops.rank import by_worth_and_distance
+from fewmask.ops.rank import by_worth_and_distance, distance
 from fewmask.run.data import Say
 from fewmask.run.doubt import csv_bytes, pools_of
 from fewmask.run.folder import RunFolder
@@ -75,7 +75,7 @@ class _Seen:
     places: list[int]
 
 
-def suggest(run: Path, count: int, out: Path, tools: Sequence[Tool], say: Say) -> list[Suggestion]:
+def suggest(run: Path, count: int, out: Path | None, tools: Sequence[Tool], say: Say) -> list[Suggestion]:
     """Rank the unlabelled images of a run and write the best with the model's masks, for a labelling tool.
 
     The order is greedy: uncertainty · rarity of the predicted classes · distance to what is labelled or was taken.
@@ -83,7 +83,7 @@ def suggest(run: Path, count: int, out: Path, tools: Sequence[Tool], say: Say) -
     Args:
         run: a finished run; its delivered model predicts.
         count: how many.
-        out: the output; may not exist, or be empty.
+        out: the output; may not exist, or be empty; None = nothing is written.
         tools: formats of the masks.
         say: receives sentences.
 
@@ -93,7 +93,8 @@ def suggest(run: Path, count: int, out: Path, tools: Sequence[Tool], say: Say) -
         DataError: the run's data cannot be read, or nothing is unlabelled.
         WriteError: the disk refused.
     """
-    refuse_full(out)
+    if out is not None:
+        refuse_full(out)
     folder, model = RunFolder(run), Model.load(RunFolder(run).model)
     index, pools = pools_of(folder, say)
     pool = list(pools.unlabelled)
@@ -109,16 +110,19 @@ def suggest(run: Path, count: int, out: Path, tools: Sequence[Tool], say: Say) -
     worth = torch.from_numpy(seen.entropy * rarity)
     worth[[i for i, others in enumerate(same) if any(o >= len(seen.places) for o in others)]] = 0  # labelled already
     inside = [[o for o in others if o < len(seen.places)] for others in same]
+    usual = float(distance(seen.vectors.double(), before.vectors.double()).median())
     order, far = by_worth_and_distance(seen.vectors.double(), worth, before.vectors.double(), count, inside)
     found = [
         Suggestion(
-            rank, pool[seen.places[i]].name, float(worth[i]) * distance, float(seen.entropy[i]), float(rarity[i]),
-            distance, len(inside[i]), _why(i, seen, frequency, model.classes, distance, far.tolist(), len(inside[i])),
+            rank, pool[seen.places[i]].name, float(worth[i]) * away, float(seen.entropy[i]), float(rarity[i]),
+            away, len(inside[i]), _why(i, seen, frequency, model.classes, away > usual, len(inside[i])),
         )
-        for rank, (i, distance) in enumerate(zip(order.tolist(), far.tolist(), strict=True), start=1)
+        for rank, (i, away) in enumerate(zip(order.tolist(), far.tolist(), strict=True), start=1)
     ]  # fmt: skip
     if len(found) < count:
         say(f"{len(found)} images, not {count}: the others are near-duplicates of these or of labelled ones")
+    if out is None:
+        return found
     chosen = [pool[seen.places[i]] for i in order.tolist()]
     _write(out, chosen, found, model, tools, run, index.root)
     say(f"{len(found)} of {len(pool)} unlabelled images in {out}; what to do with them: {out / 'NEXT_STEPS.txt'}")
@@ -190,10 +194,7 @@ def _kin(seen: _Seen, before: _Seen, say: Say) -> list[list[int]]:
     return kin(both)[: len(seen.places)]
 
 
-def _why(
-    i: int, seen: _Seen, frequency: np.ndarray, classes: Sequence[str], distance: float, chosen: Sequence[float],
-    copies: int,
-) -> str:  # fmt: skip
+def _why(i: int, seen: _Seen, frequency: np.ndarray, classes: Sequence[str], unlike: bool, copies: int) -> str:
     """Return the reason in words: only what is out of the ordinary, or else the share of the entropy."""
     below = 100 * float((seen.entropy < seen.entropy[i]).mean())
     said = [f"less certain than {below:.0f}% of the pool"] if below >= 50 else []
@@ -202,7 +203,7 @@ def _why(
     if rare:
         parts = ", ".join(f"{classes[k]} {100 * seen.shares[i, k]:.1f}%" for k in rare[:2])
         said.append(f"may show {parts} (of the labelled pixels {100 * frequency[rare[0]]:.1f}%)")
-    if distance >= np.median(chosen):
+    if unlike:
         said.append("unlike what is labelled")
     if copies:
         said.append(f"stands for {copies} near-duplicates")

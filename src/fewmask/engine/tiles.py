@@ -1,0 +1,63 @@
+"""Images that are too large for one forward pass: overlapping tiles, a band of rows in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+
+def starts(length: int, window: int, overlap: int) -> list[int]:
+    """Return where tiles of one side begin: as few as cover it with at least this overlap, evenly spaced.
+
+    Args:
+        length: of the side, pixels.
+        window: of a tile.
+        overlap: least pixels that neighbours share, below ``window``.
+    """
+    assert 0 <= overlap < window, (overlap, window)
+    if length <= window:
+        return [0]
+    count = -(-(length - overlap) // (window - overlap))
+    return [round(n * (length - window) / (count - 1)) for n in range(count)]
+
+
+def bands(
+    predict: Callable[[np.ndarray], np.ndarray], image_HW3: np.ndarray, window: int, overlap: int
+) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
+    """Yield (row, class probabilities float32 [K, rows, W]) from the top of an image to its bottom.
+
+    Where tiles overlap, their probabilities are averaged with weights that fall towards a tile's edge, so that no seam
+    is seen. Memory is that of a tile and of a band of ``window`` rows.
+
+    Args:
+        predict: image uint8 [h, w, 3] to class probabilities float32 [K, h, w].
+        image_HW3: uint8.
+        window: side of a tile.
+        overlap: least pixels that neighbours share.
+    """
+    height, width = image_HW3.shape[:2]
+    rows, columns = starts(height, window, overlap), starts(width, window, overlap)
+    band: np.ndarray | None = None
+    total = np.zeros((min(window, height), width), dtype=np.float32)
+    for n, top in enumerate(rows):
+        for left in columns:
+            tile = image_HW3[top : top + window, left : left + window]
+            p = predict(np.ascontiguousarray(tile))
+            if band is None:
+                band = np.zeros((len(p), *total.shape), dtype=np.float32)
+            weight = np.outer(_ramp(tile.shape[0], overlap), _ramp(tile.shape[1], overlap))
+            band[:, :, left : left + tile.shape[1]] += p * weight
+            total[:, left : left + tile.shape[1]] += weight
+        assert band is not None  # there is a column
+        done = (rows[n + 1] if n + 1 < len(rows) else height) - top
+        yield top, band[:, :done] / total[:done]
+        for kept in (band, total):  # what the next tiles add to moves up
+            kept[..., : kept.shape[-2] - done, :] = kept[..., done:, :].copy()
+            kept[..., kept.shape[-2] - done :, :] = 0
+
+
+def _ramp(length: int, overlap: int) -> np.ndarray:
+    """Return the weights of a tile's pixels along one side: 1 inside, falling over the overlap, above 0 at the edge."""
+    edge = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)).astype(np.float32)
+    return np.minimum(1.0, edge / (overlap + 1)).astype(np.float32)
