@@ -22,26 +22,30 @@ def register(app: typer.Typer) -> None:
 
 def methods(
     action: Annotated[
-        str | None, typer.Argument(metavar="[check]", help="check: run the contract on a method.")
+        str | None, typer.Argument(metavar="[check|new]", help="check: run the contract on a method; new: begin one.")
     ] = None,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A registry name, or package.module:Class.")
+        str | None,
+        typer.Argument(metavar="[NAME]", help="check: a registry name, or package.module:Class; new: its name."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects on stdout.")] = False,
 ) -> None:
     """Example: fewmask methods
 
-    Lists the methods; `fewmask methods check mypkg.mine:MyMethod` runs the contract of every method on one's own.
+    Lists the methods. `fewmask methods new MyMethod` writes my_method.py, a complete method to change;
+    `fewmask methods check my_method:MyMethod` runs the contract of every method on it.
     """
     from fewmask.methods import METHODS, resolve
 
     if action == "check" and name is not None:
         _check_method(name)
         return
+    if action == "new" and name is not None:
+        _new_method(name)
+        return
     if action is not None:
-        raise ConfigError(
-            f"methods {action} is not a command", where="command line", todo="use `methods` or `methods check NAME`"
-        )
+        todo = "use `methods`, `methods check NAME` or `methods new NAME`"
+        raise ConfigError(f"methods {action} is not a command", where="command line", todo=todo)
     rows = [_describe(key, resolve(key)) for key in METHODS]
     if as_json:
         print(json.dumps(rows, indent=2))
@@ -72,6 +76,29 @@ def _check_method(name: str) -> None:
             todo="see the lines above and docs/contract.md",
         )  # fmt: skip
     print(f"{name} keeps the contract")
+
+
+def _new_method(name: str) -> None:
+    import keyword
+    import re
+    from datetime import date
+    from importlib.resources import files
+    from string import Template
+
+    from fewmask.engine.files import write_atomic
+
+    if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", name) or keyword.iskeyword(name):
+        raise ConfigError(f"{name!r} is no name of a class", where="methods new", todo="write for example MyMethod")
+    module = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+    path = Path(f"{module}.py")
+    if path.exists():
+        raise ConfigError("the file exists; nothing is written over", where=path, todo="give another name")
+    template = Template((files("fewmask.contract") / "template.txt").read_text(encoding="utf-8"))
+    write_atomic(path, template.substitute(name=name, title=name, year=date.today().year))
+    say(f"{path}: a method that works; now change it. From here:")
+    print(
+        f"PYTHONPATH=. fewmask methods check {module}:{name}\nPYTHONPATH=. fewmask train DIR --method {module}:{name}"
+    )
 
 
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print one object on stdout.")] = False) -> None:
