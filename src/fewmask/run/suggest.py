@@ -201,8 +201,8 @@ def _why(i: int, seen: _Seen, frequency: np.ndarray, classes: Sequence[str], unl
     ratio = seen.shares[i] / np.maximum(frequency, 1e-4)
     rare = [k for k in np.argsort(-ratio) if ratio[k] > 1.5 and seen.shares[i, k] > 0.005 and frequency[k] < 0.1]
     if rare:
-        parts = ", ".join(f"{classes[k]} {100 * seen.shares[i, k]:.1f}%" for k in rare[:2])
-        said.append(f"may show {parts} (of the labelled pixels {100 * frequency[rare[0]]:.1f}%)")
+        parts = [f"{classes[k]} ({100 * seen.shares[i, k]:.1f}%, else {100 * frequency[k]:.1f}%)" for k in rare[:2]]
+        said.append(f"may show {' and '.join(parts)}")
     if unlike:
         said.append("unlike what is labelled")
     if copies:
