@@ -200,8 +200,15 @@ def predict_item(
 _IMAGE = "#   "
 
 
+_SUGGEST = """\
+# what to label next, and why, with masks to correct
+fewmask suggest {run} -n 20 -o next
+
+"""
+
+
 def _next_steps(folder: RunFolder, prepared: Prepared, worst: list[str]) -> str:
-    run, model = folder.path, prepared.recipe.model
+    run, model, data = shlex.quote(str(folder.path)), prepared.recipe.model, shlex.quote(prepared.recipe.data.dir)
     chosen = {key: value for key, value in model.options.items() if value is not None}
     options = "".join(f" {shlex.quote(f'model.{key}={json.dumps(value)}')}" for key, value in chosen.items())
     lines = [
@@ -213,9 +220,13 @@ def _next_steps(folder: RunFolder, prepared: Prepared, worst: list[str]) -> str:
         "# score the delivered model" + (" on the test images" if prepared.index.items["test"] else ""),
         f"fewmask evaluate {run} --split {'test' if prepared.index.items['test'] else 'val'}",
         "",
+        *(_SUGGEST.format(run=run) if prepared.pools.unlabelled else "").splitlines(),
         "# after adding masks: continue from these networks",
-        f"fewmask train {prepared.recipe.data.dir} --init {run} --method {prepared.recipe.method_name} "
+        f"fewmask train {data} --init {run} --method {prepared.recipe.method_name} "
         f"--arch {model.arch} --encoder {model.encoder} --weights none{options}",
+        "",
+        "# one file for other programs",
+        f"fewmask export {run} --format onnx -o model.onnx",
     ]
     if worst:
         lines += ["", "# the validation images with the lowest scores", *(f"{_IMAGE}{name}" for name in worst)]
