@@ -56,7 +56,7 @@ def test_a_table_of_commas(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"file_name": "a.png", "mask": "../../etc/passwd"}, "row 1 leads out of the folder"),
+        ({"file_name": "a.png", "mask": "../../etc/passwd.png"}, "row 1 leads out of the folder"),
         ({"file_name": "a.png", "mask": "gone.png"}, "row 1 names 'gone.png', which is not there"),
         ({"mask": "m/a.png"}, "row 1 names no image"),
     ],
@@ -64,6 +64,23 @@ def test_a_table_of_commas(tmp_path):
 def test_rows_that_are_refused(row, message, tmp_path):
     table(tmp_path, row)
     refuse(tmp_path, DataError, message)
+
+
+@pytest.mark.parametrize("text", ["file_name,label\na.png,cat\n", "no,table\n"])
+def test_another_table_of_that_name(text, tmp_path):
+    """A column of class names makes no Hugging Face folder of images/ and masks/."""
+    image(tmp_path / "images" / "a.png")
+    image(tmp_path / "masks" / "a.png", "L")
+    (tmp_path / "metadata.csv").write_text(text)
+    (tmp_path / "metadata.jsonl").write_text("{ no json")
+    assert read_folder(tmp_path, val_fraction=0).layout == "folders"
+
+
+def test_a_damaged_export_of_datumaro(tmp_path):
+    export(tmp_path, ["crop"], item("a", mask(0)))
+    path = tmp_path / "annotations" / "train.json"
+    path.write_text(path.read_text()[:-9])
+    refuse(tmp_path, DataError, "is no JSON")
 
 
 def test_an_image_twice(tmp_path):

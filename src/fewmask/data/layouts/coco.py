@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,13 @@ from fewmask.data.datayaml import check_names
 from fewmask.data.files import image_files
 from fewmask.data.index import Item, Role
 from fewmask.data.layouts.drawn import BACKGROUND, Drawing, Shape, draw
-from fewmask.data.layouts.found import VOID, Found, read_text, single
+from fewmask.data.layouts.found import VOID, Found, read_json, single
 from fewmask.data.layouts.names import ROLE_IN_NAME, Names
 from fewmask.data.roles import role_folder, roles_by_folder
 from fewmask.errors import DataError
 
 _PLACES = ("*.json", "annotations/*.json", "*/_annotations.coco.json")
 _KEYS = ("images", "annotations", "categories")
-_LARGEST = 4 * 2**30
 
 
 def coco(root: Path) -> Found | None:
@@ -70,8 +68,8 @@ def _trees(root: Path) -> dict[Path, dict[str, Any]]:
 def _tree(path: Path) -> dict[str, Any] | None:
     """Return the object in a JSON file; None where there is another thing, which is another tool's business."""
     try:
-        tree = json.loads(read_text(path, most=_LARGEST))
-    except (ValueError, RecursionError, DataError):
+        tree = read_json(path)
+    except DataError:
         return None
     return tree if isinstance(tree, dict) else None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ from fewmask.data.datayaml import check_names
 from fewmask.data.files import image_files
 from fewmask.data.index import Item, Role
 from fewmask.data.layouts.drawn import BACKGROUND, Drawing, Shape, draw
-from fewmask.data.layouts.found import VOID, Found, read_text, single
+from fewmask.data.layouts.found import VOID, Found, read_json, single
 from fewmask.data.layouts.names import Names
 from fewmask.data.roles import role_folder
 from fewmask.errors import DataError
 
-_LARGEST = 4 * 2**30
 _SILENT = ("label", "caption", "bbox", "points", "polyline")
 """Kinds of annotation that say nothing of pixels; where an image has no others, it has no mask."""
 
@@ -39,7 +37,7 @@ def datumaro(root: Path) -> Found:
     classes: tuple[str, ...] | None = None
     masks, roles = dict[str, Path](), dict[str, Role]()
     for path in _files(root):
-        tree = json.loads(read_text(path, most=_LARGEST))
+        tree = read_json(path)
         try:
             mine, kinds = _classes([str(label["name"]) for label in tree["categories"]["label"]["labels"]], path)
             drawings = [one for item in tree["items"] if (one := _drawing(item, kinds, names, path, lost)) is not None]

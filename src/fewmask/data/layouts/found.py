@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from unicodedata import normalize
 
 from fewmask.data.files import image_files
@@ -15,6 +17,7 @@ from fewmask.data.roles import roles_by_folder
 from fewmask.errors import DataError
 
 DO = "see the layouts in the documentation, or write data.yaml with images: and masks:"
+_ANNOTATIONS = 4 * 2**30  # bytes of the largest file of annotations
 VOID = ("ignore", "ignored", "void", "unlabelled", "unlabeled")
 """Names, in lower case, of colours that do not count."""
 
@@ -165,3 +168,15 @@ def read_text(path: Path, most: int = 1_000_000) -> str:
         return raw.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read as text: {error}", where=path, todo="save it as UTF-8") from error
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file of annotations holds.
+
+    Raises:
+        DataError: it cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(read_text(path, most=_ANNOTATIONS))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"is no JSON: {str(error)[:200]}", where=path, todo="export it again") from error

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
-from io import StringIO
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fewmask.data.files import image_files
+from fewmask.data.files import EXTENSIONS, image_files
 from fewmask.data.index import Item, Role
-from fewmask.data.layouts.found import Found, read_text
+from fewmask.data.layouts.found import Found
 from fewmask.data.roles import role_folder
 from fewmask.errors import DataError
 
 _TABLES = ("metadata.jsonl", "metadata.csv")
 _IMAGE = "file_name"
 _MASKS = ("annotation", "mask", "label", "segmentation", "labels", "masks", "annotations", "segmentation_mask")
-_LARGEST = 2**30
 
 
 def is_huggingface(root: Path) -> bool:
     """Return whether a folder, or one in it, has such a table with a column of masks."""
-    return any(_column(row) for path in _tables(root) for row in _rows(path)[:100])
+    try:
+        return any(_column(row) for path in _tables(root) for row in islice(_rows(path), 100))
+    except DataError:  # another file of this name
+        return False
 
 
 def huggingface(root: Path) -> Found:
@@ -56,22 +58,25 @@ def _tables(root: Path) -> list[Path]:
     return [p for folder in [root, *sorted(root.glob("*/"))] for t in _TABLES if (p := folder / t).is_file()]
 
 
-def _rows(path: Path) -> list[Mapping[str, Any]]:
-    text = read_text(path, most=_LARGEST)
-    if path.suffix == ".csv":
-        return list(csv.DictReader(StringIO(text)))
+def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"is no JSON a line: {str(error)[:200]}", where=path, todo="mend it") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise DataError("holds a line that is no object", where=path, todo="mend it")
-    return rows
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            if path.suffix == ".csv":
+                yield from csv.DictReader(lines)
+                return
+            for line in filter(str.strip, lines):
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise DataError("holds a line that is no object", where=path, todo="mend it")
+                yield row
+    except (OSError, ValueError, csv.Error, RecursionError) as error:
+        raise DataError(f"is no such table: {str(error)[:200]}", where=path, todo="mend it") from error
 
 
 def _column(row: Mapping[str, Any]) -> str | None:
-    """Return the column of the mask, where this row has one."""
-    return next((key for name in _MASKS for key in (f"{name}_{_IMAGE}", name) if row.get(key)), None)
+    """Return the column of the mask, where this row has one: "label" may be anything, and a mask is an image."""
+    names = (key for name in _MASKS for key in (f"{name}_{_IMAGE}", name))
+    return next((key for key in names if Path(str(row.get(key) or "")).suffix.lower() in EXTENSIONS), None)
 
 
 def _file(value: Any, table: Path, n: int) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ from fewmask.data.files import image_files
 from fewmask.data.index import Item
 from fewmask.data.layouts.brush import Brush, brush_stream
 from fewmask.data.layouts.drawn import BACKGROUND, Drawing, Shape, draw
-from fewmask.data.layouts.found import VOID, Found, read_text, single
+from fewmask.data.layouts.found import VOID, Found, read_json, single
 from fewmask.data.layouts.names import Names
 from fewmask.data.roles import roles_by_folder
 from fewmask.errors import DataError
 
-_LARGEST = 4 * 2**30
 _OUTLINES = {"brushlabels": "rle", "polygonlabels": "points"}
 
 
@@ -71,8 +69,8 @@ def label_studio(root: Path) -> Found | None:
 def _tasks(path: Path) -> list[Any] | None:
     """Return the tasks of an export; None where the file is another thing."""
     try:
-        tree = json.loads(read_text(path, most=_LARGEST))
-    except (ValueError, RecursionError, DataError):
+        tree = read_json(path)
+    except DataError:
         return None
     tasks = tree if isinstance(tree, list) else []
     return tasks if tasks and all(isinstance(t, dict) and "data" in t and "annotations" in t for t in tasks) else None
