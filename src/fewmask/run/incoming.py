@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +20,18 @@ _LARGEST = 50 * 2**30  # bytes that an archive may unpack to
 _FILES = 1_000_000
 
 
-def open_folder(root: Path) -> DataIndex:
+def open_folder(root: Path, remember: bool = True) -> DataIndex:
     """Return a data set whose masks have all been looked at, nothing drawn for val.
+
+    Args:
+        root: the folder.
+        remember: what is found, for the next command; not of a folder that is gone by then.
 
     Raises:
         DataError: it cannot be read, or a mask is not what it should be.
     """
     index = read_folder(root, val_fraction=0)
-    counts = scan(masked(index), len(index.classes) or None, index.code)
+    counts = scan(masked(index), len(index.classes) or None, index.code, cache=None if remember else False)
     counts.raise_first()
     return with_classes(index, counts)
 
@@ -45,7 +49,7 @@ def open_source(source: Path, index: DataIndex, scratch: Path) -> DataIndex:
     """
     if not source.exists():
         raise DataError("no such folder or archive", where=source, todo="check the path")
-    if source.is_dir() and any(source.rglob("images")):
+    if source.is_dir() and _has_images(source):
         return open_folder(source)
     inside = scratch / "source"
     if source.is_dir():
@@ -57,7 +61,7 @@ def open_source(source: Path, index: DataIndex, scratch: Path) -> DataIndex:
         shutil.copyfile(source, inside / source.name)
     else:
         raise DataError("is no folder, zip archive or JSON", where=source, todo="give what the tool has exported")
-    if not any((inside / name).is_dir() for name in ("images", "JPEGImages")):
+    if not _has_images(inside):
         for item in (i for items in index.items.values() for i in items):
             link = inside / "images" / f"{item.name}{item.image.suffix}"
             link.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +69,11 @@ def open_source(source: Path, index: DataIndex, scratch: Path) -> DataIndex:
                 link.symlink_to(item.image.resolve())
             except OSError:  # Windows, without the right to make links
                 shutil.copyfile(item.image, link)
-    return open_folder(inside)
+    return open_folder(inside, remember=False)
+
+
+def _has_images(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in ("images", "JPEGImages"))
 
 
 def _unpack(archive: Path, folder: Path) -> None:
@@ -76,10 +84,12 @@ def _unpack(archive: Path, folder: Path) -> None:
             raise DataError("the archive is larger than masks are", where=archive, todo="unpack it and give the folder")
         for entry in entries:
             target = (folder / entry.filename).resolve()
-            if not target.is_relative_to(folder.resolve()) or entry.file_size > 4 * MAX_PIXELS:
-                raise DataError(
-                    f"{entry.filename[:200]!r} leads out of the archive", where=archive, todo="do not use it"
-                )
+            if not target.is_relative_to(folder.resolve()):
+                what = f"{entry.filename[:200]!r} leads out of the archive"
+                raise DataError(what, where=archive, todo="do not use it")
+            if entry.file_size > 4 * MAX_PIXELS:
+                what = f"{entry.filename[:200]!r} is larger than any mask"
+                raise DataError(what, where=archive, todo="unpack it and give the folder")
             target.parent.mkdir(parents=True, exist_ok=True)
             with file.open(entry) as stream, target.open("wb") as out:
                 shutil.copyfileobj(stream, out)
@@ -96,30 +106,39 @@ def by_name(index: DataIndex) -> dict[str, Item]:
     return {item.name: item for found in index.items.values() for item in found}
 
 
-def class_table(found: DataIndex, index: DataIndex, source: Path) -> np.ndarray:
-    """Return their class index to ours, uint8 [256]; classes meet by name, whatever their case.
+class Translation:
+    """Their masks in our classes; classes meet by name, whatever their case.
 
-    Raises:
-        DataError: a class that they use is none of ours.
+    Args:
+        found: theirs.
+        index: ours.
+        source: what errors name.
     """
-    ours = {name.lower(): i for i, name in enumerate(index.classes)}
-    table = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)
-    used = set(_used(found))
-    for i, name in enumerate(found.classes):
-        if name.lower() in ours:
-            table[i] = ours[name.lower()]
-        elif i in used and name.lower() != "background":
+
+    def __init__(self, found: DataIndex, index: DataIndex, source: Path) -> None:
+        self._found, self._index, self._source = found, index, source
+        ours = {name.lower(): i for i, name in enumerate(index.classes)}
+        self._table = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)
+        self._unknown = np.zeros(IGNORE + 1, dtype=bool)
+        for i, name in enumerate(found.classes):
+            self._table[i] = ours.get(name.lower(), IGNORE)
+            self._unknown[i] = name.lower() not in ours and name.lower() != "background"
+
+    def read(self, item: Item) -> np.ndarray:
+        """Return the mask of one of their items, our class indices uint8 [H, W].
+
+        Raises:
+            DataError: it holds a class that is none of ours.
+        """
+        assert item.mask is not None, "matched() gives masked items"
+        mask = read_mask(item.mask, self._found.code)
+        if self._unknown[mask].any():
+            name = self._found.classes[int(mask[self._unknown[mask]][0])]
             raise DataError(
-                f"class {name!r} is none of the data folder's ({', '.join(index.classes[:20])})", where=source,
-                todo="rename it in the tool, or declare it in data.yaml",
+                f"class {name!r} is none of the data folder's ({', '.join(self._index.classes[:20])})",
+                where=self._source, todo="rename it in the tool, or declare it in data.yaml",
             )  # fmt: skip
-    return table
-
-
-def _used(index: DataIndex) -> Iterator[int]:
-    for item in masked(index):
-        assert item.mask is not None
-        yield from np.unique(read_mask(item.mask, index.code)).tolist()
+        return self._table[mask]
 
 
 def matched(found: DataIndex, index: DataIndex) -> tuple[dict[str, Item], list[str]]:

@@ -16,13 +16,13 @@ from PIL import Image
 
 from fewmask.batch import IGNORE
 from fewmask.data.index import DataIndex, Item
-from fewmask.data.masks import id_type, read_mask
+from fewmask.data.masks import id_type, image_size, read_mask
 from fewmask.data.writers import WRITERS, Annotated, Tool
 from fewmask.data.writers.annotated import png_bytes
 from fewmask.engine.files import ensure_writable, write_atomic, write_errors
 from fewmask.errors import ConfigError, DataError
 from fewmask.run.data import Say
-from fewmask.run.incoming import by_name, class_table, masked, matched, open_folder, open_source
+from fewmask.run.incoming import Translation, by_name, masked, matched, open_folder, open_source
 
 REPLACED = "replaced"
 """Folder of masks that an import has put others in the place of."""
@@ -107,26 +107,12 @@ def import_labels(source: Path, root: Path, replace: bool, say: Say) -> dict[str
     place = _mask_folder(index, root)
     with tempfile.TemporaryDirectory(prefix="fewmask-") as scratch:
         found = open_source(source, index, Path(scratch))
-        table = class_table(found, index, source)
         theirs, unknown = matched(found, index)
+        ours, translation = by_name(index), Translation(found, index, source)
         new, changed, same = list[str](), list[str](), list[str]()
-        ready: dict[str, np.ndarray] = {}
         for name, item in theirs.items():
-            here = by_name(index)[name]
-            assert item.mask is not None
-            mask = table[read_mask(item.mask, found.code)]
-            if here.mask is None:
-                new.append(name)
-            elif np.array_equal(mask, old := read_mask(here.mask, index.code)):
-                same.append(name)
-                continue
-            elif mask.shape != old.shape:
-                sizes = f"is {mask.shape[1]}x{mask.shape[0]}, the old one {old.shape[1]}x{old.shape[0]}"
-                todo = "export it at the size of the image"
-                raise DataError(f"the mask of {name!r} {sizes}", where=source, todo=todo)
-            else:
-                changed.append(name)
-            ready[name] = mask
+            state = _compared(translation.read(item), ours[name], index, source)
+            {"new": new, "changed": changed, "same": same}[state].append(name)
         if changed and not replace:
             raise ConfigError(
                 f"{len(changed)} masks are there and differ, first {changed[0]!r}; nothing was written", where=root,
@@ -136,13 +122,27 @@ def import_labels(source: Path, root: Path, replace: bool, say: Say) -> dict[str
         ids = np.full(IGNORE + 1, IGNORE, dtype=id_type(index.file_ids))
         ids[: len(index.classes)] = index.file_ids
         with write_errors(place):
-            for name, mask in ready.items():
-                _put(place, name, ids[mask], by_name(index)[name].mask, root, kept)
+            for name in (*new, *changed):  # read again: all of them may be more than the memory holds
+                _put(place, name, ids[translation.read(theirs[name])], ours[name].mask, root, kept)
     counts = f"{len(new)} new masks, {len(changed)} changed, {len(same)} the same"
     say(f"{counts}; {len(unknown)} of images that are not here")
     return {
         "new": new, "changed": changed, "same": same, "unknown": unknown, "replaced": str(kept) if kept else None,
     }  # fmt: skip
+
+
+def _compared(mask: np.ndarray, here: Item, index: DataIndex, source: Path) -> str:
+    """Return whether a mask is "new", "changed" or the "same" as that of our image.
+
+    Raises:
+        DataError: it is of another size than the image.
+    """
+    old = None if here.mask is None else read_mask(here.mask, index.code)
+    size = image_size(here.image) if old is None else old.shape
+    if mask.shape != size:
+        what = f"the mask of {here.name!r} is {mask.shape[1]}x{mask.shape[0]}, the image {size[1]}x{size[0]}"
+        raise DataError(what, where=source, todo="export it at the size of the image")
+    return "new" if old is None else "same" if np.array_equal(mask, old) else "changed"
 
 
 def diff_labels(before: Path, after: Path) -> list[Change]:
@@ -158,8 +158,7 @@ def diff_labels(before: Path, after: Path) -> list[Change]:
     old = open_folder(before)
     with tempfile.TemporaryDirectory(prefix="fewmask-") as scratch:
         new = open_source(after, old, Path(scratch))
-        table = class_table(new, old, after)
-        theirs, _ = matched(new, old)
+        translation, (theirs, _) = Translation(new, old, after), matched(new, old)
         names = [*old.classes, *["?"] * (IGNORE - len(old.classes)), "void"]
         changes = []
         for item in masked(old):
@@ -168,8 +167,7 @@ def diff_labels(before: Path, after: Path) -> list[Change]:
             if other is None:
                 changes.append(Change(item.name, "gone", a.size, a.size, {}))
                 continue
-            assert other.mask is not None
-            b = table[read_mask(other.mask, new.code)]
+            b = translation.read(other)
             if a.shape != b.shape:
                 raise DataError(f"masks of {item.name!r} differ in size", where=after, todo="compare masks of one size")
             codes, counts = np.unique(a[a != b].astype(np.int64) * 256 + b[a != b], return_counts=True)
@@ -178,8 +176,8 @@ def diff_labels(before: Path, after: Path) -> list[Change]:
                 changes.append(Change(item.name, "changed", sum(moves.values()), a.size, moves))
         had = {item.name for item in masked(old)}
         for name, item in theirs.items():
-            if name not in had and item.mask is not None:
-                size = read_mask(item.mask, new.code).size
+            if name not in had:
+                size = translation.read(item).size
                 changes.append(Change(name, "new", size, size, {}))
     return sorted(changes, key=lambda c: (-c.pixels / c.of, c.name))
 
