@@ -27,7 +27,12 @@ WEIGHTS = "mobilenet_v2"
 
 YOUNGER: dict[str, Any] = {"unlabelled_by": "random", "outside": False, "on_bad_unlabelled": "stop", "allow_leaks": []}
 """Keys of ``data`` that are younger than the first results: with these values, what is run is what it was."""
-YOUNGER_SWITCHES = {"cps": ("ramp",), "ucc": ("ramp",), "mean_teacher": ("together",), "u2pl": ("ramp", "strong")}
+YOUNGER_SWITCHES = {
+    "cps": ("ramp",),
+    "ucc": ("ramp",),
+    "mean_teacher": ("together",),
+    "u2pl": ("ramp", "strong", "warmup_unlabelled"),
+}
 """Such keys of a method, where they are off."""
 
 

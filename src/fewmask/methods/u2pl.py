@@ -47,7 +47,8 @@ Readings and departures
    that δ_p does not limit their positives, that C counts the classes present, and two bugs, the mismatch of class lists
    and banks, and one-hot labels that put the classes of all images of a batch into the first (docs/parity.md).
 10. ``warmup`` is a share of the steps with L_s alone and empty banks, while the teacher follows the student. The code:
-   an epoch on VOC, with a teacher that is a copy then and for one epoch more.
+   an epoch on VOC, with a teacher that is a copy then and for one epoch more. ``warmup_unlabelled`` is ours: what
+   BatchNorm takes from the unlabelled images then is as in all other steps.
 11. Not in the paper: ``ramp`` lets λ_u rise over a share of the run, and ``strong`` shows the student unlabelled images
    that are strongly perturbed, mixed as the teacher's weak ones are.
 """
@@ -107,6 +108,7 @@ class U2PL(Method):
             momentum: of σ.
             ema_decay: of the teacher.
             warmup: share of the steps with L_s alone.
+            warmup_unlabelled: unlabelled images go through the student then too, for the sake of BatchNorm.
             ramp: share of the run over which λ_u rises; 0 = none.
             strong: the student sees strongly perturbed unlabelled images.
         """
@@ -135,6 +137,7 @@ class U2PL(Method):
         momentum: float = Field(default=0.999, ge=0, lt=1)
         ema_decay: float = Field(default=0.99, ge=0, lt=1)
         warmup: float = Field(default=0.0, ge=0, lt=1)
+        warmup_unlabelled: bool = False
         ramp: float = Field(default=0.0, ge=0, le=1)
         strong: bool = False
 
@@ -182,7 +185,7 @@ class U2PL(Method):
         cfg = self.config
         x_l, y = self._labelled(nets, batch["l"], step)
         if step.t < self._first(step):
-            return self._warm_up(nets, x_l, y, step, memo)
+            return self._warm_up(nets, x_l, batch["u"].weak, y, step, memo)
         x_w, x_s, label, valid = self._mixed(nets, batch["u"], step)
         out_s = nets["student"](torch.cat((x_l, x_s)))
         p_l, p_u = _logits(out_s).split((len(y), len(label)))
@@ -228,10 +231,10 @@ class U2PL(Method):
         """Return the first step after the warm-up."""
         return round(self.config.warmup * step.total)
 
-    def _warm_up(self, nets: Nets, x_l: Tensor, y: Tensor, step: Step, memo: dict[str, Tensor]) -> Terms:
+    def _warm_up(self, nets: Nets, x_l: Tensor, x_u: Tensor, y: Tensor, step: Step, memo: dict[str, Tensor]) -> Terms:
         """L_s alone: nothing else is computed, and the other terms are 0, with the gradient 0 for every parameter."""
-        out = nets["student"](x_l)
-        p_l = _logits(out)
+        out = nets["student"](torch.cat((x_l, x_u)) if self.config.warmup_unlabelled else x_l)
+        p_l = _logits(out)[: len(y)]
         self._observe(p_l, y, memo)
         terms = {"sup": self.config.sup(p_l, y, self.task, step.average), "unsup": 0.0 * p_l.mean().abs()}
         if self.config.lam_c:
