@@ -7,7 +7,9 @@ import signal
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from process.helpers import VARIANTS, assert_refused, assert_same, content, outcome, run, training
 
@@ -113,3 +115,21 @@ def test_a_disk_that_is_really_full(small_disk, data, unbroken, io):
     ended = run(io, command)
     assert ended.code == 0, ended.stderr
     assert_same(outcome(small_disk / "run"), outcome(unbroken("cps")))
+
+
+@pytest.mark.parametrize("size", ["16k", "64k"])
+def test_no_room_for_predictions(size, small_disk, data, unbroken, io, tmp_path):
+    """Masks or probabilities do not fit: exit 74, no file in parts, and the same command says what is there already."""
+    subprocess.run(["mount", "-o", f"remount,size={size}", small_disk], check=True)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for n in range(2):
+        Image.new("RGB", (160, 120), (n, 80, 90)).save(photos / f"{n}.png")
+    words = ["predict", str(unbroken("cps")), str(photos), "-o", str(small_disk / "out"), "--probs"]
+    ended = run(io, words)
+    assert_refused(ended, 74, "could not write", str(small_disk / "out"), "free some disk space", first=False)
+    assert not [p for p in small_disk.rglob("*") if p.name.startswith(".")]
+    for file in small_disk.rglob("*.npy"):
+        np.load(file, allow_pickle=False)
+    for file in small_disk.rglob("*.png"):
+        Image.open(file).load()

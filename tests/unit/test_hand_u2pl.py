@@ -211,6 +211,18 @@ def test_the_warmup_computes_nothing_else(monkeypatch: pytest.MonkeyPatch) -> No
     assert shapes == [1] and memo == {} and nets["bank"].held.tolist() == [0, 0, 0]
 
 
+def test_the_warmup_can_show_the_student_both_kinds() -> None:
+    """The loss is that of the labelled image; the unlabelled one, unmixed, stands behind it in the batch."""
+    nets = networks(m := method(warmup=0.3, warmup_unlabelled=True))
+    out, _ = run(m, nets=nets, now=at(29))
+    assert nets["student"].table.seen == [([LABELLED, WEAK], True, True)] and nets["teacher"].table.seen == []
+    assert out["sup"].item() == pytest.approx(SUP, rel=1e-12) and out["unsup"] == out["contrast"] == 0
+    slopes, plain = (nets["student"].table.gradient(out["sup"]), networks(method())["student"].table)
+    alone, _ = run(method(warmup=0.3), nets={**networks(method()), "student": (other := networks(method()))["student"]},
+                   now=at(29))  # fmt: skip
+    assert same(slopes, other["student"].table.gradient(alone["sup"])) and plain.seen == []
+
+
 @pytest.mark.parametrize(("t", "mean"), [(29, 17 / 15), (30, 1.0)])
 def test_statistics_follow_the_students_until_the_teacher_has_its_own(t: int, mean: float) -> None:
     """They are averaged like weights: at t = 29 d is 29/30, and 1·d + 5·(1 - d) = 17/15. Afterwards nothing is done."""

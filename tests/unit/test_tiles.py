@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from fewmask.engine.tiles import bands, starts
+from fewmask.engine.tiles import bands, npy_file, starts
+from fewmask.errors import WriteError
 
 
 @pytest.mark.parametrize(
@@ -65,3 +68,25 @@ def test_memory_is_a_band() -> None:
     tall = np.zeros((1000, 20, 3), np.uint8)
     parts = bands(lambda tile: np.ones((3, *tile.shape[:2]), np.float32), tall, 32, 8)
     assert max(p.shape[1] for _, p in parts) <= 32
+
+
+def test_a_file_filled_by_bands(tmp_path: Path) -> None:
+    """Written in any order; numpy reads what was given, in float16."""
+    values = np.random.default_rng(0).random((3, 10, 4), np.float32)
+    with npy_file(tmp_path / "new" / "p.npy", (3, 10, 4)) as write:
+        for row in (7, 0, 4):
+            write(row, values[:, row : row + {0: 4, 4: 3, 7: 3}[row]])
+    np.testing.assert_array_equal(np.load(tmp_path / "new" / "p.npy", allow_pickle=False), values.astype(np.float16))
+
+
+def test_no_file_if_a_band_is_missing_or_prediction_fails(tmp_path: Path) -> None:
+    """A file that is too short is none."""
+    with (
+        pytest.raises(WriteError, match="the disk kept"),
+        npy_file(tmp_path / "p.npy", (2, 4, 5)) as write,
+    ):
+        write(0, np.zeros((2, 3, 5), np.float32))
+    with pytest.raises(ZeroDivisionError), npy_file(tmp_path / "p.npy", (2, 4, 5)) as write:
+        write(0, np.zeros((2, 4, 5), np.float32))
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -100,50 +100,35 @@ def predict(
     Writes for every image: OUT/NAME.png (class ids, paletted; 16-bit grey where an id needs that),
     OUT/colour/NAME.png, OUT/overlay/NAME.png.
     """
-    import numpy as np
-
-    from fewmask.data.masks import id_type, read_image
-    from fewmask.report.pictures import colour_image, index_image, overlay, save_png
     from fewmask.run.result import load
 
     model = load(run).model
     files = list(image_names(inputs))
     targets = [_targets(out, name, probs) for _, name in files]
     _refuse_existing([path for paths in targets for path in paths.values()])
-    ids = np.array(model.ids, id_type(model.ids))
     for (file, _), paths in zip(_progress(files), targets, strict=True):
-        image = read_image(file)
-        mask = np.empty(image.shape[:2], np.uint8)
-        with _probabilities(paths.get("probs"), (len(ids), *mask.shape)) as kept:
-            for row, p in model.bands(image, tile):
-                mask[row : row + p.shape[1]] = p.argmax(0)
-                if kept is not None:
-                    kept[:, row : row + p.shape[1]] = p
-        save_png(index_image(ids[mask]), paths["mask"])
-        save_png(colour_image(mask), paths["colour"])
-        save_png(overlay(image, mask), paths["overlay"])
+        _predict(model, file, paths, tile)
     say(f"{len(files)} masks in {out}")
 
 
-@contextmanager
-def _probabilities(path: Path | None, shape: tuple[int, ...]) -> Iterator[Any]:
-    """Open a .npy of float16 on disk, which is filled band by band; it gets its name when it is whole."""
-    import os
-
+def _predict(model: Any, file: Path, paths: dict[str, Path], tile: int | None) -> None:
+    """Predict one image and write its files, each under its own name when it is whole."""
     import numpy as np
 
-    if path is None:
-        yield None
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".part-{path.name}")
-    try:
-        array = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
-        yield array
-        array.flush()
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    from fewmask.data.masks import id_type, read_image
+    from fewmask.engine.tiles import npy_file
+    from fewmask.report.pictures import colour_image, index_image, overlay, save_png
+
+    ids, image = np.array(model.ids, id_type(model.ids)), read_image(file)
+    mask = np.empty(image.shape[:2], np.uint8)
+    with npy_file(paths["probs"], (len(ids), *image.shape[:2])) if "probs" in paths else nullcontext() as keep:
+        for row, p in model.bands(image, tile):
+            mask[row : row + p.shape[1]] = p.argmax(0)
+            if keep is not None:
+                keep(row, p)
+    save_png(index_image(ids[mask]), paths["mask"])
+    save_png(colour_image(mask), paths["colour"])
+    save_png(overlay(image, mask), paths["overlay"])
 
 
 def pseudolabel(

@@ -126,14 +126,28 @@ def write_atomic(path: Path | str, data: bytes | str) -> None:
     Raises:
         WriteError: the disk refused; the old content is still there and the temporary file is not.
     """
-    path = Path(path)
     content = data.encode() if isinstance(data, str) else data
+    with replacing(Path(path), len(content)) as handle:
+        handle.write(content)
+
+
+@contextmanager
+def replacing(path: Path, size: int) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of ``path`` when the block has ended; if it raises, nothing changes.
+
+    Args:
+        path: the file; its folder exists.
+        size: bytes that it will hold.
+
+    Raises:
+        WriteError: the disk refused.
+    """
     temporary = temporary_path(path.parent)
     with write_errors(path):
         try:
             with open(temporary, "wb") as handle:
-                handle.write(content)
-                sync_file(handle, len(content))
+                yield handle
+                sync_file(handle, size)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)

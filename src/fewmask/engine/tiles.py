@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
+
+from fewmask.engine.files import replacing, write_errors
 
 
 def starts(length: int, window: int, overlap: int) -> list[int]:
@@ -55,6 +60,33 @@ def bands(
         for kept in (band, total):  # what the next tiles add to moves up
             kept[..., : kept.shape[-2] - done, :] = kept[..., done:, :].copy()
             kept[..., kept.shape[-2] - done :, :] = 0
+
+
+@contextmanager
+def npy_file(path: Path, shape_KHW: tuple[int, int, int]) -> Iterator[Callable[[int, np.ndarray], None]]:
+    """Open a .npy of float16, and yield a function (row, values [K, rows, W]) that writes a band; none may be missing.
+
+    No memory map: what a full disk does to one is a signal, not an error.
+
+    Raises:
+        WriteError: the disk refused; there is no file then.
+    """
+    header = BytesIO()
+    fields = {"descr": "<f2", "fortran_order": False, "shape": shape_KHW}
+    np.lib.format.write_array_header_1_0(header, fields)
+    start = len(header.getvalue())
+    classes, height, width = shape_KHW
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, start + 2 * classes * height * width) as handle:
+        handle.write(header.getvalue())
+
+        def write(row: int, values: np.ndarray) -> None:
+            for k, plane in enumerate(values.astype("<f2")):
+                handle.seek(start + 2 * (k * height + row) * width)
+                handle.write(plane.tobytes())
+
+        yield write
 
 
 def _ramp(length: int, overlap: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fewmask.data.index import DataIndex, Item, Pools
+from fewmask.data.index import DataIndex, Item, MaskCode, Pools
 from fewmask.data.layouts import read_folder
 from fewmask.data.masks import read_image, read_mask
 from fewmask.engine.progress import Ticker
@@ -64,7 +64,7 @@ def relabel(run: Path, count: int, out: Path, say: Say) -> list[Doubt]:
     doubts = []
     with Ticker("looking at the masks", say) as tick:
         for n, item in enumerate(pools.labelled, start=1):
-            doubts.append(_doubt(model, item, index))
+            doubts.append(_doubt(model, item, index.code))
             tick(n, len(pools.labelled))
     doubts = sorted(doubts, key=lambda d: (-d.score, d.name))[:count]
     doubts = [replace(doubt, rank=rank) for rank, doubt in enumerate(doubts, start=1)]
@@ -97,20 +97,25 @@ def csv_bytes(rows: Sequence[Any]) -> bytes:
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def _doubt(model: Model, item: Item, index: DataIndex) -> Doubt:
+def _doubt(model: Model, item: Item, code: MaskCode) -> Doubt:
     assert item.mask is not None
-    mask = read_mask(item.mask, index.code)
-    p = model.probabilities(item.image)
-    known = mask < len(model.classes)
-    if not known.any():
+    mask, classes = read_mask(item.mask, code), len(model.classes)
+    pixels, loss = 0, 0.0
+    against = np.zeros((classes, classes), np.int64)  # [class of the mask, class that the model is sure of]
+    for row, p in model.bands(read_image(item.image)):
+        part = mask[row : row + p.shape[1]]
+        known = part < classes
+        true = part[known].astype(np.int64)
+        own, label = p[:, known][true, np.arange(len(true))], p.argmax(0)[known]
+        pixels += len(true)
+        loss -= float(np.log(np.maximum(own, 1e-6)).sum(dtype=np.float64))
+        sure = (label != true) & (p.max(0)[known] > _SURE)
+        np.add.at(against, (true[sure], label[sure]), 1)
+    if not pixels:
         return Doubt(0, item.name, 0.0, 0.0, "the mask holds no class")
-    own = np.take_along_axis(p, np.where(known, mask, 0)[None].astype(np.int64), 0)[0][known]
-    other, label = p.max(0)[known], p.argmax(0)[known]
-    against = (label != mask[known]) & (other > _SURE)
-    share = float(against.mean())
+    share = int(against.sum()) / pixels
     reason = f"the model is sure of another class at {100 * share:.1f}% of the pixels"
-    if against.any():
-        codes, counts = np.unique(mask[known][against].astype(np.int64) * 256 + label[against], return_counts=True)
-        most = int(codes[counts.argmax()])
-        reason += f", mostly {model.classes[most % 256]} where the mask says {model.classes[most // 256]}"
-    return Doubt(0, item.name, float(-np.log(np.maximum(own, 1e-6)).mean()), share, reason)
+    if share:
+        said, other = divmod(int(against.argmax()), classes)
+        reason += f", mostly {model.classes[other]} where the mask says {model.classes[said]}"
+    return Doubt(0, item.name, loss / pixels, share, reason)

@@ -139,18 +139,21 @@ class Model:
         """
         return (self.logits(image) / temperature).softmax(1)[0].cpu().numpy()
 
-    def bands(self, pixels: np.ndarray, tile: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    def bands(
+        self, pixels: np.ndarray, tile: int | None = None, temperature: float = 1.0
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (row, class probabilities float32 [K, rows, W]) from the top of an image to its bottom.
 
         Args:
             pixels: uint8 RGB [H, W, 3].
             tile: side of tiles, which share an eighth; None = ``tile_for`` it.
+            temperature: divides the logits before the softmax.
         """
         side = self.tile_for(pixels) if tile is None else tile
         if not side:
-            yield 0, self.probabilities(pixels)
+            yield 0, self.probabilities(pixels, temperature)
         else:
-            yield from bands(self.probabilities, pixels, side, side // 8)
+            yield from bands(lambda part: self.probabilities(part, temperature), pixels, side, side // 8)
 
     def tile_for(self, pixels: np.ndarray) -> int:
         """Return the side of the tiles that an image is predicted in, 0 = as a whole.

@@ -93,20 +93,20 @@ def costs(prepared: Prepared, fabric: Any) -> list[Cost]:
 def _cost(prepared: Prepared, fabric: Any) -> Cost:
     method = resolve(prepared.recipe.method_name)(prepared.recipe.constants(), prepared.task)
     rounds = tuple(method.rounds())
-    reading = _reading(prepared, trainings(method)[0], fabric)
-    paces = tuple(_pace(prepared, one, reading, fabric) for one in trainings(method))
+    reading, paces = None, list[Pace]()
+    for one in trainings(method):
+        learner = learner_of(prepared, one, fabric)
+        if reading is None:  # the first reads nothing that is not there yet, such as pseudo-labels
+            reading = _reading(prepared, one, learner)
+        paces.append(_pace(prepared, one, learner, reading))
     pool = len(prepared.pools.unlabelled)
     labelled = tuple(pool if one.labels else 0 for one in rounds) or (0,)
-    return Cost(prepared.recipe.method_name, paces, tuple(one.share for one in rounds) or (1.0,), labelled)
+    return Cost(prepared.recipe.method_name, tuple(paces), tuple(one.share for one in rounds) or (1.0,), labelled)
 
 
-def _reading(prepared: Prepared, method: Method, fabric: Any) -> float:
-    """Return the seconds of one view of one image, of files that the cache holds as far as it can.
-
-    The first training of a method reads nothing that is not there yet, such as pseudo-labels.
-    """
+def _reading(prepared: Prepared, method: Method, learner: Learner) -> float:
+    """Return the seconds of one view of one image, of files that the cache holds as far as it can."""
     recipe = prepared.recipe
-    learner = learner_of(prepared, method, fabric)
     dataset = dataset_of(prepared, method, learner)
     fresh, again = list[float](), list[float]()
     for t in range(0, recipe.train.steps, max(1, recipe.train.steps // _READ)):
@@ -114,8 +114,8 @@ def _reading(prepared: Prepared, method: Method, fabric: Any) -> float:
             began = time.perf_counter()
             dataset[t]
             spent.append(time.perf_counter() - began)
-    images = {*prepared.pools.labelled} if not any(s.pool != "labelled" for s in method.streams.values()) else None
-    count = len(images) if images is not None else len(prepared.pools.labelled) + len(prepared.pools.unlabelled)
+    both = any(stream.pool != "labelled" for stream in method.streams.values())
+    count = len(prepared.pools.labelled) + (len(prepared.pools.unlabelled) if both else 0)
     height, width = recipe.data.resize or prepared.largest
     held = min(1.0, recipe.machine.cache_mb * 1e6 / max(1, count * height * width * 4))
     once = min(1.0, count / (recipe.train.steps * _views(method, learner)))  # share of the views that open a file
@@ -128,11 +128,11 @@ def _views(method: Method, learner: Learner) -> int:
     return sum(learner.slots[name].count * len(stream.views) for name, stream in method.streams.items())
 
 
-def _pace(prepared: Prepared, method: Method, reading: float, fabric: Any) -> Pace:
+def _pace(prepared: Prepared, method: Method, learner: Learner, reading: float) -> Pace:
     """Take some steps of a training on noise and predict some images, and forget all of it."""
     recipe = prepared.recipe
     assert recipe.data.crop is not None
-    learner = learner_of(prepared, method, fabric)
+    device = learner.fabric.device
     learner.train_mode()
     pictures = pictures_of(prepared, learner)
     raw = made_up(method.streams, learner.slots, recipe.data.crop, prepared.task.classes)
@@ -140,9 +140,9 @@ def _pace(prepared: Prepared, method: Method, reading: float, fabric: Any) -> Pa
     with faults.held():
         for n, t in enumerate(_spread(recipe.train.steps)):
             began = time.perf_counter()
-            batch = to_device(raw, fabric.device, pictures.mean, pictures.std, prepared.layout.channels_last)
+            batch = to_device(raw, device, pictures.mean, pictures.std, prepared.layout.channels_last)
             learner.update(batch, t)
-            _wait(fabric)
+            _wait(device)
             if n >= _WARM:
                 spent.append(time.perf_counter() - began)
             if learner.any_rank(sum(spent) > _SECONDS, due=True):
@@ -171,6 +171,6 @@ def _spread(total: int) -> Iterator[int]:
         yield min(total - 1, int(total * max(0.0, n - _WARM + 0.5) / _STEPS))
 
 
-def _wait(fabric: Any) -> None:
-    if fabric.device.type == "cuda":
-        torch.cuda.synchronize(fabric.device)
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fewmask.data.index import Item
+from fewmask.data.masks import read_image
 from fewmask.engine.files import ensure_writable
 from fewmask.engine.label import write_labels
 from fewmask.engine.label_pass import RAW, label_file
@@ -52,8 +53,12 @@ def pseudolabel(
 
     def predict(item: Item, least_K: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         assert least_K is None, "no rule of this command divides"
-        p = model.probabilities(item.image, temperature)
-        return p.argmax(0).astype(np.uint8), p.max(0)
+        parts = [
+            (p.argmax(0).astype(np.uint8), p.max(0))
+            for _, p in model.bands(read_image(item.image), temperature=temperature)
+        ]
+        labels, confidences = zip(*parts, strict=True)
+        return np.concatenate(labels), np.concatenate(confidences)
 
     how = Selection(rule, 1.0 if rule == "none" else ratio, temperature=temperature)
     weights = hashlib.sha256((folder.model / "model.safetensors").read_bytes()).hexdigest()

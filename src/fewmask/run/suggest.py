@@ -137,10 +137,9 @@ def _look(model: Model, items: Sequence[Item], say: Say, what: str, skip: bool =
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads, Ticker(f"looking at {what} images", say) as tick:
         for place, pixels in enumerate(_ahead(threads, items, skip)):
             if pixels is not None:
-                p = model.logits(pixels).softmax(1)[0].double()
-                shares.append(p.mean((1, 2)).cpu().numpy())
-                bits = -(p * p.clamp(min=1e-12).log()).sum(0).mean() / math.log(max(2, len(p)))
-                entropy.append(float(bits))
+                share, bits = _share_and_entropy(model, pixels)
+                shares.append(share)
+                entropy.append(bits)
                 tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
                 small.append(TF.resize(tensor, [SIDE, SIDE], antialias=True))
                 seen.thumbnails.append(thumbnail(Image.fromarray(pixels).convert("L")))
@@ -154,6 +153,16 @@ def _look(model: Model, items: Sequence[Item], say: Say, what: str, skip: bool =
     seen.vectors = torch.cat(vectors) if vectors else torch.empty(0, 1)
     seen.shares, seen.entropy = np.array(shares), np.array(entropy)
     return seen
+
+
+def _share_and_entropy(model: Model, pixels: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the mean probabilities [K] of an image and its mean entropy, as a share of the greatest possible."""
+    total, bits = np.zeros(len(model.classes)), 0.0
+    for _, p in model.bands(pixels):
+        total += p.sum((1, 2), dtype=np.float64)
+        bits -= float((p * np.log(np.maximum(p, 1e-12))).sum(dtype=np.float64))
+    count = pixels.shape[0] * pixels.shape[1]
+    return total / count, bits / (count * math.log(max(2, len(total))))
 
 
 def _ahead(threads: ThreadPoolExecutor, items: Sequence[Item], skip: bool) -> Iterator[np.ndarray | None]:
