@@ -141,3 +141,48 @@ def test_doubtful_masks(own_data, tmp_path, io):
     assert [row["name"] for row in rows(doubtful / "doubtful.csv")] == [one["name"] for one in found]
     with Image.open(doubtful / f"0001-{found[0]['name'].replace('/', '_')}.png") as picture:
         assert picture.size == (3 * 16 + 12, 12)
+
+
+def unlabelled(tmp_path, data):
+    """The photographs of tiny_data in images/, and nothing else."""
+    photos = tmp_path / "photos"
+    shutil.copytree(data / "images", photos / "images")
+    return photos
+
+
+@pytest.mark.parametrize("tool", ["png", "cvat", "coco", "labelstudio"])
+def test_the_first_masks_of_a_folder(tool, data, tmp_path, io):
+    """Photographs without any mask take those of a tool, with its classes; then the folder is as any other."""
+    photos, out = unlabelled(tmp_path, data), tmp_path / "out"
+    good(run(io, ["labels", "export", str(data), "--to", tool, "-o", str(out)]))
+    source = out / "cvat.zip" if tool == "cvat" else out
+    taken = json.loads(good(run(io, ["labels", "import", str(source), str(photos), "--json"])).stdout)
+    there = {p.relative_to(data / "masks").with_suffix("").as_posix() for p in (data / "masks").rglob("*.png")}
+    assert set(taken["new"]) == there and not taken["changed"] + taken["same"] + taken["unknown"]
+    named = (photos / "classes.txt").read_text().split()
+    assert set(named) >= set(IDS) and set(named) - set(IDS) <= {"background"}, "those of the tool"
+    assert json.loads(good(run(io, ["labels", "diff", str(data), str(photos), "--json"])).stdout) == []
+    again = json.loads(good(run(io, ["labels", "import", str(source), str(photos), "--json"])).stdout)
+    assert set(again["same"]) == there and not again["new"]
+
+
+def test_the_first_masks_in_classes_that_are_declared(data, tmp_path, io):
+    photos, out = unlabelled(tmp_path, data), tmp_path / "out"
+    (photos / "data.yaml").write_text("classes: {3: sand, 1: sea, 2: sky}\n")
+    good(run(io, ["labels", "export", str(data), "--to", "coco", "-o", str(out)]))
+    good(run(io, ["labels", "import", str(out), str(photos)]))
+    assert not (photos / "classes.txt").exists()
+    mask = sorted((photos / "masks").rglob("*.png"))[0]
+    theirs = np.asarray(Image.open(data / "masks" / mask.relative_to(photos / "masks")))
+    table = {IDS["sand"]: 3, IDS["sea"]: 1, IDS["sky"]: 2}
+    assert (np.asarray(Image.open(mask)) == np.vectorize(lambda i: table.get(i, 255))(theirs)).all()
+
+
+def test_masks_of_other_images(data, tmp_path, io):
+    photos = tmp_path / "photos"
+    (photos / "images").mkdir(parents=True)
+    Image.new("RGB", (9, 8)).save(photos / "images" / "other.png")
+    before = content(photos)
+    refused = run(io, ["labels", "import", str(data), str(photos)])
+    assert_refused(refused, 3, "none of", "is of an image of", "by the name of the file")
+    assert content(photos) == before

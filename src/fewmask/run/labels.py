@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from dataclasses import replace as replace_field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from PIL import Image
 
 from fewmask.batch import IGNORE
 from fewmask.data.index import DataIndex, Item
+from fewmask.data.layouts import read_unlabelled
 from fewmask.data.masks import id_type, image_size, read_mask
 from fewmask.data.writers import WRITERS, Annotated, Tool
 from fewmask.data.writers.annotated import png_bytes
@@ -86,7 +88,8 @@ def export_labels(root: Path, out: Path, tool: Tool, images: bool, say: Say) -> 
 def import_labels(source: Path, root: Path, replace: bool, say: Say) -> dict[str, Any]:
     """Take masks that come back from a labelling tool into a data folder of images/ and masks/.
 
-    Classes are matched by name. A mask that is there and differs is replaced only if asked for, and then the old one is
+    Classes are matched by name; a folder without masks whose classes nothing names takes those of the source, into
+    ``classes.txt``. A mask that is there and differs is replaced only if asked for, and then the old one is
     kept in ``replaced/TIME``.
 
     Args:
@@ -99,15 +102,22 @@ def import_labels(source: Path, root: Path, replace: bool, say: Say) -> dict[str
         {"new", "changed", "same", "unknown", "replaced"}: names of images, and the folder of old masks or null.
 
     Raises:
-        DataError: the source cannot be read, has a class that the data do not know, or a mask of another size.
+        DataError: the source cannot be read, has a class that the data do not know, a mask of another size, or none of
+            an image of the folder.
         ConfigError: masks differ and ``replace`` is false; the folder is of another layout. Nothing is written then.
         WriteError: the disk refused.
     """
-    index = open_folder(root)
+    empty = read_unlabelled(root)
+    index = open_folder(root) if empty is None else empty
     place = _mask_folder(index, root)
     with tempfile.TemporaryDirectory(prefix="fewmask-") as scratch:
         found = open_source(source, index, Path(scratch))
         theirs, unknown = matched(found, index)
+        if not theirs:
+            what = f"none of {len(unknown)} masks is of an image of {root} (mask {unknown[0]!r})"
+            raise DataError(what, where=source, todo="image and mask meet by the name of the file")
+        named = bool(index.classes)
+        index = index if named else replace_field(index, classes=found.classes)
         ours, translation = by_name(index), Translation(found, index, source)
         new, changed, same = list[str](), list[str](), list[str]()
         for name, item in theirs.items():
@@ -121,6 +131,8 @@ def import_labels(source: Path, root: Path, replace: bool, say: Say) -> dict[str
         kept = root / REPLACED / datetime.now().strftime("%Y-%m-%d-%H%M%S") if changed else None
         ids = np.full(IGNORE + 1, IGNORE, dtype=id_type(index.file_ids))
         ids[: len(index.classes)] = index.file_ids
+        if not named:
+            write_atomic(root / "classes.txt", "".join(f"{name}\n" for name in index.classes))
         with write_errors(place):
             for name in (*new, *changed):  # read again: all of them may be more than the memory holds
                 _put(place, name, ids[translation.read(theirs[name])], ours[name].mask, root, kept)

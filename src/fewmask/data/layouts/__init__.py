@@ -35,12 +35,12 @@ from fewmask.data.datayaml import FILE_NAME, DataYaml, check_names, load_data_ya
 from fewmask.data.files import hidden
 from fewmask.data.index import ROLES, DataIndex, Item, MaskCode, Role
 from fewmask.data.layouts import coco, datumaro, huggingface, labelstudio, listed, published, tools, yolo
-from fewmask.data.layouts.found import DO, Found, pairs, read_text
-from fewmask.data.roles import draw_val, propose_groups, read_groups, roles_by_pattern
+from fewmask.data.layouts.found import DO, Found, image_files, join, pairs, read_text
+from fewmask.data.roles import draw_val, propose_groups, read_groups, roles_by_folder, roles_by_pattern
 from fewmask.data.scan import Scan
 from fewmask.errors import ConfigError, DataError
 
-__all__ = ["propose_groups", "read_folder", "with_classes", "without_empty_masks"]
+__all__ = ["propose_groups", "read_folder", "read_unlabelled", "with_classes", "without_empty_masks"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,33 @@ def read_folder(
     return DataIndex(root, found.layout, classes, items, code, tuple(found.notes))
 
 
+def read_unlabelled(root: Path) -> DataIndex | None:
+    """Return a folder with ``images`` and no mask yet, which masks can be taken into; None = it is another kind.
+
+    ``classes`` of the result is empty where neither data.yaml nor classes.txt names them.
+
+    Args:
+        root: the folder.
+
+    Raises:
+        DataError: two images of one name, contradictory files.
+        ConfigError: a wrong data.yaml.
+    """
+    declared, notes = load_data_yaml(root) or DataYaml(), list[str]()
+    if declared.images or declared.masks or not (root / "images").is_dir():
+        return None
+    images = image_files(root, "images", notes)
+    if not images or any(layout.fits(root) for layout in _LAYOUTS):
+        return None
+    if (root / "masks").is_dir() and image_files(root, "masks", []):
+        return None
+    roles, _ = roles_by_folder(join(images, {}, notes), root)
+    found = Found("folders", roles, notes)
+    classes, code = _legend(root, declared, found)
+    items: dict[Role, tuple[Item, ...]] = {role: tuple(sorted(found.roles[role], key=_name)) for role in ROLES}
+    return DataIndex(root, found.layout, classes, items, code, tuple(notes))
+
+
 def with_classes(index: DataIndex, scan: Scan) -> DataIndex:
     """Return the index with class names: its own, or "class 0", "class 1", … up to the highest id found.
 
@@ -192,7 +219,7 @@ def _read_layout(root: Path, declared: DataYaml) -> Found:
         seen = sorted(p.name for p in root.iterdir() if not hidden(p.name))
         what = f"no images folder; there is {', '.join(seen[:5])}" if seen else "data folder is empty"
         raise DataError(what, where=root, todo=DO)
-    todo = "put masks into masks/, with the same names as their images"
+    todo = "put masks into masks/, with the names of their images; fewmask labels import takes what a tool exports"
     raise DataError("no masks folder beside images", where=root, todo=todo)
 
 
