@@ -29,6 +29,9 @@ IGNORE = 255
 MAX_CLASSES = 255
 """Masks are uint8 and 255 is IGNORE, so ids 0..254 remain."""
 
+OPEN = 254
+"""Class index of pixels that nobody has labelled yet, where one asks for them; there are fewer classes then."""
+
 Pool = Literal["labelled", "unlabelled", "labelled+unlabelled"]
 ViewKind = Literal["weak", "strong", "geo"]
 
@@ -91,13 +94,15 @@ class Items:
     Attributes:
         views: one float32 [B, C, H, W] tensor a view, normalised; exactly 0 in the padding.
         kinds: the kind of each view, as declared in the Stream.
-        valid: bool [B, H, W], False in the padding. Apart from IGNORE, which marks void labels too.
+        valid: bool [B, H, W], False in the padding, and of unlabelled streams where a partly labelled image has its
+            label: pixels that count. Apart from IGNORE, which marks void labels too.
         index: int64 [B], position of each item in its pool.
         mask: int64 [B, H, W] with IGNORE in void and padding; None unless the pool is "labelled".
         pseudo: pseudo-labels that an earlier round made, int64 [B, H, W] with IGNORE where there are none and in the
             padding; None in a round without them. Never ground truth.
         source: for each geo view int64 [B, H, W], the pixel of the weak geometry that stands there, row·W + column;
             -1 where there is none, or padding.
+        inside: bool [B, H, W], False in the padding alone, where that differs from ``valid``; None: it does not.
     """
 
     views: tuple[Tensor, ...]
@@ -107,6 +112,7 @@ class Items:
     mask: Tensor | None = None
     pseudo: Tensor | None = None
     source: tuple[Tensor, ...] = ()
+    inside: Tensor | None = None
 
     @property
     def weak(self) -> Tensor:
@@ -159,6 +165,7 @@ class Items:
             mask=None if self.mask is None else fn(self.mask),
             pseudo=None if self.pseudo is None else fn(self.pseudo),
             source=tuple(fn(s) for s in self.source),
+            inside=None if self.inside is None else fn(self.inside),
         )
 
 

@@ -218,6 +218,8 @@ class Method:
         optimisers: network name to its override.
         short: constants that serve schedules much shorter than the paper's better than the paper's own, which are the
             defaults of Config: ``fewmask train`` takes them below ``recipe.SHORT`` steps, and says so.
+        partial: images that are labelled in part stand in the unlabelled pool too, where only the pixels that nobody
+            has labelled yet are ``valid``: the terms of unlabelled streams must count no others.
 
     Args:
         config: the method's constants.
@@ -235,6 +237,7 @@ class Method:
     teacher_bn: Literal["eval", "train"] = "eval"
     optimisers: Mapping[str, OptimiserOverride] = {}
     short: ClassVar[Mapping[str, Any]] = {}
+    partial: ClassVar[bool] = False
 
     def __init__(self, config: Any, task: Task) -> None:
         self.config: Any = config

@@ -85,7 +85,7 @@ def test_a_mask_path_that_is_not_given_is_never_opened(tmp_path, monkeypatch):
     items = make_items(tmp_path, [blocks((0, 1)), blocks((0, 9))])
     opened = []
     honest = scan_module.read_mask
-    monkeypatch.setattr(scan_module, "read_mask", lambda p, c: (opened.append(p), honest(p, c))[1])
+    monkeypatch.setattr(scan_module, "read_mask", lambda p, c, **k: (opened.append(p), honest(p, c, **k))[1])
     assert look([items[0], items[1].without_mask()]).problems == ()
     assert opened == [items[0].mask]
 
@@ -152,7 +152,7 @@ class TestMemory:
         opened = []
 
         def watched(read):
-            return lambda path, *rest: (opened.append(path.parent.name), read(path, *rest))[1]
+            return lambda path, *rest, **more: (opened.append(path.parent.name), read(path, *rest, **more))[1]
 
         with monkeypatch.context() as patch:
             for name in ("read_image", "read_mask"):

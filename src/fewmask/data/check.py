@@ -162,6 +162,10 @@ def check(
     classes = _class_rows(index, found)
     if not notes:  # a sample says nothing about what is absent
         doubts += _class_doubts(classes, index)
+    if found.open.any():
+        share = found.open.sum() / found.counts[found.open > 0].sum()
+        many = f"{(found.open > 0).sum()} of {found.masked.sum()} masks"
+        notes.append(f"{many} are finished in part: nobody has labelled {share:.0%} of their pixels yet")
     return CheckReport(
         root=str(index.root),
         layout=index.layout,

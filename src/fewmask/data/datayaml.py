@@ -10,6 +10,7 @@ images, masks    a folder, or a glob: ``*`` is any part of a name, ``**`` any fo
 roles            ``{train: …, val: …, test: …}``: a glob over names, a ``.txt`` list, or several of them
 classes          a list of names (position = id in the mask), or ``{id: name}``; ids of one name are merged
 ignore           an id, or several, that do not count; 255 is always one of them unless a class has it
+unlabelled_id    an id of pixels that nobody has labelled yet, in masks that are finished in part
 colours          ``{"r,g,b": id or class name or ignore}`` for masks that spell classes as colours
 groups           a regular expression, ``folder``, or a file of ``name<TAB>group`` lines
 channels         ``rgb``
@@ -27,7 +28,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from fewmask.batch import IGNORE, MAX_CLASSES
+from fewmask.batch import IGNORE, MAX_CLASSES, OPEN
 from fewmask.config import load_yaml
 from fewmask.data.index import NO_ID, MaskCode, Role
 from fewmask.errors import ConfigError, did_you_mean
@@ -50,7 +51,7 @@ class DataYaml(BaseModel):
     roles: Mapping[Role, tuple[str, ...]] | None = None
     classes: tuple[str, ...] | Mapping[int, str] | None = None
     ignore: tuple[int, ...] = ()
-    unlabelled_id: None = None
+    unlabelled_id: int | None = None
     colours: Mapping[Colour, int | str] | None = None
     channels: Literal["rgb"] = "rgb"
     groups: str | None = None
@@ -89,8 +90,8 @@ class DataYaml(BaseModel):
 
     @field_validator("unlabelled_id", mode="plain")
     @classmethod
-    def _partial(cls, value: object) -> None:
-        raise ValueError("partial masks are not implemented yet; mark such pixels with an ignored id for now")
+    def _partial(cls, value: object) -> int:
+        return _id(value)
 
     @field_validator("channels", mode="plain")
     @classmethod
@@ -139,13 +140,29 @@ class DataYaml(BaseModel):
                 what = f"ignore: id {i} is also class {ids[i]!r}"
                 raise ConfigError(what, where=where, todo="write classes as {id: name}, without that id")
         classes = tuple(dict.fromkeys(ids.values()))
+        self._check_partial(ids, len(classes), where)
         mapping = tuple((i, classes.index(name)) for i, name in ids.items())
         plain = mapping == tuple((i, i) for i in range(len(classes)))
         return classes, MaskCode(
             ignore=tuple(sorted(set(self.ignore))),
             mapping=None if plain else mapping,
             colours=None if self.colours is None else self._colour_ids(self.colours, ids, where),
+            unlabelled=self.unlabelled_id,
         )
+
+    def _check_partial(self, ids: Mapping[int, str], classes: int, where: object) -> None:
+        """Refuse an id of unlabelled pixels that means something else, too: padding and void are never unlabelled."""
+        i = self.unlabelled_id
+        if i is None:
+            return
+        other = f"class {ids[i]!r}" if i in ids else "one of ignore" if i in self.ignore else None
+        other = "void, as always" if i == IGNORE else other
+        if other is not None:
+            todo = "give pixels that nobody has labelled yet an id of their own"
+            raise ConfigError(f"unlabelled_id: {i} is also {other}", where=where, todo=todo)
+        if not ids or classes > OPEN:
+            what = f"unlabelled_id needs classes with names, 1 to {OPEN} of them"
+            raise ConfigError(what, where=where, todo="write classes, in data.yaml or in classes.txt")
 
     def _colour_ids(
         self, colours: Mapping[Colour, int | str], ids: dict[int, str], where: object
@@ -157,9 +174,9 @@ class DataYaml(BaseModel):
                 what = f"colours: {_spelled(colour)} leads to unknown class {target!r}"
                 raise ConfigError(what, where=where, todo=did_you_mean(target, by_name))
             stored = target if isinstance(target, int) else by_name[target]
-            if ids and stored not in ids and stored not in (NO_ID, IGNORE, *self.ignore):
+            if ids and stored not in ids and stored not in (NO_ID, IGNORE, *self.ignore, self.unlabelled_id):
                 what = f"colours: {_spelled(colour)} leads to id {stored}, which is no class and not ignored"
-                raise ConfigError(what, where=where, todo="declare it under classes or ignore")
+                raise ConfigError(what, where=where, todo="declare it under classes, ignore or unlabelled_id")
             pairs.append((colour, stored))
         return tuple(pairs)
 

@@ -28,6 +28,7 @@ class Item:
         mask: its mask file; None where there is none or where it may not be looked at.
         group: images of one group (video, field, patient) correlate; "" = a group of its own.
         pseudo: its pseudo-labels, a PNG of learned class indices that an earlier round of this run wrote.
+        open: its mask file, of which only the pixels that nobody has labelled yet are looked at.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Item:
     mask: Path | None = None
     group: str = ""
     pseudo: Path | None = None
+    open: Path | None = None
 
     def without_mask(self) -> Item:
         """The same image with no path to its mask: what an unlabelled pool is made of."""
@@ -42,7 +44,11 @@ class Item:
 
     def without_labels(self) -> Item:
         """The same image alone."""
-        return replace(self, mask=None, pseudo=None)
+        return replace(self, mask=None, pseudo=None, open=None)
+
+    def as_partial(self) -> Item:
+        """The same image for an unlabelled pool, in which its unlabelled pixels count."""
+        return replace(self, mask=None, open=self.mask)
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,18 @@ class MaskCode:
         ignore: ids that mean "do not count", besides 255.
         mapping: file id to learned class index; None where they are the same.
         colours: (red, green, blue) to file id, or to NO_ID for colours that do not count; None: index masks.
+        unlabelled: id of pixels that nobody has labelled yet, in masks that are finished in part; None: there are none.
     """
 
     ignore: tuple[int, ...] = ()
     mapping: tuple[tuple[int, int], ...] | None = None
     colours: tuple[tuple[tuple[int, int, int], int], ...] | None = None
+    unlabelled: int | None = None
+
+    def __repr__(self) -> str:
+        """The text that data hashes are made of: a field younger than they are stands in it only where it is used."""
+        text = f"MaskCode(ignore={self.ignore!r}, mapping={self.mapping!r}, colours={self.colours!r}"
+        return f"{text})" if self.unlabelled is None else f"{text}, unlabelled={self.unlabelled!r})"
 
 
 @dataclass(frozen=True)
@@ -103,11 +116,13 @@ class Pools:
         labelled: items with masks that the run may open.
         unlabelled: items without any path to a mask; those of an index file are read one by one.
         digest: of the index file that lists the unlabelled ones, "" = there is none.
+        partial: labelled items ``as_partial``, for a method that learns from pixels nobody has labelled yet.
     """
 
     labelled: tuple[Item, ...]
     unlabelled: Sequence[Item]
     digest: str = ""
+    partial: tuple[Item, ...] = ()
 
     def hash(self) -> str:
         """Return 16 hex digits that name this split: labelled and unlabelled names, in any order."""

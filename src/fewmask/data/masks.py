@@ -122,7 +122,7 @@ def read_image(path: Path, *, orient: bool = False, max_pixels: int = MAX_PIXELS
         return np.array(image.convert("RGB"))
 
 
-def read_mask(path: Path, code: MaskCode, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_mask(path: Path, code: MaskCode, *, max_pixels: int = MAX_PIXELS, unlabelled: int = IGNORE) -> np.ndarray:
     """Return the mask as class indices, uint8 [H, W]; 255 = ignore.
 
     A stored id goes through ``code``: its colour map, then its mapping; without a mapping, an id is its own
@@ -135,6 +135,7 @@ def read_mask(path: Path, code: MaskCode, *, max_pixels: int = MAX_PIXELS) -> np
         path: the file.
         code: how masks spell classes.
         max_pixels: refuse larger masks before decoding.
+        unlabelled: what pixels with the id ``code.unlabelled`` become: IGNORE or OPEN.
 
     Raises:
         DataError: no such file, no image, truncated or corrupt; a lossy format; colours without a colour map,
@@ -146,7 +147,7 @@ def read_mask(path: Path, code: MaskCode, *, max_pixels: int = MAX_PIXELS) -> np
         image.load()
         colours = code.colours is not None
         stored = _stored_colours(image, path) if colours else _stored_ids(image, header, path)
-    return _translate(stored, code, path)
+    return _translate(stored, code, path, unlabelled)
 
 
 @contextmanager
@@ -272,24 +273,26 @@ def _spell(packed: int) -> str:
     return f"{packed >> 16},{packed >> 8 & 255},{packed & 255}"
 
 
-def _translate(stored: np.ndarray, code: MaskCode, path: Path) -> np.ndarray:
+def _translate(stored: np.ndarray, code: MaskCode, path: Path, unlabelled: int) -> np.ndarray:
     """Return class indices, uint8 [H, W], for stored ids or packed colours."""
     if code == MaskCode() and stored.dtype == np.uint8:
         return stored
     if stored.dtype == np.uint8:
-        table = np.array([_class_of(i, code) for i in range(256)])
+        table = np.array([_class_of(i, code, unlabelled) for i in range(256)])
         classes = table[stored]
     else:
         values, inverse = np.unique(stored, return_inverse=True)
         look_up = _class_of if code.colours is None else _class_of_colour
-        classes = np.array([look_up(int(v), code) for v in values])[inverse.reshape(stored.shape)]
+        classes = np.array([look_up(int(v), code, unlabelled) for v in values])[inverse.reshape(stored.shape)]
     if (classes == _UNDECLARED).any():
         raise _undeclared_error(stored, classes == _UNDECLARED, code, path)
     return classes.astype(np.uint8)
 
 
-def _class_of(stored_id: int, code: MaskCode) -> int:
+def _class_of(stored_id: int, code: MaskCode, unlabelled: int) -> int:
     """Return the class index of a stored id, or _UNDECLARED."""
+    if stored_id == code.unlabelled:
+        return unlabelled
     mapping = _as_dict(code.mapping)
     if stored_id in mapping:
         return mapping[stored_id]
@@ -298,12 +301,12 @@ def _class_of(stored_id: int, code: MaskCode) -> int:
     return stored_id if code.mapping is None and 0 <= stored_id < MAX_CLASSES else _UNDECLARED
 
 
-def _class_of_colour(packed: int, code: MaskCode) -> int:
+def _class_of_colour(packed: int, code: MaskCode, unlabelled: int) -> int:
     colour = (packed >> 16, packed >> 8 & 255, packed & 255)
     stored_id = _as_dict(code.colours).get(colour)
     if stored_id is None:
         return _UNDECLARED
-    return IGNORE if stored_id == NO_ID else _class_of(stored_id, code)
+    return IGNORE if stored_id == NO_ID else _class_of(stored_id, code, unlabelled)
 
 
 @lru_cache(maxsize=16)

@@ -25,7 +25,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from fewmask.batch import IGNORE
+from fewmask.batch import IGNORE, OPEN
 from fewmask.data.duplicates import difference_hash
 from fewmask.data.files import cache_folder
 from fewmask.data.index import Item, MaskCode
@@ -92,6 +92,7 @@ class Scan:
         contents: ``Facts.content`` of the images, "" where one was not decoded; length N.
         likenesses: ``Facts.likeness`` of them.
         aside: unlabelled items that are left out for what is wrong with them, which is no problem then: name to reason.
+        open: pixels that nobody has labelled yet, int64 [N]; they count as ignored in ``counts``.
     """
 
     names: tuple[str, ...]
@@ -104,6 +105,7 @@ class Scan:
     contents: tuple[str, ...] = ()
     likenesses: tuple[str, ...] = ()
     aside: dict[str, str] = field(default_factory=dict)
+    open: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @cached_property
     def class_pixels(self) -> np.ndarray:
@@ -117,8 +119,15 @@ class Scan:
 
     def rows(self, items: Sequence[Item]) -> np.ndarray:
         """Return the rows of ``items``, int64; items that were not scanned have none."""
-        row = {name: i for i, name in enumerate(self.names)}
-        return np.array([row[i.name] for i in items if i.name in row], dtype=np.int64)
+        return np.array([self._row[i.name] for i in items if i.name in self._row], dtype=np.int64)
+
+    def open_of(self, item: Item) -> int:
+        """Return how many pixels of a scanned item nobody has labelled yet."""
+        return int(self.open[self._row[item.name]]) if len(self.open) else 0
+
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.names)}
 
     def raise_first(self) -> None:
         """Do nothing if all is well.
@@ -177,20 +186,24 @@ def scan(
             if len(found) % 50 == 0:
                 tick(len(found), len(items))
     memory.save()
+    nothing = {IGNORE} if code.unlabelled is None else {IGNORE, OPEN}
     if classes is None:
-        seen = {i for _, mask, _ in found if mask for i in mask.pixels or {}} - {IGNORE}
+        seen = {i for _, mask, _ in found if mask for i in mask.pixels or {}} - nothing
         classes = max(seen, default=0) + 1
     problems: list[Problem] = []
     counts = np.zeros((len(items), classes + 1), np.int64)
     sizes = np.zeros((len(items), 2), np.int64)
+    unfinished = np.zeros(len(items), np.int64)
     for row, (item, (image, mask, bad)) in enumerate(zip(items, found, strict=True)):
         problems += bad
         sizes[row] = (image.height, image.width) if image else (0, 0)
         for i, pixels in ((mask.pixels if mask else None) or {}).items():
-            if i < classes or i == IGNORE:
-                counts[row, min(i, classes)] = pixels
+            if i < classes or i in nothing:
+                counts[row, min(i, classes)] += pixels
+            if i == OPEN and i in nothing:
+                unfinished[row] = pixels
         if mask:
-            problems += _ids_problem(item, mask, classes, code)
+            problems += _ids_problem(item, mask, classes, code, nothing)
         if image and mask:
             problems += _size_problem(item, image, mask, exif)
     masks = [mask for _, mask, _ in found if mask]
@@ -205,6 +218,7 @@ def scan(
         problems=(*_two_readings(items, masks, code), *problems),
         contents=tuple(image.content if image else "" for image, _, _ in found),
         likenesses=tuple(image.likeness if image else "" for image, _, _ in found),
+        open=unfinished,
     )
 
 
@@ -230,16 +244,16 @@ def _image_facts(path: Path, decode: bool) -> Facts:
 
 def _mask_facts(path: Path, code: MaskCode) -> Facts:
     header = read_header(path)
-    mask = read_mask(path, code)
+    mask = read_mask(path, code, unlabelled=OPEN)
     pixels = np.bincount(mask.ravel(), minlength=256)
     kind = _ENCODINGS.get(header.mode, f"{header.bits}-bit index")
     held = {int(i): int(pixels[i]) for i in pixels.nonzero()[0]}
     return Facts(mask.shape[0], mask.shape[1], f"{header.format}, {kind}", 1, held)
 
 
-def _ids_problem(item: Item, mask: Facts, classes: int, code: MaskCode) -> list[Problem]:
+def _ids_problem(item: Item, mask: Facts, classes: int, code: MaskCode, nothing: set[int]) -> list[Problem]:
     """Return a problem if the mask holds classes from ``classes`` on; it is read again to say where."""
-    bad = [i for i in mask.pixels or {} if classes <= i < IGNORE]
+    bad = [i for i in mask.pixels or {} if i >= classes and i not in nothing]
     if not bad:
         return []
     assert item.mask is not None, "there are facts about it"

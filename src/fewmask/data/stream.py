@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from fewmask.batch import Batch, Items, Pool, Slots, Stream
+from fewmask.batch import IGNORE, OPEN, Batch, Items, Pool, Slots, Stream
 from fewmask.data.index import Item, MaskCode, Pools
 from fewmask.data.masks import read_image, read_mask
 from fewmask.data.pool import Joined
@@ -52,7 +52,9 @@ class ItemLoader:
         self._kept: OrderedDict[Item, tuple[Tensor, Tensor | None]] = OrderedDict()
 
     def __call__(self, item: Item) -> tuple[Tensor, Tensor | None]:
-        """Return the image uint8 [3, H, W], and its mask, then its pseudo-labels, uint8 [1 or 2, H, W]; None without.
+        """Return the image uint8 [3, H, W], and what is known of its pixels, uint8 [1 to 3, H, W]; None without.
+
+        These are its mask, its pseudo-labels, and OPEN where nobody has labelled it yet: those that the item names.
 
         Raises:
             DataError: a file cannot be read.
@@ -71,9 +73,10 @@ class ItemLoader:
 
     def _read(self, item: Item) -> tuple[Tensor, Tensor | None]:
         image = torch.from_numpy(np.ascontiguousarray(read_image(item.image).transpose(2, 0, 1)))
+        files = ((item.mask, self.code, IGNORE), (item.pseudo, MaskCode(), IGNORE), (item.open, self.code, OPEN))
         planes = [
-            torch.from_numpy(read_mask(file, code))
-            for file, code in ((item.mask, self.code), (item.pseudo, MaskCode())) if file is not None
+            torch.from_numpy(read_mask(file, code, unlabelled=open_as)) for file, code, open_as in files
+            if file is not None
         ]  # fmt: skip
         if self.resize is not None:
             image = F.resize(image, list(self.resize), antialias=True)
@@ -102,8 +105,10 @@ def plan_slots(
         ConfigError: a batch does not divide by the number of ranks, or splits items that belong together.
         DataError: a stream's pool is empty.
     """
-    sizes = {"labelled": len(pools.labelled), "unlabelled": len(pools.unlabelled)}
-    sizes["labelled+unlabelled"] = sum(sizes.values())
+    sizes = {
+        "labelled": len(pools.labelled), "unlabelled": len(pools.unlabelled) + len(pools.partial),
+        "labelled+unlabelled": len(pools.labelled) + len(pools.unlabelled),
+    }  # fmt: skip
     out: dict[str, Slots] = {}
     for name, stream in streams.items():
         size = batch if stream.pool == "labelled" else unlabelled_batch
@@ -154,10 +159,11 @@ class StepDataset(Dataset[dict[str, Items]]):
         crop: tuple[int, int], augment: Augment, seed: int, quarantine: Quarantine | None = None,
     ) -> None:  # fmt: skip
         self.streams, self.slots, self.loader, self.quarantine = dict(streams), dict(slots), loader, quarantine
-        self._labelled = frozenset(item.name for item in pools.labelled)
+        self._labelled, self._partial = frozenset(item.name for item in pools.labelled), bool(pools.partial)
         self.crop, self.augment, self.seed = crop, augment, seed
         self._pools: dict[Pool, Sequence[Item]] = {
-            "labelled": pools.labelled, "unlabelled": pools.unlabelled,
+            "labelled": pools.labelled,
+            "unlabelled": Joined(pools.unlabelled, pools.partial) if pools.partial else pools.unlabelled,
             "labelled+unlabelled": Joined(pools.labelled, pools.unlabelled),
         }  # fmt: skip
 
@@ -199,9 +205,11 @@ class StepDataset(Dataset[dict[str, Items]]):
         size = number = 0
         for name, stream in self.streams.items():
             moved = stream.views.count("geo")
-            planes = 3 * len(stream.views) + 8 * moved + 3  # views, int64 sources, valid and two kinds of labels
+            planes = (
+                3 * len(stream.views) + 8 * moved + 4
+            )  # views, int64 sources, valid, inside and two kinds of labels
             size += self.slots[name].count * (height * width * planes + 8)
-            number += len(stream.views) + moved + 4
+            number += len(stream.views) + moved + 5
         return size, number
 
     def __getitem__(self, t: int) -> dict[str, Items]:
@@ -222,7 +230,7 @@ class StepDataset(Dataset[dict[str, Items]]):
         weak = plain[self.augment.labelled if stream.pool == "labelled" else "weak"]
         views: list[list[Tensor]] = [[] for _ in stream.views]
         sources: list[list[Tensor]] = [[] for kind in stream.views if kind == "geo"]
-        valids, index = [], []
+        insides, valids, index = [], [], []
         known: dict[str, list[Tensor]] = {"mask": [], "pseudo": []}
         for slot in slots:
             i, image, labels = self._read(name, t, slot)
@@ -239,14 +247,18 @@ class StepDataset(Dataset[dict[str, Items]]):
                 else:
                     view = (weak if kind == "weak" else strong)(image, draws)
                 views[v].append(view)
-            valids.append(valid)
             index.append(i)
-            kinds = [kind for kind in known if getattr(pool[i], kind) is not None]
-            for kind, plane in zip(kinds, () if labels is None else labels, strict=True):
+            kinds = [kind for kind in (*known, "open") if getattr(pool[i], kind) is not None]
+            planes = dict(zip(kinds, () if labels is None else labels, strict=True))
+            insides.append(valid)
+            valids.append(valid & (planes.pop("open") == OPEN) if "open" in planes else valid)
+            for kind, plane in planes.items():
                 known[kind].append(plane)
+        partial = self._partial and stream.pool == "unlabelled"
         return Items(
             views=tuple(torch.stack(v) for v in views), kinds=stream.views, valid=torch.stack(valids),
             index=torch.tensor(index), source=tuple(torch.stack(s) for s in sources),
+            inside=torch.stack(insides) if partial else None,
             **{kind: torch.stack(planes) for kind, planes in known.items() if planes},
         )  # fmt: skip
 
@@ -273,7 +285,8 @@ def to_device(
     for name, items in batch.items():
         moved = items.map(lambda x: x.to(device, non_blocking=True))
         source = iter(moved.source)
-        inside = [(moved.valid if kind != "geo" else next(source) >= 0).unsqueeze(1) for kind in moved.kinds]
+        whole = moved.valid if moved.inside is None else moved.inside
+        inside = [(whole if kind != "geo" else next(source) >= 0).unsqueeze(1) for kind in moved.kinds]
         views = tuple(
             ((v - shift) * factor * i).contiguous(memory_format=layout)
             for v, i in zip(moved.views, inside, strict=True)

@@ -57,6 +57,7 @@ class CPS(Method):
     title = "Cross Pseudo Supervision"
     paper = "Chen et al., Semi-supervised semantic segmentation with cross pseudo supervision, CVPR 2021"
     year = 2021
+    partial = True
     short = {"lam": 0.5, "ramp": 1.0}
 
     class Config(Config):

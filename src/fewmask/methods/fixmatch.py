@@ -58,6 +58,7 @@ class FixMatch(Method):
     title = "FixMatch"
     paper = "Sohn et al., FixMatch, NeurIPS 2020 (segmentation: UniMatch, CVPR 2023)"
     year = 2020
+    partial = True
 
     streams = {"l": Stream("labelled", ("weak",)), "u": Stream("unlabelled", ("weak", "strong"), together=2)}
     flow = {"sup": ("student",), "unsup": ("student",)}

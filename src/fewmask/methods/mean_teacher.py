@@ -64,6 +64,7 @@ class MeanTeacher(Method):
     title = "Mean Teacher"
     paper = "Tarvainen and Valpola, Mean teachers are better role models, NeurIPS 2017 (CPS Eq. 8)"
     year = 2017
+    partial = True
     short = {"weight": 2.0, "ramp": 1.0}
 
     flow = {"sup": ("student",), "con": ("student",)}

@@ -80,6 +80,7 @@ class U2PL(Method):
     title = "U2PL"
     paper = "Wang et al., Semi-supervised semantic segmentation using unreliable pseudo-labels, CVPR 2022"
     year = 2022
+    partial = True
 
     class Config(Config):
         """Constants.

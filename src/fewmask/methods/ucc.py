@@ -66,6 +66,7 @@ class UCC(Method):
     title = "Uncertainty-guided Cross-head Co-training"
     paper = "Fan et al., UCC: Uncertainty guided cross-head co-training, CVPR 2022"
     year = 2022
+    partial = True
 
     class Config(Config):
         """Constants.

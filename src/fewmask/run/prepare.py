@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -108,6 +108,8 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
         folder.check_same(asked)
     index, pools, counts = read_data(asked, say, folder if folder.started else None)
     manifest = _manifest(index, pools, counts, asked)
+    if asked.data.unlabelled != "none":
+        pools = replace(pools, partial=tuple(i.as_partial() for i in pools.labelled if counts.open_of(i)))
     if folder.started:
         _check_data(manifest, folder)
         warn_of_versions(folder.environment, say)
@@ -118,6 +120,7 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
     else:
         recipe = fill(asked, pools, counts, say)
         _tell_of_repeats(recipe, pools, say)
+    pools = _partial_for(recipe, pools, say)
     task = Task.of(counts.counts[counts.rows(pools.labelled), : len(index.classes)].sum(axis=0).tolist())
     _check_weights(recipe, task)
     _check_batches(recipe, task, pools)
@@ -125,6 +128,18 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
     recipe = recipe.replace("machine", precision=layout.precision, channels_last=layout.channels_last)
     seen = fingerprint(index, pools, counts)
     return Prepared(recipe, folder.path, index, pools, task, layout, manifest, _largest(recipe, counts), seen)
+
+
+def _partial_for(recipe: Recipe, pools: Pools, say: Say) -> Pools:
+    """Return the pools with the images that are labelled in part where the method learns from the rest of them."""
+    if not pools.partial:
+        return pools
+    many = f"{len(pools.partial)} of {len(pools.labelled)} labelled images are labelled in part"
+    if resolve(recipe.method_name).partial:
+        say(f"{many}: their other pixels join the unlabelled images")
+        return pools
+    say(f"{many}: {recipe.method_name} does not learn from their other pixels")
+    return replace(pools, partial=())
 
 
 def _largest(recipe: Recipe, counts: Scan) -> tuple[int, int]:
@@ -176,9 +191,10 @@ def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:
     """Choose what the recipe leaves open, and say each choice."""
     recipe, cuda = asked, torch.cuda.is_available() and not asked.machine.devices.startswith("cpu")
     if recipe.method_name == "auto":
-        name = "fixmatch" if pools.unlabelled else "supervised"
+        name = "fixmatch" if pools.unlabelled or pools.partial else "supervised"
         recipe = for_its_length(recipe.model_copy(update={"method": {"name": name}}))
-        say(f"method: {name}, since there are {len(pools.unlabelled)} unlabelled images")
+        also = f", and {len(pools.partial)} labelled in part" if pools.partial else ""
+        say(f"method: {name}, since there are {len(pools.unlabelled)} unlabelled images{also}")
     _tell_of_constants(recipe, say)
     if (arch := recipe.model.arch) is None:
         arch = DEFAULT_ARCH
