@@ -33,7 +33,7 @@ class TestDataYaml:
             ("classes: [a, b]\nunlabelled_id: 255", "unlabelled_id: 255 is also void"),
             ("channels: rgbn", "channels: only rgb is implemented"),
             ("images: index.csv", "images: an index file is JSONL"),
-            ("exif: apply", "exif: apply is not implemented"),
+            ("exif: turn", "exif: is 'turn', must be"),
             ("empty_masks: maybe", "empty_masks: is 'maybe'"),
             ("roles: {training: x}", "roles.training: is 'training', must be"),
             ("images: ../x", "leads out of the data folder"),

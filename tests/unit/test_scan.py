@@ -1,6 +1,7 @@
 import json
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,23 @@ class TestOrientation:
         problems = look(items).problems
         assert len(problems) == (message is not None)
         assert message is None or message in problems[0].what
+
+    @pytest.mark.parametrize(
+        ("tag", "height", "mask", "message"),
+        [
+            (6, 12, (16, 12), None),
+            (6, 12, (12, 16), "belongs to the image as it is stored"),
+            (6, 12, (9, 9), "image is 12x16, its mask 9x9"),
+            (3, 12, (12, 16), None),
+            (1, 12, (12, 16), None),
+        ],
+    )
+    def test_turned(self, tmp_path, tag, height, mask, message):
+        """exif: apply; sizes are those of the turned image."""
+        items = make_items(tmp_path, [blocks((0, 1), *mask)], height=height, exif=tag)
+        found = look([replace(items[0], upright=True)], exif="apply")
+        assert [p.what for p in found.problems] == [] if message is None else message in found.problems[0].what
+        assert found.sizes.tolist() == [[16, 12] if tag == 6 else [12, 16]]
 
     def test_a_declaration_settles_it(self, tmp_path):
         items = make_items(tmp_path, [blocks((0, 1))], exif=3)

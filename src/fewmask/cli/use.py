@@ -115,11 +115,11 @@ def _predict(model: Any, file: Path, paths: dict[str, Path], tile: int | None) -
     """Predict one image and write its files, each under its own name when it is whole."""
     import numpy as np
 
-    from fewmask.data.masks import id_type, read_image
+    from fewmask.data.masks import id_type
     from fewmask.engine.tiles import npy_file
     from fewmask.report.pictures import colour_image, index_image, overlay, save_png
 
-    ids, image = np.array(model.ids, id_type(model.ids)), read_image(file)
+    ids, image = np.array(model.ids, id_type(model.ids)), model.read(file)
     mask = np.empty(image.shape[:2], np.uint8)
     with npy_file(paths["probs"], (len(ids), *image.shape[:2])) if "probs" in paths else nullcontext() as keep:
         for row, p in model.bands(image, tile):

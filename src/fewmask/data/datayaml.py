@@ -14,7 +14,8 @@ unlabelled_id    an id of pixels that nobody has labelled yet, in masks that are
 colours          ``{"r,g,b": id or class name or ignore}`` for masks that spell classes as colours
 groups           a regular expression, ``folder``, or a file of ``name<TAB>group`` lines
 channels         ``rgb``
-exif             ``ignore``: pixels count as stored, whatever the EXIF orientation says
+exif             ``ignore``: pixels count as stored, whatever the EXIF orientation says; ``apply``: they are turned
+                 as it says, and masks were drawn on them so
 empty_masks      ``labelled`` or ``unlabelled``: what a mask that holds only class 0 means
 ================ ========================================================================================
 """
@@ -55,7 +56,7 @@ class DataYaml(BaseModel):
     colours: Mapping[Colour, int | str] | None = None
     channels: Literal["rgb"] = "rgb"
     groups: str | None = None
-    exif: Literal["ignore"] | None = None
+    exif: Literal["ignore", "apply"] | None = None
     empty_masks: Literal["labelled", "unlabelled"] | None = None
 
     @field_validator("images", "masks", mode="before")
@@ -98,15 +99,6 @@ class DataYaml(BaseModel):
     def _channels(cls, value: object) -> object:
         if value != "rgb":
             raise ValueError(f"only rgb is implemented yet, not {value!r}")
-        return value
-
-    @field_validator("exif", mode="plain")
-    @classmethod
-    def _exif(cls, value: object) -> object:
-        if value == "apply":
-            raise ValueError("apply is not implemented yet; save the images upright, or write exif: ignore")
-        if value != "ignore":
-            raise ValueError(f"is {value!r}, must be ignore")
         return value
 
     @field_validator("colours", mode="plain")

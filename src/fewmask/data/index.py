@@ -29,6 +29,7 @@ class Item:
         group: images of one group (video, field, patient) correlate; "" = a group of its own.
         pseudo: its pseudo-labels, a PNG of learned class indices that an earlier round of this run wrote.
         open: its mask file, of which only the pixels that nobody has labelled yet are looked at.
+        upright: its pixels are turned as its EXIF orientation says; else they count as stored.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Item:
     group: str = ""
     pseudo: Path | None = None
     open: Path | None = None
+    upright: bool = False
 
     def without_mask(self) -> Item:
         """The same image with no path to its mask: what an unlabelled pool is made of."""
@@ -84,6 +86,7 @@ class DataIndex:
         items: per role, sorted by name. Items of "train" may have no mask; "val" and "test" items all have one.
         code: how mask files spell ids.
         notes: sentences on what was decided while reading (a division that was drawn, files that were left out).
+        upright: see ``Item``; the same for all of them.
     """
 
     root: Path
@@ -92,6 +95,7 @@ class DataIndex:
     items: dict[Role, tuple[Item, ...]]
     code: MaskCode = MaskCode()
     notes: tuple[str, ...] = ()
+    upright: bool = False
 
     @property
     def labelled(self) -> tuple[Item, ...]:
@@ -139,7 +143,7 @@ def manifest_hash(index: DataIndex, roles: Sequence[Role] = ROLES, may_break: Co
         roles: those that count.
         may_break: names of the images whose files may be damaged or mended: their sizes do not count.
     """
-    rows = [repr(index.classes), repr(index.code)]
+    rows = [repr(index.classes), repr(index.code), *(["upright"] if index.upright else [])]
     for role in roles:
         for i in index.items[role]:
             size = "" if i.name in may_break else i.image.stat().st_size

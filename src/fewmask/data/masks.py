@@ -34,7 +34,7 @@ from PIL import BmpImagePlugin, Image, ImageFile, ImageOps, JpegImagePlugin, Png
 from PIL.WebPImagePlugin import WebPImageFile
 
 from fewmask.batch import IGNORE, MAX_CLASSES
-from fewmask.data.index import NO_ID, MaskCode
+from fewmask.data.index import NO_ID, Item, MaskCode
 from fewmask.data.remote import fetch
 from fewmask.errors import DataError, FewmaskError
 
@@ -90,6 +90,17 @@ def image_size(path: Path) -> tuple[int, int]:
     return header.height, header.width
 
 
+def item_size(item: Item) -> tuple[int, int]:
+    """Return (height, width) of an item's image, turned where its data say so, from the header alone.
+
+    Raises:
+        DataError: see :func:`read_header`.
+    """
+    header = read_header(item.image)
+    turned = item.upright and header.orientation >= 5
+    return (header.width, header.height) if turned else (header.height, header.width)
+
+
 def id_type(ids: Sequence[int]) -> type[np.uint8 | np.uint16]:
     """Return the type of masks that hold these class ids, and the ignored one."""
     return np.uint8 if max(ids) <= IGNORE else np.uint16
@@ -120,6 +131,11 @@ def read_image(path: Path, *, orient: bool = False, max_pixels: int = MAX_PIXELS
         if orient and header.orientation > 1:
             image = ImageOps.exif_transpose(image)
         return np.array(image.convert("RGB"))
+
+
+def read_item(item: Item) -> np.ndarray:
+    """Return an item's image as uint8 [H, W, 3], RGB, turned where its data say so; see :func:`read_image`."""
+    return read_image(item.image, orient=item.upright)
 
 
 def read_mask(path: Path, code: MaskCode, *, max_pixels: int = MAX_PIXELS, unlabelled: int = IGNORE) -> np.ndarray:

@@ -51,10 +51,12 @@ class IndexPool(_Pool):
         path: the file.
         starts: place of the first byte of each line, and the end of the file, int64 [N + 1].
         digest: 16 hex digits of the file's content.
+        upright: of the items.
     """
 
-    def __init__(self, path: Path, starts: np.ndarray, digest: str) -> None:
+    def __init__(self, path: Path, starts: np.ndarray, digest: str, upright: bool = False) -> None:
         self.path, self.digest, self._starts, self._prefix = path, digest, starts, _prefix(path.parent)
+        self._upright = upright
         self._handle: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -72,7 +74,7 @@ class IndexPool(_Pool):
             raise DataError(
                 "the index was changed while it is used", where=f"{self.path} line {i + 1}", todo="start another run"
             ) from error
-        return Item(name, remote_path(image) if is_uri(image) else Path(image))
+        return Item(name, remote_path(image) if is_uri(image) else Path(image), upright=self._upright)
 
     def _open(self) -> int:
         """Return a descriptor of this process: one that was forked would share its state with the others."""
@@ -98,7 +100,9 @@ class Joined(_Pool):
         return self._first[i].without_mask() if i < len(self._first) else self._second[i - len(self._first)]
 
 
-def read_index(path: Path, inside: Path, known: Collection[Path], *, anywhere: bool = False) -> IndexPool:
+def read_index(
+    path: Path, inside: Path, known: Collection[Path], *, anywhere: bool = False, upright: bool = False
+) -> IndexPool:
     """Read every line of an index file once and return the pool.
 
     Args:
@@ -106,6 +110,7 @@ def read_index(path: Path, inside: Path, known: Collection[Path], *, anywhere: b
         inside: the data folder, below which images may lie too.
         known: image files that are labelled, or scored on: none of them may be in the pool.
         anywhere: images may lie wherever the file says.
+        upright: of the items.
 
     Raises:
         DataError: it cannot be read; a line is no such object, leads elsewhere, or names an image of ``known``.
@@ -139,7 +144,7 @@ def read_index(path: Path, inside: Path, known: Collection[Path], *, anywhere: b
         remote_path(remote)  # what it needs is missing before step 0, not in it
     if len(starts) == 1:
         raise DataError("the index names no image", where=path, todo="write one object a line")
-    return IndexPool(path, np.frombuffer(starts, np.int64), digest.hexdigest()[:16])
+    return IndexPool(path, np.frombuffer(starts, np.int64), digest.hexdigest()[:16], upright)
 
 
 def _prefix(folder: Path) -> str:

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -85,7 +85,8 @@ class Scan:
         names: names of the items, length N.
         counts: pixels a class, int64 [N, K + 1]; the last column counts ignored pixels. Zeros without a mask.
         masked: whether the item has a mask that could be read, bool [N].
-        sizes: (height, width) of the images as stored, int64 [N, 2]; zeros where an image could not be read.
+        sizes: (height, width) of the images, turned where the data say so, int64 [N, 2]; zeros where one could not be
+            read.
         encodings: kind of mask file, such as "PNG, palette index", to number of masks.
         empty_masks: names of the items whose mask holds class 0 and, apart from ignored pixels, nothing else.
         problems: everything that is wrong, in the order of the items.
@@ -150,7 +151,7 @@ def scan(
     images: bool = True,
     threads: int | None = None,
     cache: Path | Literal[False] | None = None,
-    exif: Literal["ignore"] | None = None,
+    exif: Literal["ignore", "apply"] | None = None,
     tick: Callable[[int, int], object] = lambda done, of: None,
 ) -> Scan:
     """Decode every image and every mask that ``items`` name, and compare what they hold with what is declared.
@@ -162,7 +163,7 @@ def scan(
         images: decode images fully; otherwise only their headers are read.
         threads: files read at once; None: one a processor.
         cache: folder of the memory; None: ``$XDG_CACHE_HOME/fewmask``; False: none.
-        exif: "ignore" where data.yaml says so: an orientation tag then raises no question.
+        exif: what data.yaml says: an orientation tag then raises no question.
         tick: is told how many of how many items are done, now and then.
 
     Returns:
@@ -196,7 +197,7 @@ def scan(
     unfinished = np.zeros(len(items), np.int64)
     for row, (item, (image, mask, bad)) in enumerate(zip(items, found, strict=True)):
         problems += bad
-        sizes[row] = (image.height, image.width) if image else (0, 0)
+        sizes[row] = _seen_size(item, image) if image else (0, 0)
         for i, pixels in ((mask.pixels if mask else None) or {}).items():
             if i < classes or i in nothing:
                 counts[row, min(i, classes)] += pixels
@@ -266,19 +267,30 @@ def _ids_problem(item: Item, mask: Facts, classes: int, code: MaskCode, nothing:
 
 def _size_problem(item: Item, image: Facts, mask: Facts, exif: str | None) -> list[Problem]:
     """Return a problem if image and mask differ in size, or if the orientation leaves two readings."""
-    stored, drawn = (image.height, image.width), (mask.height, mask.width)
-    turned = stored[::-1] if image.orientation >= 5 else stored
-    if stored != drawn:
-        what = f"image is {image.width}x{image.height}, its mask {mask.width}x{mask.height}"
-        if turned == drawn:
+    seen, drawn = _seen_size(item, image), (mask.height, mask.width)
+    other = _seen_size(replace(item, upright=not item.upright), image)
+    if seen != drawn:
+        what = f"image is {seen[1]}x{seen[0]}, its mask {mask.width}x{mask.height}"
+        if other == drawn and item.upright:
+            what += f": the mask belongs to the image as it is stored, without its EXIF orientation {image.orientation}"
+            todo = "take the orientation out of the image's file: data.yaml says exif: apply"
+        elif other == drawn:
             what += f": the mask belongs to the image as its EXIF orientation {image.orientation} turns it"
-            return [Problem(what, str(item.image), "save the image upright, without orientation tag", item.name)]
-        return [Problem(what, str(item.image), "give both the same size", item.name)]
-    if image.orientation == 1 or turned != drawn or exif == "ignore":
+            todo = "write exif: apply in data.yaml, or save the image upright, without orientation tag"
+        else:
+            todo = "give both the same size"
+        return [Problem(what, str(item.image), todo, item.name)]
+    if image.orientation == 1 or other != drawn or exif is not None:
         return []  # a mask that fits the stored pixels only was drawn on them
     what = f"EXIF orientation {image.orientation} may or may not apply to the mask: both readings fit its size"
-    todo = "exif: ignore in data.yaml if masks were drawn on the stored pixels, else save the images upright"
+    todo = "write in data.yaml: exif: ignore if masks were drawn on the stored pixels, exif: apply if on turned ones"
     return [Problem(what, str(item.image), todo, item.name)]
+
+
+def _seen_size(item: Item, image: Facts) -> tuple[int, int]:
+    """Return (height, width) of an item's image, turned where its data say so."""
+    turned = item.upright and image.orientation >= 5
+    return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _two_readings(items: Sequence[Item], masks: Sequence[Facts], code: MaskCode) -> list[Problem]:

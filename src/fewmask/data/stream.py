@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as F
 
 from fewmask.batch import IGNORE, OPEN, Batch, Items, Pool, Slots, Stream
 from fewmask.data.index import Item, MaskCode, Pools
-from fewmask.data.masks import read_image, read_mask
+from fewmask.data.masks import read_item, read_mask
 from fewmask.data.pool import Joined
 from fewmask.data.quarantine import Quarantine, Skip
 from fewmask.data.views import Augment, apply_geometry, draw_geometry, photometry
@@ -72,7 +72,7 @@ class ItemLoader:
         return self._read(item)
 
     def _read(self, item: Item) -> tuple[Tensor, Tensor | None]:
-        image = torch.from_numpy(np.ascontiguousarray(read_image(item.image).transpose(2, 0, 1)))
+        image = torch.from_numpy(np.ascontiguousarray(read_item(item).transpose(2, 0, 1)))
         files = ((item.mask, self.code, IGNORE), (item.pseudo, MaskCode(), IGNORE), (item.open, self.code, OPEN))
         planes = [
             torch.from_numpy(read_mask(file, code, unlabelled=open_as)) for file, code, open_as in files

@@ -13,7 +13,7 @@ import numpy as np
 
 from fewmask.data.index import DataIndex, Item, MaskCode, Pools
 from fewmask.data.layouts import read_folder
-from fewmask.data.masks import read_image, read_mask
+from fewmask.data.masks import read_item, read_mask
 from fewmask.engine.progress import Ticker
 from fewmask.report.pictures import save_png, side_by_side
 from fewmask.run.data import Say, make_pools
@@ -73,7 +73,7 @@ def relabel(run: Path, count: int, out: Path, say: Say) -> list[Doubt]:
     for doubt in doubts:
         item = items[doubt.name]
         assert item.mask is not None
-        image = read_image(item.image)
+        image = read_item(item)
         picture = side_by_side(image, read_mask(item.mask, index.code), model.predict(image))
         save_png(picture, out / f"{doubt.rank:04d}-{doubt.name.replace('/', '_')}.png")
     say(f"{len(doubts)} of {len(pools.labelled)} masks in {out}: image, mask and prediction, the most doubtful first")
@@ -102,7 +102,7 @@ def _doubt(model: Model, item: Item, code: MaskCode) -> Doubt:
     mask, classes = read_mask(item.mask, code), len(model.classes)
     pixels, loss = 0, 0.0
     against = np.zeros((classes, classes), np.int64)  # [class of the mask, class that the model is sure of]
-    for row, p in model.bands(read_image(item.image)):
+    for row, p in model.bands(read_item(item)):
         part = mask[row : row + p.shape[1]]
         known = part < classes
         true = part[known].astype(np.int64)

@@ -15,7 +15,6 @@ import torch
 
 from fewmask._version import __version__
 from fewmask.data.layouts import read_folder
-from fewmask.data.masks import read_image
 from fewmask.engine.files import ensure_writable, write_atomic
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.errors import CheckpointError, ConfigError, DataError
@@ -165,7 +164,7 @@ def _compare(
     averages = PROTOCOLS[model.card.protocol].averages
     most, pixels, other, other_mask = 0.0, 0, 0, 0
     for n, file in enumerate(files):
-        image = read_image(file)
+        image = model.read(file)
         if size is not None:
             image = _fitted(image, size)
         batches = [image[None]]

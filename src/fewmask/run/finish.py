@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fewmask.data.index import Item, Role
-from fewmask.data.masks import read_image
+from fewmask.data.masks import read_item
 from fewmask.engine.checkpoint import Store
 from fewmask.engine.evaluate import Pictures, confusion_of
 from fewmask.engine.files import write_atomic, write_json
@@ -152,7 +152,7 @@ def _deliver(scorer: Scorer, folder: RunFolder) -> None:
             "classes": list(index.classes),
             "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "resize": recipe.data.resize, "protocol": recipe.protocol,
             "method": recipe.method_name, "predictor": scorer.reported,
-            "ids": scorer.prepared.index.file_ids,
+            "ids": index.file_ids, **({"upright": True} if index.upright else {}),
         },
     )  # fmt: skip
     shutil.rmtree(folder.model, ignore_errors=True)
@@ -194,7 +194,7 @@ def predict_item(
         image = normalise(pictures.image(item), pictures.mean, pictures.std, pictures.device)
         logits = image_logits(forward, image, protocol).float()
     prediction = to_grid(logits, (truth.shape[0], truth.shape[1]))[0].to("cpu", torch.uint8)
-    return read_image(item.image), truth.numpy(), prediction.numpy()
+    return read_item(item), truth.numpy(), prediction.numpy()
 
 
 _IMAGE = "#   "

@@ -18,7 +18,7 @@ from PIL import Image
 from fewmask.batch import IGNORE
 from fewmask.data.index import DataIndex, Item
 from fewmask.data.layouts import read_unlabelled
-from fewmask.data.masks import id_type, image_size, read_mask
+from fewmask.data.masks import id_type, item_size, read_mask
 from fewmask.data.writers import WRITERS, Annotated, Tool
 from fewmask.data.writers.annotated import png_bytes
 from fewmask.engine.files import ensure_writable, write_atomic, write_errors
@@ -150,7 +150,7 @@ def _compared(mask: np.ndarray, here: Item, index: DataIndex, source: Path) -> s
         DataError: it is of another size than the image.
     """
     old = None if here.mask is None else read_mask(here.mask, index.code)
-    size = image_size(here.image) if old is None else old.shape
+    size = item_size(here) if old is None else old.shape
     if mask.shape != size:
         what = f"the mask of {here.name!r} is {mask.shape[1]}x{mask.shape[0]}, the image {size[1]}x{size[0]}"
         raise DataError(what, where=source, todo="export it at the size of the image")

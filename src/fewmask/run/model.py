@@ -41,6 +41,7 @@ class ModelCard(BaseModel):
         mean, std: of the three channels, in 0..1.
         resize: (height, width) of the network's input; None = an image's own size.
         protocol: how an image becomes a prediction.
+        upright: image files are turned as their EXIF orientation says, as those of the training data were.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -56,6 +57,7 @@ class ModelCard(BaseModel):
     std: tuple[Deviation, Deviation, Deviation]
     resize: tuple[Side, Side] | None
     protocol: str
+    upright: bool = False
 
     @model_validator(mode="after")
     def _whole(self) -> ModelCard:
@@ -114,6 +116,14 @@ class Model:
         name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         return cls(net, card, torch.device(name))
 
+    def read(self, file: Path | str) -> np.ndarray:
+        """Return an image file as uint8 RGB [H, W, 3], turned as the training data were.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return read_image(Path(file), orient=self.card.upright)
+
     @torch.no_grad()
     def logits(self, image: np.ndarray | Path | str, protocol: Protocol | None = None) -> Tensor:
         """Return logits float32 [1, K, H, W] on the image's own grid.
@@ -123,7 +133,7 @@ class Model:
             protocol: how an image becomes a prediction; None = the model's own.
         """
         protocol = PROTOCOLS[self.card.protocol] if protocol is None else protocol
-        pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
+        pixels = image if isinstance(image, np.ndarray) else self.read(image)
         tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         if self.card.resize is not None:
             tensor = TF.resize(tensor, list(self.card.resize), antialias=True)
@@ -167,5 +177,5 @@ class Model:
 
     def predict(self, image: np.ndarray | Path | str, tile: int | None = None) -> np.ndarray:
         """Return class indices uint8 [H, W] on the image's own grid; see ``bands``."""
-        pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
+        pixels = image if isinstance(image, np.ndarray) else self.read(image)
         return np.concatenate([p.argmax(0).astype(np.uint8) for _, p in self.bands(pixels, tile)])

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from fewmask.data.index import Item
-from fewmask.data.masks import read_image
 from fewmask.engine.files import ensure_writable
 from fewmask.engine.label import write_labels
 from fewmask.engine.label_pass import RAW, label_file
@@ -55,7 +54,7 @@ def pseudolabel(
         assert least_K is None, "no rule of this command divides"
         parts = [
             (p.argmax(0).astype(np.uint8), p.max(0))
-            for _, p in model.bands(read_image(item.image), temperature=temperature)
+            for _, p in model.bands(model.read(item.image), temperature=temperature)
         ]
         labels, confidences = zip(*parts, strict=True)
         return np.concatenate(labels), np.concatenate(confidences)

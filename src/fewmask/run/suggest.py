@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from fewmask.data.duplicates import kin, thumbnail
 from fewmask.data.index import Item
-from fewmask.data.masks import read_image
+from fewmask.data.masks import read_item
 from fewmask.data.writers import WRITERS, Annotated, Tool
 from fewmask.engine.files import write_atomic
 from fewmask.engine.progress import Ticker
@@ -170,7 +170,7 @@ def _ahead(threads: ThreadPoolExecutor, items: Sequence[Item], skip: bool) -> It
 
     def read(item: Item) -> np.ndarray | None:
         try:
-            return read_image(item.image)
+            return read_item(item)
         except DataError:
             if skip:
                 return None
@@ -223,7 +223,7 @@ def _write(
     out: Path, items: Sequence[Item], found: Sequence[Suggestion], model: Model, tools: Sequence[Tool], run: Path,
     root: Path,
 ) -> None:  # fmt: skip
-    ones = [Annotated(i.name, f"{i.name}{i.image.suffix}", model.predict(i.image)) for i in items]
+    ones = [Annotated(i.name, f"{i.name}{i.image.suffix}", model.predict(read_item(i))) for i in items]
     write_files(out, [("suggestions.csv", csv_bytes(found))])
     copy_images(items, out)
     for tool in tools:

@@ -121,8 +121,8 @@ def read_folder(
     if not found.roles["val"]:
         found.roles["train"], found.roles["val"], note = draw_val(found.roles["train"], val_fraction, split_seed)
         found.notes.append(note)
-    items: dict[Role, tuple[Item, ...]] = {role: tuple(sorted(found.roles[role], key=_name)) for role in ROLES}
-    return DataIndex(root, found.layout, classes, items, code, tuple(found.notes))
+    upright = declared.exif == "apply"
+    return DataIndex(root, found.layout, classes, _sorted(found, upright), code, tuple(found.notes), upright)
 
 
 def read_unlabelled(root: Path) -> DataIndex | None:
@@ -148,8 +148,8 @@ def read_unlabelled(root: Path) -> DataIndex | None:
     roles, _ = roles_by_folder(join(images, {}, notes), root)
     found = Found("folders", roles, notes)
     classes, code = _legend(root, declared, found)
-    items: dict[Role, tuple[Item, ...]] = {role: tuple(sorted(found.roles[role], key=_name)) for role in ROLES}
-    return DataIndex(root, found.layout, classes, items, code, tuple(notes))
+    upright = declared.exif == "apply"
+    return DataIndex(root, found.layout, classes, _sorted(found, upright), code, tuple(notes), upright)
 
 
 def with_classes(index: DataIndex, scan: Scan) -> DataIndex:
@@ -264,6 +264,14 @@ def _only_masked(found: Found) -> None:
         if lost:
             found.notes.append(f"{lost} {role} images have no mask and are left out")
         found.roles[role] = kept
+
+
+def _sorted(found: Found, upright: bool) -> dict[Role, tuple[Item, ...]]:
+    out: dict[Role, tuple[Item, ...]] = {}
+    for role in ROLES:
+        items = sorted(found.roles[role], key=_name)
+        out[role] = tuple(replace(i, upright=True) for i in items) if upright else tuple(items)
+    return out
 
 
 def _name(item: Item) -> str:
