@@ -225,6 +225,29 @@ def test_a_page_does_not_scroll_sideways(browser, pages, name, width):
         assert browser.evaluate(inner) > 0
 
 
+SEEN = """(() => { const figure = document.querySelector(".picture:has(.look)");
+  return [...figure.querySelectorAll(".panels > div")].map(d => {
+    const box = d.getBoundingClientRect();
+    return box.width ? [Math.round(box.left), Math.round(box.top)] : null; }); })()"""
+
+
+@pytest.mark.parametrize("width", [380, 1400])
+def test_truth_prediction_and_mistakes_lie_over_the_image(browser, pages, width):
+    """By a choice that the keyboard reaches: side by side first, then one at a time at the place of the image."""
+    browser.open(pages["two"], width)
+    places = browser.evaluate(SEEN)
+    assert places[3] is None and len({tuple(place) for place in places[:3]}) == 3
+    browser.evaluate("document.querySelector('.look input').focus()")
+    for shown in ([0], [0, 1], [0, 2], [0, 3]):
+        for kind in ("keyDown", "keyUp"):
+            browser.tab("Input.dispatchKeyEvent", type=kind, key="ArrowRight", code="ArrowRight",
+                        windowsVirtualKeyCode=39)  # fmt: skip
+        places = browser.evaluate(SEEN)
+        assert [n for n, place in enumerate(places) if place is not None] == shown
+        assert len({tuple(places[n]) for n in shown}) == 1
+    assert browser.complaints() == []
+
+
 def test_hostile_names_stay_text(browser, pages):
     browser.open(pages["hostile"], 1400)
     text = browser.evaluate("document.body.textContent")

@@ -270,6 +270,10 @@ def test_masks_keep_their_colours_and_are_told_in_words(tmp_path):
     photograph, truth, prediction = found.rows[0].panels
     assert (pixels(truth.uri) == whole[:, 86:166]).all() and (pixels(prediction.uri) == whole[:, 172:]).all()
     assert np.abs(pixels(photograph.uri).astype(int) - whole[:, :80]).mean() < 6
+    differ, mistakes = (whole[:, 86:166] != whole[:, 172:]).any(-1), found.rows[0].mistakes
+    assert mistakes is not None and f"{percent(float(differ.mean()))} of the pixels" in mistakes.alt
+    with Image.open(io.BytesIO(base64.b64decode(mistakes.uri.partition(",")[2]))) as file:
+        assert (np.asarray(file.convert("RGBA"))[..., 3] == 255 * differ).all() and 0 < differ.mean() < 1
     shares = [(whole[:, 86:166] == palette()[k]).all(-1).mean() for k in range(3)]
     assert all(f"{name} {percent(float(s))}" in truth.alt for name, s in zip(NAMES, shares, strict=True))
     assert found.legend == [("sky", 0), ("sea", 1), ("sand", 2)] and not found.notes

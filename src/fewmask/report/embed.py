@@ -38,13 +38,17 @@ class Panel:
 
 @dataclass(frozen=True)
 class Shown:
-    """A validation image with truth and prediction: three panels, or one where the file has another form."""
+    """An image with truth and prediction: three panels, or one where the file has another form.
+
+    ``mistakes`` marks the pixels where these two differ, and is else transparent; None where there is one panel.
+    """
 
     kind: str
     number: int
     score: str
     name: str
     panels: list[Panel]
+    mistakes: Panel | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def _typical(rows: Sequence[Shown]) -> Shown | None:
 
 
 def _weight(row: Shown) -> int:
-    return sum(len(panel.uri) for panel in row.panels)
+    return sum(len(panel.uri) for panel in (*row.panels, *([row.mistakes] if row.mistakes else [])))
 
 
 def _open(picture: Picture, notes: list[str]) -> list[Image.Image] | None:
@@ -126,7 +130,19 @@ def _shown(picture: Picture, parts: Sequence[Image.Image], names: Sequence[str],
         panels = [Panel(_jpeg(small[0]), f"Photograph {picture.name}", *small[0].size)]
         for what, full, image in zip(("Truth", "Prediction"), parts[1:], small[1:], strict=True):
             panels.append(Panel(_png(image), f"{what}: {_in_words(full, names)}", *image.size))
+        return Shown(picture.kind, picture.number, picture.score, picture.name, panels, _mistakes(parts, small))
     return Shown(picture.kind, picture.number, picture.score, picture.name, panels)
+
+
+def _mistakes(parts: Sequence[Image.Image], small: Sequence[Image.Image]) -> Panel:
+    """Return the pixels where truth and prediction differ, red; those that do not count are alike in both."""
+    share = float((_codes(parts[1]) != _codes(parts[2])).mean())
+    image = Image.fromarray((_codes(small[1]) != _codes(small[2])).astype(np.uint8))
+    image.putpalette([0, 0, 0, 255, 0, 64])
+    target = io.BytesIO()
+    image.save(target, format="PNG", optimize=True, transparency=0)
+    uri = f"data:image/png;base64,{base64.b64encode(target.getvalue()).decode()}"
+    return Panel(uri, f"Mistakes: {percent(share)} of the pixels", *image.size)
 
 
 def _jpeg(image: Image.Image) -> str:
