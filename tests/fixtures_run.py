@@ -108,6 +108,20 @@ def write_pictures(folder, classes, height=60, width=80, kinds=("best", "median"
             save_png(drawn, folder / "pictures" / f"{kind}-{n}-{60 - 20 * k - n}-val_{n:03d}.png")
 
 
+def write_doubtful(folder, names, shares=(0.31, 0.04)):
+    """Write doubtful/: masks called ``names`` of which ``shares`` are disputed, with a picture of each but the last."""
+    rows = ["rank,name,score,against,reason"]
+    made = folder / "doubtful"
+    write_pictures(made, 3, kinds=("best",), each=len(shares) - 1)
+    for n, (share, name) in enumerate(zip(shares, names, strict=False), start=1):
+        reason = f"the model is sure of another class at {100 * share:.1f}% of the pixels"
+        rows.append(f'{n},"{name.replace(chr(34), 2 * chr(34))}",{2 - n},{share},"{reason}"')
+        if n < len(shares):
+            drawn = next((made / "pictures").glob(f"best-{n}-*"))
+            drawn.rename(made / f"{n:04d}-{name.replace('/', '_')}.png")
+    (made / "doubtful.csv").write_text("\n".join(rows) + "\n")
+
+
 def write_run(
     folder, names, *, method="fixmatch", seed=0, steps=1200, skill=0.7, matrix=None, protocol="whole",
     data_hash="d" * 16, labelled=("train/a", "train/b"), new=True, log=True, vanished=(), absent=(), pictures=False,

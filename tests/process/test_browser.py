@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fewmask.run.report import compare_runs, write_comparison, write_report
-from fixtures_run import write_compared, write_run
+from fixtures_run import write_compared, write_doubtful, write_run
 
 fcntl = pytest.importorskip("fcntl", reason="browsers are driven over pipes that Windows does not have")
 
@@ -191,6 +191,7 @@ def pages(tmp_path_factory):
     base = tmp_path_factory.mktemp("pages")
     write_compared(base / "two", ["background", "vessel"], verdict="not shown")
     write_compared(base / "hostile", ATTACKS, vanished=[3], absent=[5], verdict="hurt")
+    write_doubtful(base / "hostile", ATTACKS[:3], (0.5, 0.2, 0.1))
     write_compared(base / "many", [f"class number {n}" for n in range(150)], vanished=[7, 80], absent=[11])
     write_run(base / "old", ["a", "b", "c"], new=False)
     names = ["two", "hostile", "many", "old"]

@@ -28,11 +28,19 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+def rows_of_relabel(base, tmp_path, io):
+    good(run(io, ["suggest", str(base), "--relabel", "-n", "5", "-o", str(tmp_path / "doubtful")]))
+    return rows(tmp_path / "doubtful/doubtful.csv")
+
+
 def test_the_loop(trained, own_data, tmp_path, io):
     """The run's data, copied: three images are suggested, their masks taken as they are, and trained on."""
     out, next_run = tmp_path / "next", tmp_path / "run"
     base = tmp_path / "first"
     good(run(io, training(own_data, base, "--method", "supervised")))
+    looked = rows(base / "doubtful/doubtful.csv")
+    assert len(looked) == 5 and len(list((base / "doubtful").glob("*.png"))) == 5, "all five masks, for the report"
+    assert looked == rows_of_relabel(base, tmp_path, io)
     before = content(own_data)
     ended = good(run(io, ["suggest", str(base), "-n", "3", "--to", "png", "--to", "cvat", "-o", str(out), "--json"]))
     assert content(own_data) == before, "nothing is written into the data"

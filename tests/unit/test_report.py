@@ -18,7 +18,7 @@ from fewmask.cli import run as cli
 from fewmask.errors import CheckpointError, ConfigError
 from fewmask.report.tables import class_table
 from fewmask.run.report import read_record, write_report
-from fixtures_run import Page, write_compared, write_pictures, write_run, write_seeds
+from fixtures_run import Page, write_compared, write_doubtful, write_pictures, write_run, write_seeds
 
 NAMES = ["sky", "sea", "sand"]
 HOSTILE = [
@@ -114,14 +114,32 @@ def test_hostile_names_are_text(tmp_path):
     for file in ("config.yaml", "data.yaml"):
         path = folder / file
         path.write_text(path.read_text().replace("photos", '"<script>alert(2)</script>"'))
+    write_doubtful(folder, HOSTILE)
     (folder / "NEXT_STEPS.txt").write_text("# <img src=x onerror=alert(3)>\nfewmask predict '<script>'\n")
     page = page_of(folder)
     assert "script" not in page.tags and page.tags.count("style") == 1
     assert not any(name.startswith("on") for _, name, _ in page.attributes)
     assert all(uri.startswith("data:image/") for uri in page.images())
+    assert page.text.count("at 31.0% of the pixels") == 1 and page.text.count("31.0 % disputed") == 1
     for name in HOSTILE[:6]:
         assert " ".join(name.split()) in page.text, name
     assert "{{ 7 * 7 }}" in page.text and "<script>alert(2)" in page.text and "onerror=alert(3)" in page.text
+
+
+def test_training_masks_to_look_at_again(tmp_path):
+    """Those of which more than 1 % is disputed; else that there is none; nothing where it is not recorded."""
+    folder = tmp_path / "run"
+    write_run(folder, NAMES)
+    assert "look at again" not in page_of(folder).text
+    write_doubtful(folder, ["field/a", "b"], (0.31, 0.009))
+    text = page_of(folder).text
+    assert "field/a: the model is sure of another class at 31.0% of the pixels" in text and "b: the model" not in text
+    assert "1 picture: image, mask, prediction" in text and "31.0 % disputed" in text
+    shutil.rmtree(folder / "doubtful")
+    write_doubtful(folder, ["a", "b"], (0.004, 0.0))
+    assert "nowhere sure of another class at more than 0.4 % of a training mask" in page_of(folder).text
+    (folder / "doubtful" / "doubtful.csv").write_text("rank,name\nx,y\n")
+    assert "look at again" not in page_of(folder).text
 
 
 def test_a_name_that_is_no_unicode_is_written_somehow(tmp_path):

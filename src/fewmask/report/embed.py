@@ -13,7 +13,7 @@ from PIL import Image
 
 from fewmask.report.pictures import palette
 from fewmask.report.record import KINDS, Picture, Record
-from fewmask.report.text import percent
+from fewmask.report.text import UNMEASURED, percent
 
 GAP = 6
 """White pixels between the panels, as ``pictures.side_by_side`` leaves them."""
@@ -23,6 +23,7 @@ BUDGET = 5_000_000
 
 _WIDTHS = (640, 480, 320, 200)
 _EACH = 4
+_AGAINST = 0.01  # share of the pixels of a mask from which it is worth a look
 _PLACES = np.array([65536, 256, 1], np.uint32)
 
 
@@ -47,6 +48,7 @@ class Shown:
     number: int
     score: str
     name: str
+    remark: str
     panels: list[Panel]
     mistakes: Panel | None = None
 
@@ -83,6 +85,36 @@ def gallery(record: Record, budget: int = BUDGET) -> Gallery | None:
     seen = {k for p, parts in opened if len(parts) == 3 for mask in parts[1:] for k, _ in _classes(mask, len(names))}
     first = [n for kind in KINDS if (n := _typical([r for r in rows if r.kind == kind])) is not None]
     return Gallery(first, [r for r in rows if r not in first], [(names[k], k) for k in sorted(seen)], notes)
+
+
+@dataclass(frozen=True)
+class Look:
+    """Training masks to look at again: what is said of all of them, and pictures with the reason for each."""
+
+    said: str
+    rows: list[tuple[str, Shown | None]]
+
+
+def look_again(record: Record, budget: int = BUDGET // 5) -> Look | None:
+    """Return the training masks that the delivered model disagrees with; None where that is not recorded.
+
+    Args:
+        record: the run.
+        budget: bytes of all pictures.
+    """
+    doubtful = [d for d in record.doubtful if d.against >= _AGAINST]
+    if not record.doubtful:
+        return None
+    if not doubtful:
+        share = percent(max(d.against for d in record.doubtful))
+        return Look(f"The model is nowhere sure of another class at more than {share} of a training mask.", [])
+    rows, left = list[tuple[str, Shown | None]](), budget * 4 / 3
+    for one in doubtful:
+        parts = None if one.picture is None else _open(one.picture, [])
+        row = None if one.picture is None or parts is None else _shown(one.picture, parts, record.classes, _WIDTHS[2])
+        row, left = (None, left) if row is None or _weight(row) > left else (row, left - _weight(row))
+        rows.append((f"{one.name}: {one.reason}", row))
+    return Look("Either the mask is wrong there, or the model is.", rows)
 
 
 def _typical(rows: Sequence[Shown]) -> Shown | None:
@@ -122,16 +154,18 @@ def _fit(image: Image.Image, width: int, *, smooth: bool) -> Image.Image:
 
 
 def _shown(picture: Picture, parts: Sequence[Image.Image], names: Sequence[str], width: int) -> Shown:
+    score = UNMEASURED if picture.score == "nan" else picture.score
+    remark = f"mIoU {score}" if picture.kind in KINDS else f"{score} % disputed"
+    about = picture.kind, picture.number, picture.score, picture.name, remark
     if len(parts) == 1:
         image = _fit(parts[0], 3 * width, smooth=True)
-        panels = [Panel(_jpeg(image), f"{picture.name}: image, truth and prediction side by side", *image.size)]
-    else:
-        small = [_fit(part, width, smooth=i == 0) for i, part in enumerate(parts)]
-        panels = [Panel(_jpeg(small[0]), f"Photograph {picture.name}", *small[0].size)]
-        for what, full, image in zip(("Truth", "Prediction"), parts[1:], small[1:], strict=True):
-            panels.append(Panel(_png(image), f"{what}: {_in_words(full, names)}", *image.size))
-        return Shown(picture.kind, picture.number, picture.score, picture.name, panels, _mistakes(parts, small))
-    return Shown(picture.kind, picture.number, picture.score, picture.name, panels)
+        text = f"{picture.name}: image, truth and prediction side by side"
+        return Shown(*about, [Panel(_jpeg(image), text, *image.size)])
+    small = [_fit(part, width, smooth=i == 0) for i, part in enumerate(parts)]
+    panels = [Panel(_jpeg(small[0]), f"Photograph {picture.name}", *small[0].size)]
+    for what, full, image in zip(("Truth", "Prediction"), parts[1:], small[1:], strict=True):
+        panels.append(Panel(_png(image), f"{what}: {_in_words(full, names)}", *image.size))
+    return Shown(*about, panels, _mistakes(parts, small))
 
 
 def _mistakes(parts: Sequence[Image.Image], small: Sequence[Image.Image]) -> Panel:

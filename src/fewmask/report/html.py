@@ -17,7 +17,7 @@ from fewmask.report import compare as comparing
 from fewmask.report.compare import Comparison, Group, Row
 from fewmask.report.confusion import confusions
 from fewmask.report.curves import loss_chart, pseudo, val_chart, val_series
-from fewmask.report.embed import gallery
+from fewmask.report.embed import gallery, look_again
 from fewmask.report.facts import facts, next_steps
 from fewmask.report.figures import line_chart
 from fewmask.report.record import Record, get
@@ -45,7 +45,8 @@ def report_page(record: Record) -> bytes:
         "record": record, "verdict": verdict(record), "scores": score_rows(record), "seeds": seed_rows(record),
         "classes": table, "said": shown_sentences(table), "even": even, "confusions": section,
         "charts": [chart for chart in (val_chart(record), loss_chart(record)) if chart],
-        "pseudo": pseudo(record), "rounds": round_rows(record), "gallery": gallery(record), "facts": facts(record),
+        "pseudo": pseudo(record), "rounds": round_rows(record), "gallery": gallery(record), "look": look_again(record),
+        "facts": facts(record),
         "steps": next_steps(record.next_steps), "about": _about(record), "seeds_text": seeds_text(record),
         "several": len(record.numbers) > 1, "delivered_seed": str(get(record.metrics, "delivered", "seed")),
     }  # fmt: skip

@@ -6,6 +6,7 @@ left out of the report, and what could not be read is said in it.
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
@@ -54,6 +55,16 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Doubtful:
+    """A training mask that the delivered model disagrees with: a row of ``doubtful.csv``, and its picture if there."""
+
+    name: str
+    against: float
+    reason: str
+    picture: Picture | None
+
+
+@dataclass(frozen=True)
 class Record:
     """One run.
 
@@ -73,6 +84,7 @@ class Record:
         seeds: where several seeds were run, one record each.
         baseline: the matched supervised run, where it was found.
         notes: what could not be read.
+        doubtful: training masks to look at again, the worst first.
     """
 
     metrics: Mapping[str, Any]
@@ -90,6 +102,7 @@ class Record:
     seeds: Sequence[Record] = ()
     baseline: Record | None = None
     notes: Sequence[str] = ()
+    doubtful: Sequence[Doubtful] = ()
 
     @property
     def classes(self) -> list[str]:
@@ -200,6 +213,22 @@ def read_pictures(folder: Path) -> list[Picture]:
         if named := _PICTURE.fullmatch(file.name):
             found.append(Picture(file, named[1], int(named[2]), named[3], named[4]))
     return sorted(found, key=lambda p: (KINDS.index(p.kind), p.number, p.name))
+
+
+def read_doubtful(folder: Path) -> list[Doubtful]:
+    """Return the training masks that a run's model disagrees with, the worst first; none where that is not recorded."""
+    try:
+        with (folder / "doubtful.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            rows = list(csv.DictReader(file))
+        found = [(str(row["name"]), float(row["against"]), str(row["reason"]), int(row["rank"])) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return []
+    out = []
+    for name, against, reason, rank in found:
+        file = folder / f"{rank:04d}-{name.replace('/', '_')}.png"
+        picture = Picture(file, "mask", rank, f"{100 * against:.1f}", name) if file.is_file() else None
+        out.append(Doubtful(name, against, reason, picture))
+    return out
 
 
 def is_number(value: Any) -> bool:

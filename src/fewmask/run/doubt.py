@@ -15,12 +15,14 @@ from fewmask.data.index import DataIndex, Item, MaskCode, Pools
 from fewmask.data.layouts import read_folder
 from fewmask.data.masks import read_item, read_mask
 from fewmask.engine.progress import Ticker
+from fewmask.ops.rng import Permutation
 from fewmask.report.pictures import save_png, side_by_side
 from fewmask.run.data import Say, make_pools
 from fewmask.run.folder import RunFolder
 from fewmask.run.labels import refuse_full, write_files
 from fewmask.run.model import Model
 
+TABLE = "doubtful.csv"
 _SURE = 0.9  # probability of another class from which a pixel speaks against its mask
 
 
@@ -43,7 +45,7 @@ class Doubt:
     reason: str
 
 
-def relabel(run: Path, count: int, out: Path, say: Say) -> list[Doubt]:
+def relabel(run: Path, count: int, out: Path, say: Say, most: int | None = None) -> list[Doubt]:
     """Rank the training masks of a run by how much its model disagrees, and write pictures of the worst.
 
     Args:
@@ -51,6 +53,7 @@ def relabel(run: Path, count: int, out: Path, say: Say) -> list[Doubt]:
         count: how many.
         out: the output; may not exist, or be empty.
         say: receives sentences.
+        most: look at so many masks at most, drawn; None = at all.
 
     Raises:
         CheckpointError: no finished run.
@@ -61,22 +64,23 @@ def relabel(run: Path, count: int, out: Path, say: Say) -> list[Doubt]:
     refuse_full(out)
     folder, model = RunFolder(run), Model.load(RunFolder(run).model)
     index, pools = pools_of(folder, say)
-    doubts = []
+    drawn, doubts = Permutation(len(pools.labelled), seed=0), []
+    seen = [pools.labelled[drawn[i]] for i in range(min(len(pools.labelled), most or len(pools.labelled)))]
     with Ticker("looking at the masks", say) as tick:
-        for n, item in enumerate(pools.labelled, start=1):
+        for n, item in enumerate(seen, start=1):
             doubts.append(_doubt(model, item, index.code))
-            tick(n, len(pools.labelled))
+            tick(n, len(seen))
     doubts = sorted(doubts, key=lambda d: (-d.score, d.name))[:count]
     doubts = [replace(doubt, rank=rank) for rank, doubt in enumerate(doubts, start=1)]
-    items = {item.name: item for item in pools.labelled}
-    write_files(out, [("doubtful.csv", csv_bytes(doubts))])
+    items = {item.name: item for item in seen}
+    write_files(out, [(TABLE, csv_bytes(doubts))])
     for doubt in doubts:
         item = items[doubt.name]
         assert item.mask is not None
         image = read_item(item)
         picture = side_by_side(image, read_mask(item.mask, index.code), model.predict(image))
         save_png(picture, out / f"{doubt.rank:04d}-{doubt.name.replace('/', '_')}.png")
-    say(f"{len(doubts)} of {len(pools.labelled)} masks in {out}: image, mask and prediction, the most doubtful first")
+    say(f"{len(doubts)} of {len(seen)} masks in {out}: image, mask and prediction, the most doubtful first")
     return doubts
 
 

@@ -17,6 +17,7 @@ from fewmask.method import trainings
 from fewmask.methods import resolve
 from fewmask.recipe import Recipe, differences, for_its_length, read_recipe
 from fewmask.run.arms import SUPERVISED, Arm, arms_of, comparable
+from fewmask.run.doubt import relabel
 from fewmask.run.folder import RunFolder, choose_folder
 from fewmask.run.pace import costs
 from fewmask.run.plan import duration, expected, fitted, seconds_of, settle, spoken
@@ -28,6 +29,8 @@ from fewmask.run.rounds import train_arm
 from fewmask.run.seeds import summarise
 
 RUNS = Path("runs")
+_DOUBTFUL = 6  # training masks that a report shows
+_LOOKED_AT = 200  # of so many: the others are asked for, with suggest --relabel
 """Where runs go that are given no --out."""
 
 
@@ -161,7 +164,16 @@ def _rehearse(ahead: list[Prepared], fabric: Any) -> None:
 
 
 def _report(folder: RunFolder, say: Notes) -> None:
-    """Write the report; a finished run is not lost for it."""
+    """Look at the training masks and write the report; a finished run is not lost for either."""
+    fresh = folder.path / ".doubtful-new"
+    try:
+        if not folder.doubtful.exists():
+            shutil.rmtree(fresh, ignore_errors=True)
+            relabel(folder.path, _DOUBTFUL, fresh, _silent, most=_LOOKED_AT)
+            fresh.rename(folder.doubtful)
+    except Exception as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        say(f"WARNING: the training masks were not looked at ({type(error).__name__}: {error})")
     try:
         write_report(folder.path)
     except Exception as error:  # of whatever kind: the training is done, its numbers are on disk

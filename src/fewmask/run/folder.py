@@ -72,6 +72,7 @@ class RunFolder:
         self.quarantine = self.path / "quarantine.jsonl"
         self.part = self.path / "unlabelled.json"
         self.plan = self.path / "plan.json"
+        self.doubtful = self.path / "doubtful"
 
     SEEDS: ClassVar[str] = "seeds"
 

@@ -14,7 +14,7 @@ from fewmask.errors import CheckpointError, ConfigError
 from fewmask.methods import METHODS, resolve
 from fewmask.report.compare import SUPERVISED, Comparison, compare
 from fewmask.report.html import compare_page, report_page
-from fewmask.report.record import Record, class_names, read_counts, read_log, read_pictures, summed
+from fewmask.report.record import Record, class_names, read_counts, read_doubtful, read_log, read_pictures, summed
 from fewmask.run.folder import RunFolder
 
 _MARK = b'<meta name="generator" content="fewmask'
@@ -110,7 +110,7 @@ def read_record(path: Path, label: str = "", depth: int = 2) -> Record:
         metrics, _mapping(folder.config, first.recipe, notes), manifest,
         _mapping(folder.environment, first.environment, notes), log, counts or summed([s.counts for s in seeds]),
         read_pictures(folder.pictures), _text(folder.next_steps), title, paper, _protocol(metrics), label, seeds,
-        _baseline(folder, metrics, seeds, depth, notes), notes,
+        _baseline(folder, metrics, seeds, depth, notes), notes, read_doubtful(folder.doubtful),
     )  # fmt: skip
 
 
