@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
+import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
 from fixtures_data import blocks, make_folder, save_mask
 from process.helpers import assert_refused, good, metrics_of, run, training
@@ -51,3 +56,18 @@ def test_what_cannot_be_done(folder, tmp_path, io):
     assert_refused(ended, 3, "unlabelled images and there are none", "--method supervised")
     ended = run(io, training(data, tmp_path / "run", "--labelled", "9"))
     assert_refused(ended, 2, "9", "4")
+
+
+def test_doubts_about_the_data_are_said_and_kept(own_data, tmp_path, io):
+    """A class that val lacks, and pictures that repeat: before training, in the run's data.yaml and in its report."""
+    for path in (own_data / "masks/val").glob("*.png"):
+        mask = np.array(Image.open(path))
+        mask[mask == 9] = 0
+        Image.fromarray(mask).save(path)
+    shutil.copy(own_data / "images/train/bare0.jpg", own_data / "images/train/bare0-copy.jpg")
+    ended = good(run(io, training(own_data, tmp_path / "run", "--method", "supervised")))
+    absent = "class 'sand' is absent from val: its IoU cannot be measured there"
+    assert f"doubt: {absent}" in ended.stderr and "images repeat another one of their role" in ended.stderr
+    kept = yaml.safe_load((tmp_path / "run/data.yaml").read_text())["doubts"]
+    assert absent in kept and len(kept) >= 2
+    assert "images repeat another one of their role" in (tmp_path / "run/report.html").read_text()

@@ -259,3 +259,19 @@ def test_other_files_are_not_written_over(tmp_path, capsys):
     assert cli(["compare", str(tmp_path / "run"), "-o", str(tmp_path / "run")]) == 2
     with pytest.raises(ConfigError, match="is a folder"):
         write_report(tmp_path / "run", tmp_path)
+
+
+def test_what_was_seen_in_the_data(tmp_path):
+    """Doubts and notes of data.yaml; without doubts that is said; nothing where an older run has neither."""
+    folder = tmp_path / "run"
+    write_run(folder, NAMES)
+    assert "seen in the data" not in page_of(folder).text
+    path = folder / "data.yaml"
+    before = path.read_text()
+    path.write_text(before + "notes: [a fifth became val]\ndoubts: ['group <b>one</b> stands in two roles']\n")
+    text = page_of(folder).text
+    assert "a fifth became val" in text and "group <b>one</b> stands in two roles" in text and "No doubts" not in text
+    path.write_text(before + "notes: [x]\ndoubts: []\n")
+    assert "No doubts" in page_of(folder).text
+    path.write_text(before + "notes: 3\ndoubts: {a: 1}\n")
+    assert "seen in the data" not in page_of(folder).text

@@ -158,19 +158,13 @@ def check(
     twins = duplicate_images(index, found)
     problems += leaks(twins)
     members, source = _groups(index)
-    doubts = [*_group_doubts(members, source, index), *_twin_doubts(twins), *_likeness_doubts(index, found, twins)]
-    classes = _class_rows(index, found)
-    if not notes:  # a sample says nothing about what is absent
-        doubts += _class_doubts(classes, index)
-    if found.open.any():
-        share = found.open.sum() / found.counts[found.open > 0].sum()
-        many = f"{(found.open > 0).sum()} of {found.masked.sum()} masks"
-        notes.append(f"{many} are finished in part: nobody has labelled {share:.0%} of their pixels yet")
+    doubts = _doubts(index, found, twins, whole=not notes)
+    notes += _partial_note(found)
     return CheckReport(
         root=str(index.root),
         layout=index.layout,
         roles={role: _count(index.items[role]) for role in ROLES},
-        classes=classes,
+        classes=_class_rows(index, found),
         sizes=_sizes(found.sizes),
         encodings=found.encodings,
         groups=members,
@@ -181,6 +175,34 @@ def check(
         doubts=tuple(doubts),
         problems=tuple(problems),
     )
+
+
+def remarks(index: DataIndex, found: Scan) -> tuple[list[str], list[str]]:
+    """Return the notes and the doubts about a data set that was read and scanned without a problem.
+
+    Args:
+        index: the data set.
+        found: a scan of all its images, or of those that are used.
+    """
+    return [*index.notes, *_partial_note(found)], _doubts(index, found, duplicate_images(index, found), whole=True)
+
+
+def _doubts(
+    index: DataIndex, found: Scan, twins: Sequence[Sequence[tuple[Role, Item]]], whole: bool
+) -> list[str]:  # fmt: skip
+    members, source = _groups(index)
+    doubts = [*_group_doubts(members, source, index), *_twin_doubts(twins), *_likeness_doubts(index, found, twins)]
+    if whole:  # a sample says nothing about what is absent
+        doubts += _class_doubts(_class_rows(index, found), index)
+    return doubts
+
+
+def _partial_note(found: Scan) -> list[str]:
+    if not found.open.any():
+        return []
+    share = found.open.sum() / found.counts[found.open > 0].sum()
+    many = f"{(found.open > 0).sum()} of {found.masked.sum()} masks"
+    return [f"{many} are finished in part: nobody has labelled {share:.0%} of their pixels yet"]
 
 
 def empty_mask_doubt(found: Scan, index: DataIndex) -> Problem | None:

@@ -18,13 +18,15 @@ NOT_RECORDED = "not recorded"
 
 @dataclass(frozen=True)
 class Facts:
-    """Terms and values by topic, the command, every setting, and the labelled images."""
+    """Terms and values by topic, the command, every setting, the labelled images, and what was seen in the data."""
 
     topics: list[tuple[str, Rows]]
     command: str
     config: str
     labelled: list[str]
     labelled_more: int
+    notes: list[str]
+    doubts: list[str]
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,13 @@ def facts(record: Record) -> Facts:
         [("Method", _method(record)), ("Training", _training(record)), ("Data", _data(record)),
          ("Machine", _machine(record))],
         command(words) if isinstance(words, list) else "", settings, labelled[:200], max(0, len(labelled) - 200),
+        *(_sentences(record.manifest.get(key)) for key in ("notes", "doubts")),
     )  # fmt: skip
+
+
+def _sentences(found: Any, most: int = 40) -> list[str]:
+    texts = [str(text) for text in found] if isinstance(found, list) else []
+    return texts[:most] + ([f"and {len(texts) - most} more: see fewmask check"] if len(texts) > most else [])
 
 
 def _text(value: Any, none: str = NOT_RECORDED) -> str:

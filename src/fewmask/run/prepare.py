@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fewmask.config import dump_yaml
+from fewmask.data.check import remarks
 from fewmask.data.index import DataIndex, Pools, manifest_hash
 from fewmask.data.scan import Scan
 from fewmask.data.stream import plan_slots
@@ -31,6 +32,8 @@ from fewmask.run.folder import RunFolder
 from fewmask.supervision import Supervision
 
 Say = Callable[[str], None]
+
+_TOLD = 5  # doubts about the data that are said
 
 
 class Notes:
@@ -118,6 +121,12 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
         said = {key: getattr(asked.machine, key) for key in FREE if key in asked.machine.model_fields_set}
         recipe = recipe.replace("machine", **{key: value for key, value in said.items() if value is not None})
     else:
+        notes, doubts = remarks(index, counts)
+        manifest |= {"notes": notes, "doubts": doubts}
+        for doubt in doubts[:_TOLD]:
+            say(f"doubt: {doubt}")
+        if len(doubts) > _TOLD:
+            say(f"doubt: and {len(doubts) - _TOLD} more: fewmask check {index.root}")
         recipe = fill(asked, pools, counts, say)
         _tell_of_repeats(recipe, pools, say)
     pools = _partial_for(recipe, pools, say)
