@@ -68,8 +68,9 @@ format: $(STAMP) ## format the code and repair what ruff can repair
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-docs: $(STAMP) ## check the links and the code of the documentation
+docs: $(STAMP) ## check the links and the code of the documentation, and that its command reference is current
 	@$(BIN)/python docs/check_links.py
+	@$(BIN)/python docs/make_cli.py --check
 
 demo: $(STAMP) ## a short training on generated images, in demo/
 	@$(BIN)/fewmask demo --out demo
