@@ -68,9 +68,11 @@ format: $(STAMP) ## format the code and repair what ruff can repair
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-docs: $(STAMP) ## check the links and the code of the documentation, and that its command reference is current
+docs: $(STAMP) ## check links, code and command reference of the documentation, and build it into site/
 	@$(BIN)/python docs/check_links.py
 	@$(BIN)/python docs/make_cli.py --check
+	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
 
 demo: $(STAMP) ## a short training on generated images, in demo/
 	@$(BIN)/fewmask demo --out demo
@@ -89,7 +91,7 @@ constraints: $(STAMP) ## add missing pins to constraints.txt; UPGRADE=--upgrade 
 	if [ -n "$$twice" ]; then echo "No single version suits every platform: $$twice" >&2; exit 1; fi; \
 	mv .venv/constraints.txt constraints.txt
 
-clean: ## remove caches, build outputs and demo/ (not .venv, not runs/)
-	@rm -rf .pytest_cache .ruff_cache .import_linter_cache build dist demo
+clean: ## remove caches, build outputs, site/ and demo/ (not .venv, not runs/)
+	@rm -rf .pytest_cache .ruff_cache .import_linter_cache build dist demo site
 	@find . \( -path ./.venv -o -path ./.git -o -path ./runs \) -prune \
 	  -o -name __pycache__ -type d -prune -exec rm -rf {} +
