@@ -98,21 +98,31 @@ def predict(
     """Example: fewmask predict runs/photos-fixmatch-001 new-photos/ -o masks
 
     Writes for every image: OUT/NAME.png (class ids, paletted; 16-bit grey where an id needs that),
-    OUT/colour/NAME.png, OUT/overlay/NAME.png.
+    OUT/colour/NAME.png, OUT/overlay/NAME.png; and adds a line to OUT/quality.csv: the pixel accuracy to expect.
     """
+    from fewmask.run.quality import add_row
+    from fewmask.run.quality import load as load_quality
     from fewmask.run.result import load
 
     model = load(run).model
     files = list(image_names(inputs))
     targets = [_targets(out, name, probs) for _, name in files]
     _refuse_existing([path for paths in targets for path in paths.values()])
-    for (file, _), paths in zip(_progress(files), targets, strict=True):
-        _predict(model, file, paths, tile)
+    quality, expected = load_quality(run / "model"), list[tuple[float, str]]()
+    for (file, name), paths in zip(_progress(files), targets, strict=True):
+        sure = _predict(model, file, paths, tile)
+        if quality is not None:
+            values = quality.of(sure)
+            add_row(out / "quality.csv", name, sure, values)
+            expected.append((values[0], name))
     say(f"{len(files)} masks in {out}")
+    if expected:
+        mean, (least, name) = sum(value for value, _ in expected) / len(expected), min(expected)
+        say(f"expected pixel accuracy {mean:.1f}%; lowest {least:.1f}% for {name}; each image: {out / 'quality.csv'}")
 
 
-def _predict(model: Any, file: Path, paths: dict[str, Path], tile: int | None) -> None:
-    """Predict one image and write its files, each under its own name when it is whole."""
+def _predict(model: Any, file: Path, paths: dict[str, Path], tile: int | None) -> float:
+    """Predict one image, write its files, each under its own name when it is whole, and return its mean confidence."""
     import numpy as np
 
     from fewmask.data.masks import id_type
@@ -120,15 +130,17 @@ def _predict(model: Any, file: Path, paths: dict[str, Path], tile: int | None) -
     from fewmask.report.pictures import colour_image, index_image, overlay, save_png
 
     ids, image = np.array(model.ids, id_type(model.ids)), model.read(file)
-    mask = np.empty(image.shape[:2], np.uint8)
+    mask, sure = np.empty(image.shape[:2], np.uint8), 0.0
     with npy_file(paths["probs"], (len(ids), *image.shape[:2])) if "probs" in paths else nullcontext() as keep:
         for row, p in model.bands(image, tile):
             mask[row : row + p.shape[1]] = p.argmax(0)
+            sure += float(p.max(0).sum(dtype=np.float64))
             if keep is not None:
                 keep(row, p)
     save_png(index_image(ids[mask]), paths["mask"])
     save_png(colour_image(mask), paths["colour"])
     save_png(overlay(image, mask), paths["overlay"])
+    return sure / mask.size
 
 
 def pseudolabel(

@@ -85,6 +85,7 @@ class Record:
         baseline: the matched supervised run, where it was found.
         notes: what could not be read.
         doubtful: training masks to look at again, the worst first.
+        quality: the calibration of the delivered model, or empty.
     """
 
     metrics: Mapping[str, Any]
@@ -103,6 +104,7 @@ class Record:
     baseline: Record | None = None
     notes: Sequence[str] = ()
     doubtful: Sequence[Doubtful] = ()
+    quality: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def classes(self) -> list[str]:

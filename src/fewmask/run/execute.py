@@ -17,11 +17,12 @@ from fewmask.method import trainings
 from fewmask.methods import resolve
 from fewmask.recipe import Recipe, differences, for_its_length, read_recipe
 from fewmask.run.arms import SUPERVISED, Arm, arms_of, comparable
-from fewmask.run.doubt import relabel
+from fewmask.run.doubt import pools_of, relabel
 from fewmask.run.folder import RunFolder, choose_folder
 from fewmask.run.pace import costs
 from fewmask.run.plan import duration, expected, fitted, seconds_of, settle, spoken
 from fewmask.run.prepare import Notes, Prepared, Say, confirm, prepare
+from fewmask.run.quality import calibrate
 from fewmask.run.rehearse import rehearse
 from fewmask.run.report import write_report
 from fewmask.run.result import Run
@@ -164,20 +165,26 @@ def _rehearse(ahead: list[Prepared], fabric: Any) -> None:
 
 
 def _report(folder: RunFolder, say: Notes) -> None:
-    """Look at the training masks and write the report; a finished run is not lost for either."""
+    """Use the delivered model on the run's own images, and write the report; a finished run is lost for none of it."""
     fresh = folder.path / ".doubtful-new"
-    try:
-        if not folder.doubtful.exists():
-            shutil.rmtree(fresh, ignore_errors=True)
-            relabel(folder.path, _DOUBTFUL, fresh, _silent, most=_LOOKED_AT)
-            fresh.rename(folder.doubtful)
-    except Exception as error:
+
+    def doubtful() -> None:
         shutil.rmtree(fresh, ignore_errors=True)
-        say(f"WARNING: the training masks were not looked at ({type(error).__name__}: {error})")
-    try:
-        write_report(folder.path)
-    except Exception as error:  # of whatever kind: the training is done, its numbers are on disk
-        say(f"WARNING: no report ({type(error).__name__}: {error}); try again with: fewmask report {folder.path}")
+        relabel(folder.path, _DOUBTFUL, fresh, _silent, most=_LOOKED_AT)
+        fresh.rename(folder.doubtful)
+
+    steps = {
+        "the training masks were not looked at": None if folder.doubtful.exists() else doubtful,
+        "what predict may expect was not calibrated": lambda: calibrate(folder, pools_of(folder, _silent)[0]),
+        f"no report; try again with: fewmask report {folder.path}": lambda: write_report(folder.path),
+    }
+    for loss, step in steps.items():
+        try:
+            if step is not None:
+                step()
+        except Exception as error:  # of whatever kind: the training is done, its numbers are on disk
+            say(f"WARNING: {loss} ({type(error).__name__}: {error})")
+    shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _title(arm: Arm, n: int, arms: list[Arm]) -> str | None:

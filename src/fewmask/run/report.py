@@ -16,6 +16,7 @@ from fewmask.report.compare import SUPERVISED, Comparison, compare
 from fewmask.report.html import compare_page, report_page
 from fewmask.report.record import Record, class_names, read_counts, read_doubtful, read_log, read_pictures, summed
 from fewmask.run.folder import RunFolder
+from fewmask.run.quality import load as load_quality
 
 _MARK = b'<meta name="generator" content="fewmask'
 _HEAD = 2000  # bytes within which a page of ours names its generator
@@ -111,6 +112,7 @@ def read_record(path: Path, label: str = "", depth: int = 2) -> Record:
         _mapping(folder.environment, first.environment, notes), log, counts or summed([s.counts for s in seeds]),
         read_pictures(folder.pictures), _text(folder.next_steps), title, paper, _protocol(metrics), label, seeds,
         _baseline(folder, metrics, seeds, depth, notes), notes, read_doubtful(folder.doubtful),
+        _quality(folder),
     )  # fmt: skip
 
 
@@ -157,6 +159,14 @@ def _mapping(file: Path, instead: Mapping[str, Any], notes: list[str]) -> Mappin
         return tree
     notes.append(f"{file.name} cannot be read")
     return {}
+
+
+def _quality(folder: RunFolder) -> Mapping[str, Any]:
+    try:
+        found = load_quality(folder.model)
+    except CheckpointError:
+        return {}
+    return {} if found is None else found.model_dump()
 
 
 def _text(file: Path) -> str:

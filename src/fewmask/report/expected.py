@@ -1,0 +1,40 @@
+"""What the report says of predictions nobody has checked: the calibration of the delivered model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fewmask.report.record import Record
+from fewmask.report.text import number
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Sentences, and rows of (confidence, expected accuracy, from, to)."""
+
+    said: list[str]
+    rows: list[tuple[str, str, str, str]]
+
+
+def expected(record: Record) -> Expected | None:
+    """Return how good predictions of the delivered model are by their confidence; None where it is not calibrated."""
+    q = record.quality
+    if not q:
+        return None
+    x, y = np.array(q["confidence"]), np.array(q["expected"])
+    rho, error = q["rank_correlation"], number(q["error"])
+    said = [
+        f"From {q['images']} validation images. With each of them left out once, the expected share of right pixels "
+        f"was {error} points off on average"
+        + ("." if rho is None else f"; confidence and accuracy have a rank correlation of {number(rho, 2)}."),
+    ]
+    if rho is None or rho < 0.3:
+        said.append("That is little: on these data the confidence hardly tells good predictions from bad ones.")
+    rows = []
+    for at in np.quantile(x, [0, 0.25, 0.5, 0.75, 1]):
+        value = float(np.interp(at, x, y))
+        low, high = max(0.0, value + q["low"]), min(100.0, value + q["high"])
+        rows.append((number(float(at), 3), number(value), number(low), number(high)))
+    return Expected(said, rows)

@@ -1,0 +1,169 @@
+"""How good a prediction will be, before anyone has looked at it: expected pixel accuracy from the model's confidence.
+
+On the validation images of a run the share of right pixels of each image is regressed on the mean probability of the
+predicted classes (isotonic: more confidence is never worse). What that is worth is measured by leaving each image out
+once.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from scipy.optimize import isotonic_regression
+from scipy.stats import spearmanr
+
+from fewmask.data.index import DataIndex, Item
+from fewmask.data.masks import read_item, read_mask
+from fewmask.engine.files import write_atomic, write_errors
+from fewmask.errors import CheckpointError
+from fewmask.ops.rng import Permutation
+from fewmask.run.folder import RunFolder
+from fewmask.run.model import Model
+
+FILE = "quality.json"
+FEWEST = 20
+"""Images below which nothing is calibrated."""
+_MOST = 300
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class Quality(BaseModel):
+    """A calibration; ``model/quality.json``.
+
+    Attributes:
+        format: of the file.
+        measure: what is expected.
+        images: how many it was made of.
+        confidence: knots, ascending, in 0..1.
+        expected: pixel accuracy there, percent.
+        low, high: 10 % and 90 % quantiles of (true - expected) of images that were left out, points.
+        error: mean absolute difference of these, points.
+        rank_correlation: Spearman's, of confidence and accuracy; None where all are equal.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    format: Literal[1] = 1
+    measure: Literal["pixel accuracy"] = "pixel accuracy"
+    images: Annotated[int, Field(ge=FEWEST)]
+    confidence: Annotated[tuple[float, ...], Field(min_length=1, max_length=_MOST)]
+    expected: tuple[Percent, ...]
+    low: Annotated[float, Field(le=0)]
+    high: Annotated[float, Field(ge=0)]
+    error: Annotated[float, Field(ge=0)]
+    rank_correlation: float | None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Quality:
+        if len(self.confidence) != len(self.expected) or list(self.confidence) != sorted(self.confidence):
+            raise ValueError("confidence and expected do not belong together")
+        return self
+
+    def of(self, confidence: float) -> tuple[float, float, float]:
+        """Return (expected, low, high): pixel accuracy in percent, and an interval that holds it eight times of ten."""
+        expected = float(np.interp(confidence, self.confidence, self.expected))
+        return expected, max(0.0, expected + self.low), min(100.0, expected + self.high)
+
+
+def fit(confidence: Sequence[float], accuracy: Sequence[float]) -> Quality:
+    """Calibrate on N images.
+
+    Args:
+        confidence: mean probability of the predicted classes, each in 0..1.
+        accuracy: share of right pixels, in percent.
+
+    Raises:
+        ValueError: fewer than ``FEWEST`` images.
+    """
+    x, y = np.asarray(confidence, float), np.asarray(accuracy, float)
+    if len(x) < FEWEST:
+        raise ValueError(f"{len(x)} images are too few")
+    place = np.argsort(x, kind="stable")
+    x, y = x[place], y[place]
+    left_out = np.array([_expected(np.delete(x, i), np.delete(y, i), x[i]) for i in range(len(x))])
+    rest = y - left_out
+    low, high = np.quantile(rest, [0.1, 0.9])
+    flat = np.ptp(x) == 0 or np.ptp(y) == 0
+    knots = isotonic_regression(y).x
+    return Quality(
+        images=len(x), confidence=tuple(x.tolist()), expected=tuple(np.clip(knots, 0, 100).tolist()),
+        low=min(0.0, float(low)), high=max(0.0, float(high)), error=float(np.abs(rest).mean()),
+        rank_correlation=None if flat else float(np.asarray(spearmanr(x, y))[0]),
+    )  # fmt: skip
+
+
+def _expected(x: np.ndarray, y: np.ndarray, at: float) -> float:
+    return float(np.interp(at, x, isotonic_regression(y).x))
+
+
+def calibrate(run: RunFolder, index: DataIndex) -> Quality | None:
+    """Calibrate the delivered model of a finished run on its validation images; write ``model/quality.json``.
+
+    Args:
+        run: the run.
+        index: its data.
+
+    Returns:
+        None where there are fewer than ``FEWEST`` of them: a calibration of fewer is worth nothing.
+
+    Raises:
+        DataError: an image cannot be read.
+        WriteError: the disk refused.
+    """
+    items = index.items["val"]
+    if len(items) < FEWEST:
+        return None
+    model, drawn = Model.load(run.model), Permutation(len(items), seed=0)
+    seen = [measure(model, items[drawn[i]], index) for i in range(min(_MOST, len(items)))]
+    known = [pair for pair in seen if pair is not None]
+    if len(known) < FEWEST:
+        return None
+    quality = fit(*zip(*known, strict=True))
+    write_atomic(run.model / FILE, quality.model_dump_json(indent=1) + "\n")
+    return quality
+
+
+def measure(model: Model, item: Item, index: DataIndex) -> tuple[float, float] | None:
+    """Return (confidence, pixel accuracy in percent) of one image; None where its mask holds no class."""
+    assert item.mask is not None
+    mask, sure, right, known, pixels = read_mask(item.mask, index.code), 0.0, 0, 0, 0
+    for row, p in model.bands(read_item(item)):
+        part, label = mask[row : row + p.shape[1]], p.argmax(0)
+        counted = part < len(model.classes)
+        sure += float(p.max(0).sum(dtype=np.float64))
+        pixels += label.size
+        right, known = right + int((label == part)[counted].sum()), known + int(counted.sum())
+    return (sure / pixels, 100 * right / known) if known else None
+
+
+def add_row(file: Path, name: str, confidence: float, values: tuple[float, float, float]) -> None:
+    """Add what is expected of one image to a table; the first row makes the table.
+
+    Raises:
+        WriteError: the disk refused.
+    """
+    with write_errors(file), file.open("a", newline="", encoding="utf-8", errors="surrogateescape") as table:
+        writer = csv.writer(table, lineterminator="\n")
+        if not table.tell():
+            writer.writerow(["name", "confidence", "expected_pixel_accuracy", "low", "high"])
+        writer.writerow([name, f"{confidence:.4f}", *(f"{value:.2f}" for value in values)])
+
+
+def load(folder: Path) -> Quality | None:
+    """Return the calibration of a model folder; None where there is none.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    try:
+        return Quality.model_validate_json((folder / FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise CheckpointError("the calibration is damaged", where=folder / FILE, todo="remove it") from error
