@@ -70,7 +70,7 @@ format: $(STAMP) ## format the code and repair what ruff can repair
 
 docs: $(STAMP) ## check links, code and command reference of the documentation, and build it into site/
 	@$(BIN)/python docs/check_links.py
-	@$(BIN)/python docs/make_cli.py --check
+	@$(BIN)/python docs/make_reference.py --check
 	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html"
 

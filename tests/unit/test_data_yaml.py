@@ -2,6 +2,7 @@
 
 import pytest
 
+from fewmask.data.datayaml import DataYaml, json_schema
 from fewmask.data.index import ROLES, MaskCode
 from fewmask.data.layouts import read_folder
 from fewmask.errors import ConfigError, DataError
@@ -97,3 +98,12 @@ class TestDataYaml:
         refuse(self.write(tmp_path, "roles: {val: ../other.txt}"), DataError, "no list")
         index = read_folder(self.write(tmp_path, "roles: {train: 'train/*', val: 'val/*'}"))
         assert index.notes == ("1 images have no role in data.yaml and are left out",)
+
+
+def test_the_published_schema():
+    """Every key with a sentence, and no other; what it calls a wrong key is one."""
+    schema = json_schema()
+    assert schema["properties"].keys() == DataYaml.model_fields.keys() and schema["additionalProperties"] is False
+    assert all(key == "version" or "description" in found for key, found in schema["properties"].items())
+    ids = schema["properties"]["unlabelled_id"]
+    assert (ids["minimum"], ids["maximum"]) == (0, 65535) and schema["properties"]["version"]["const"] == 1

@@ -25,9 +25,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, WithJsonSchema, field_validator
 
 from fewmask.batch import IGNORE, MAX_CLASSES, OPEN
 from fewmask.config import load_yaml
@@ -40,6 +40,27 @@ _IGNORE_WORD = "ignore"
 
 Colour = tuple[int, int, int]
 
+_TEXT = {"type": "string"}
+_ID = {"type": "integer", "minimum": 0, "maximum": 65535}
+_IDS = {"anyOf": [_ID, {"type": "array", "items": _ID}]}
+_NAMES = {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": MAX_CLASSES, "uniqueItems": True}
+_CLASSES = {"anyOf": [_NAMES, {
+    "type": "object", "propertyNames": {"pattern": "^[0-9]{1,5}$"}, "additionalProperties": _TEXT, "minProperties": 1,
+}]}  # fmt: skip
+_COLOURS = {
+    "type": "object", "propertyNames": {"pattern": "^ *[0-9]{1,3} *, *[0-9]{1,3} *, *[0-9]{1,3} *$"},
+    "additionalProperties": {"anyOf": [_ID, _TEXT]}, "minProperties": 1,
+}  # fmt: skip
+_ROLES = {
+    "type": "object", "propertyNames": {"enum": ["train", "val", "test"]}, "minProperties": 1,
+    "additionalProperties": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]},
+}  # fmt: skip
+
+
+def _says(description: str, schema: Mapping[str, Any]) -> WithJsonSchema:
+    """Return what the published schema says of a key; what is checked here says more, in sentences."""
+    return WithJsonSchema({"description": description, **schema})
+
 
 class DataYaml(BaseModel):
     """The keys of ``data.yaml``, checked; every one is optional (see the table above)."""
@@ -47,17 +68,34 @@ class DataYaml(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Literal[1] = 1
-    images: str | None = None
-    masks: str | None = None
-    roles: Mapping[Role, tuple[str, ...]] | None = None
-    classes: tuple[str, ...] | Mapping[int, str] | None = None
-    ignore: tuple[int, ...] = ()
-    unlabelled_id: int | None = None
-    colours: Mapping[Colour, int | str] | None = None
-    channels: Literal["rgb"] = "rgb"
-    groups: str | None = None
-    exif: Literal["ignore", "apply"] | None = None
-    empty_masks: Literal["labelled", "unlabelled"] | None = None
+    images: Annotated[str | None, _says("a folder, a glob, or an index file (.jsonl)", _TEXT)] = None
+    masks: Annotated[str | None, _says("a folder or a glob", _TEXT)] = None
+    roles: Annotated[
+        Mapping[Role, tuple[str, ...]] | None,
+        _says("for each role a glob over names, a .txt list, or several of them", _ROLES),
+    ] = None
+    classes: Annotated[
+        tuple[str, ...] | Mapping[int, str] | None,
+        _says("names (position = id in the mask), or {id: name}; ids of one name are merged", _CLASSES),
+    ] = None
+    ignore: Annotated[tuple[int, ...], _says("ids that do not count, besides 255", _IDS)] = ()
+    unlabelled_id: Annotated[int | None, _says("id of pixels that nobody has labelled yet", _ID)] = None
+    colours: Annotated[
+        Mapping[Colour, int | str] | None,
+        _says('{"r,g,b": id, class name or ignore}: masks spell classes so', _COLOURS),
+    ] = None
+    channels: Annotated[Literal["rgb"], _says("of the images", {"const": "rgb"})] = "rgb"
+    groups: Annotated[str | None, _says("a regular expression, folder, or a file of name<TAB>group lines", _TEXT)] = (
+        None
+    )
+    exif: Annotated[
+        Literal["ignore", "apply"] | None,
+        _says("does an EXIF orientation turn the pixels?", {"enum": ["ignore", "apply"]}),
+    ] = None
+    empty_masks: Annotated[
+        Literal["labelled", "unlabelled"] | None,
+        _says("what a mask of class 0 alone means", {"enum": ["labelled", "unlabelled"]}),
+    ] = None
 
     @field_validator("images", "masks", mode="before")
     @classmethod
@@ -171,6 +209,19 @@ class DataYaml(BaseModel):
                 raise ConfigError(what, where=where, todo="declare it under classes, ignore or unlabelled_id")
             pairs.append((colour, stored))
         return tuple(pairs)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of ``data.yaml``, which is published in ``docs/data.schema.json``."""
+    found = DataYaml.model_json_schema()
+    for key in found["properties"].values():
+        key.pop("default", None)
+        key.pop("title", None)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "data.yaml of fewmask", "type": "object",
+        "description": "What the files of a data folder alone do not say; every key is optional.",
+        "properties": found["properties"], "additionalProperties": False,
+    }  # fmt: skip
 
 
 def load_data_yaml(root: Path) -> DataYaml | None:

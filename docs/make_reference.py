@@ -1,12 +1,13 @@
-"""Write docs/cli.md, the reference of the command line, from the commands themselves.
+"""Write docs/cli.md, the reference of the command line, and docs/data.schema.json, from the code itself.
 
-python docs/make_cli.py          # writes it
-python docs/make_cli.py --check  # exits 1 if it is not what would be written (part of ``make docs``)
+Run as ``python docs/make_reference.py``; with ``--check`` (part of ``make docs``) it exits 1 if the files are not what
+would be written.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Iterator
 from enum import Enum
@@ -16,28 +17,33 @@ from typing import Any, get_args, get_type_hints
 from typer.main import get_command
 
 from fewmask.cli import app
+from fewmask.data.datayaml import json_schema
 
-PAGE = Path(__file__).with_name("cli.md")
+HERE = Path(__file__).parent
 
 HEAD = """\
 # The command line
 
-Made from the commands by `python docs/make_cli.py`; `fewmask COMMAND --help` says the same. Errors are one line,
+Made from the commands by `python docs/make_reference.py`; `fewmask COMMAND --help` says the same. Errors are one line,
 `error: what; where; what to do`, with the [exit codes](exit-codes.md) that scripts rely on; `--debug` adds the
 traceback. Human text goes to stderr, what a script reads (`--json`) to stdout.
 """
 
 
 def main() -> int:
-    """Write the page, or compare it."""
-    text = "\n".join([HEAD, *(line for name, command in _commands() for line in _section(name, command))])
+    """Write the files, or compare them."""
+    made = {
+        HERE / "cli.md": "\n".join([HEAD, *(line for name, one in _commands() for line in _section(name, one))]),
+        HERE / "data.schema.json": json.dumps(json_schema(), indent=2) + "\n",
+    }
     if "--check" not in sys.argv[1:]:
-        PAGE.write_text(text, encoding="utf-8")
+        for file, text in made.items():
+            file.write_text(text, encoding="utf-8")
         return 0
-    if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
-        print("docs/cli.md is not what the commands say: run python docs/make_cli.py", file=sys.stderr)
-        return 1
-    return 0
+    old = [file for file, text in made.items() if not file.is_file() or file.read_text(encoding="utf-8") != text]
+    for file in old:
+        print(f"docs/{file.name} is not what the code says: run python docs/make_reference.py", file=sys.stderr)
+    return 1 if old else 0
 
 
 def _commands() -> Iterator[tuple[str, Any]]:
