@@ -84,7 +84,7 @@ def _table(result: dict[str, Any]) -> None:
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run, or a model folder of one.")],
     inputs: Annotated[list[Path], typer.Argument(metavar="FILE|DIR...", help="Images, or folders of images.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the masks; files there are not replaced.")],
     probs: Annotated[
@@ -100,15 +100,17 @@ def predict(
     Writes for every image: OUT/NAME.png (class ids, paletted; 16-bit grey where an id needs that),
     OUT/colour/NAME.png, OUT/overlay/NAME.png; and adds a line to OUT/quality.csv: the pixel accuracy to expect.
     """
+    from fewmask.run.model import Model
     from fewmask.run.quality import add_row
     from fewmask.run.quality import load as load_quality
     from fewmask.run.result import load
 
-    model = load(run).model
+    alone = (run / "config.json").is_file()  # a model folder, as it is handed on
+    model = Model.load(run) if alone else load(run).model
     files = list(image_names(inputs))
     targets = [_targets(out, name, probs) for _, name in files]
     _refuse_existing([path for paths in targets for path in paths.values()])
-    quality, expected = load_quality(run / "model"), list[tuple[float, str]]()
+    quality, expected = load_quality(run if alone else run / "model"), list[tuple[float, str]]()
     for (file, name), paths in zip(_progress(files), targets, strict=True):
         sure = _predict(model, file, paths, tile)
         if quality is not None:

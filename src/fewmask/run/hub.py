@@ -1,0 +1,121 @@
+"""A delivered model on the Hugging Face Hub: the model folder and a card that says what its scores are worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+from fewmask._version import __version__
+from fewmask.errors import ConfigError
+from fewmask.run.folder import RunFolder
+from fewmask.run.model import Model
+
+_FILES = ("config.json", "model.safetensors", "classes.txt", "quality.json")
+_ADDRESS = "HF_ENDPOINT"
+_TRANSPORT: type[Exception] = HfHubHTTPError.__bases__[0]
+"""What the Hub's library raises where no answer comes: of another package in each of its versions."""
+
+_CARD = """\
+# {name}
+
+{method} on {data}: semantic segmentation of {count} classes ({classes}), trained with fewmask {version} on {labelled}
+labelled and {unlabelled} unlabelled images.
+
+| images | mIoU, % | pixel accuracy, % |
+|---|---|---|
+{rows}
+
+Protocol `{protocol}`: scores of other protocols do not compare. {interval}{gain}
+
+```sh
+pip install fewmask
+hf download {repo} --local-dir model
+fewmask predict model photos/ -o masks
+```
+
+```python
+from pathlib import Path
+from fewmask.run.model import Model
+
+mask = Model.load(Path("model")).predict("photo.jpg")  # uint8 [H, W], the line in classes.txt of each pixel
+```
+
+Network: {arch} with {encoder}, weights it started from: {weights}. Data hash `{hash}`, split hash `{split}`, seed
+{seed}, {steps} steps.
+"""
+
+
+def card_of(run: RunFolder, repo: str) -> str:
+    """Return the model card of a finished run, Markdown with a YAML head.
+
+    Raises:
+        CheckpointError: no finished run.
+    """
+    metrics, recipe, manifest = run.read_metrics(), run.recipe(), run.manifest()
+    rows = [
+        f"| {role}: {manifest[role]} | {score['miou']:.2f} | {score['pixel_accuracy']:.2f} |"
+        for role in ("val", "test") if (score := metrics.get(role)) and score["miou"] is not None
+    ]  # fmt: skip
+    interval, gain = (metrics.get("interval") or {}).get("val"), metrics.get("gain")
+    classes = manifest["classes"]
+    text = _CARD.format(
+        name=repo.rpartition("/")[2], method=metrics["method"], data=Path(manifest["root"]).name, count=len(classes),
+        classes=", ".join(classes[:20]) + (", ..." if len(classes) > 20 else ""), version=__version__,
+        labelled=metrics["labelled"], unlabelled=metrics["unlabelled"], rows="\n".join(rows) or "| none | | |",
+        protocol=metrics["protocol"], repo=repo,
+        interval="" if not interval else f"95 % interval on val: {interval['low']:.1f} to {interval['high']:.1f}. ",
+        gain="" if not gain else gain["text"], arch=recipe.model.arch, encoder=recipe.model.encoder,
+        weights=recipe.model.weights, hash=manifest["data_hash"], split=manifest["split_hash"], seed=metrics["seed"],
+        steps=metrics["steps"],
+    )  # fmt: skip
+    data = ModelCardData(library_name="fewmask", pipeline_tag="image-segmentation", tags=["semantic-segmentation"])
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}"))
+
+
+def push(run: Path, repo: str, private: bool) -> dict[str, Any]:
+    """Upload the delivered model of a finished run and a card in one commit, to a repository that is made if need be.
+
+    Args:
+        run: a finished run.
+        repo: OWNER/NAME.
+        private: of a repository that is made.
+
+    Returns:
+        {"repo", "url", "commit", "files"}.
+
+    Raises:
+        CheckpointError: no finished run.
+        ConfigError: no token, no right, no such name, or the Hub cannot be reached.
+    """
+    folder = RunFolder(run)
+    card = card_of(folder, repo)
+    Model.load(folder.model, "cpu")  # what is handed on can be read
+    files = [name for name in _FILES if (folder.model / name).is_file()]
+    api = HfApi(library_name="fewmask", library_version=__version__)
+    try:
+        url = api.create_repo(repo, private=private, exist_ok=True)
+        parts = {"README.md": card.encode("utf-8", "replace"), **{f: (folder.model / f).read_bytes() for f in files}}
+        made = api.create_commit(
+            repo, [CommitOperationAdd(name, content) for name, content in parts.items()],
+            commit_message=f"{run.name}, by fewmask {__version__}",
+        )  # fmt: skip
+    except (HFValidationError, LocalTokenNotFoundError) as error:
+        raise ConfigError(
+            _first_line(error), where=f"push to {repo}", todo="write OWNER/NAME, and log in: hf auth login"
+        ) from error
+    except HfHubHTTPError as error:
+        code = error.response.status_code
+        todo = "log in with a token that may write: hf auth login" if code in (401, 403) else "try again later"
+        raise ConfigError(f"the Hub refused ({_first_line(error)})", where=f"push to {repo}", todo=todo) from error
+    except (OSError, _TRANSPORT) as error:
+        todo = f"check the network, or {_ADDRESS}"
+        raise ConfigError(f"the Hub cannot be reached ({_first_line(error)})", where=repo, todo=todo) from error
+    return {"repo": repo, "url": str(url), "commit": made.oid, "files": list(parts)}
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
