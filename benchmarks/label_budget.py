@@ -1,0 +1,161 @@
+"""Are labels that ``fewmask suggest`` chooses worth more than random ones? Rounds of labelling, simulated.
+
+    FEWMASK_SHARED=… python -m benchmarks.label_budget run [--data wbc camvid] [--seeds 0 1 2] [--jobs 2]
+    python -m benchmarks.label_budget table
+
+From a few random training masks (6 of the white blood cells, 10 of CamVid), three rounds of as many more: those that
+``suggest`` ranks first with the model of the round before, or random ones. Each round is trained supervised from
+scratch, as the tables of docs/results.md are, and scored on test images that chose nothing. One JSON a training, below
+benchmarks/results/label_budget; what is there is not repeated, and an interrupted training continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import yaml
+
+from benchmarks.experiments.__main__ import SCRATCH, environment
+from benchmarks.experiments.study import SHARED, WEIGHTS, data_folder, read_study
+from fewmask.data.layouts import read_folder
+from fewmask.ops.rng import Permutation
+from fewmask.recipe import read_recipe
+
+OUT = Path(__file__).parent / "results" / "label_budget"
+FIRST = {"wbc": 6, "camvid": 10}
+ROUNDS = 3
+WAYS = ("random", "suggest")
+
+
+def names_of(data: str) -> list[str]:
+    """Return the training images that have a mask and may be labelled, by name."""
+    return sorted(item.name for item in read_folder(SCRATCH / "data" / data).labelled)
+
+
+def random_names(pool: Sequence[str], seed: int, count: int) -> list[str]:
+    """Return the first ``count`` of an order that a seed draws: smaller sets are parts of larger ones."""
+    order = Permutation(len(pool), seed)
+    return [pool[order[i]] for i in range(count)]
+
+
+def train(data: str, seed: int, names: Sequence[str], label: str) -> dict[str, Any]:
+    """Train on some masks, unless that was done; return what is kept of the run."""
+    record = OUT / f"{data}-{seed}-{label}.json"
+    listed = sorted(names)
+    if record.is_file() and (known := json.loads(record.read_text(encoding="utf-8")))["names"] == listed:
+        return known
+    run = SCRATCH / "label_budget" / f"{data}-{seed}-{label}-{hashlib.sha256(repr(listed).encode()).hexdigest()[:8]}"
+    run.parent.mkdir(parents=True, exist_ok=True)
+    run.with_suffix(".txt").write_text("".join(f"{name}\n" for name in listed), encoding="utf-8")
+    arm = next(e for e in read_study(data) if e.arm == "supervised")
+    keys = arm.keys | {
+        "data.dir": str(SCRATCH / "data" / data), "data.labelled": str(run.with_suffix(".txt")), "train.seed": seed,
+        "baseline": False,
+    }  # fmt: skip
+    recipe = read_recipe(None, keys).complete()
+    if recipe["model"]["weights"] == WEIGHTS:
+        recipe["model"]["weights"] = str(SHARED / "weights" / f"{WEIGHTS}.safetensors")
+    run.with_suffix(".yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    command = [sys.executable, "-m", "fewmask", "train", keys["data.dir"], "--recipe", str(run.with_suffix(".yaml"))]
+    with run.with_suffix(".log").open("ab") as log:
+        subprocess.run([*command, "--out", str(run)], stdout=log, stderr=log, env=environment(), check=True)
+    metrics = json.loads((run / "metrics.json").read_text())
+    manifest = yaml.safe_load((run / "data.yaml").read_text())
+    found = {
+        "data": data, "seed": seed, "label": label, "names": listed, "steps": metrics["steps"], "run": str(run),
+        "test": metrics["test"], "split_hash": manifest["split_hash"], "data_hash": manifest["data_hash"],
+        "packages": json.loads((run / "environment.json").read_text())["packages"], "seconds": metrics["seconds"],
+    }  # fmt: skip
+    OUT.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(found | {"run": run.name}, indent=1) + "\n", encoding="utf-8")
+    print(f"{data} seed {seed} {label}: {len(listed)} masks, test {metrics['test']['miou']:.2f}", flush=True)
+    return found
+
+
+def chain(data: str, seed: int) -> None:
+    """Carry out the rounds of one seed, by both ways."""
+    step, pool = FIRST[data], names_of(data)
+    first = random_names(pool, seed, step)
+    start = train(data, seed, first, "start")
+    for way in WAYS:
+        names, before = list(first), start
+        for n in range(1, ROUNDS + 1):
+            if way == "random":
+                names = random_names(pool, seed, step * (n + 1))
+            else:
+                names += suggested(SCRATCH / "label_budget" / Path(before["run"]).name, step)
+            before = train(data, seed, names, f"{way}-{n}")
+
+
+def suggested(run: Path, count: int) -> list[str]:
+    """Return what ``fewmask suggest`` names, in a process of its own: one thread for each job."""
+    command = [
+        sys.executable,
+        "-m",
+        "fewmask",
+        "suggest",
+        str(run),
+        "-n",
+        str(count),
+        "-o",
+        str(run / "next"),
+        "--json",
+    ]
+    kept = run / "suggested.json"
+    if not kept.is_file():
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
+        kept.write_text(done.stdout)
+    return [one["name"] for one in json.loads(kept.read_text())]
+
+
+def table() -> str:
+    """Return the scores as Markdown: a row a number of masks, mean ± spread over seeds, and the paired difference."""
+    found: dict[tuple[str, int], dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for file in sorted(OUT.glob("*.json")):
+        one = json.loads(file.read_text(encoding="utf-8"))
+        for way in WAYS if one["label"] == "start" else (one["label"].partition("-")[0],):
+            found[one["data"], len(one["names"])][way][one["seed"]] = one["test"]["miou"]
+    lines = ["| data | masks | random | suggest | difference, paired | seeds |", "|---|---|---|---|---|---|"]
+    for (data, masks), ways in sorted(found.items()):
+        both = sorted(ways["random"].keys() & ways["suggest"].keys())
+        moved = [ways["suggest"][s] - ways["random"][s] for s in both]
+        cells = [_mean([ways[way][s] for s in both]) for way in WAYS]
+        lines.append(f"| {data} | {masks} | {' | '.join(cells)} | {_mean(moved, sign=True)} | {len(both)} |")
+    return "\n".join(lines)
+
+
+def _mean(values: Sequence[float], sign: bool = False) -> str:
+    if not values:
+        return "–"
+    text = f"{fmean(values):{'+' if sign else ''}.2f}"
+    return text + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def main() -> None:
+    """Run what is missing, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=("run", "table"))
+    parser.add_argument("--data", nargs="+", default=list(FIRST))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2)
+    args = parser.parse_args()
+    if args.action == "run":
+        for data in args.data:
+            data_folder(data, SCRATCH)
+        with ThreadPoolExecutor(args.jobs) as jobs:
+            list(jobs.map(lambda pair: chain(*pair), [(data, seed) for data in args.data for seed in args.seeds]))
+    print(table())
+
+
+if __name__ == "__main__":
+    main()
