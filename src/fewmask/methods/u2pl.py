@@ -144,7 +144,7 @@ class U2PL(Method):
 
     teacher_bn = "train"
     predictors = ("teacher", "student")
-    short = {"warmup": 0.3, "cutmix": 1.0, "eta": 0.5, "lam_c": 0.1, "dynamic": False}
+    short = {"warmup": 0.1, "ramp": 1.0, "cutmix": 1.0, "lam_c": 0.1, "dynamic": False}
 
     @property
     def streams(self) -> dict[str, Stream]:
