@@ -34,7 +34,9 @@ CLASSES = {"sky", "sea", "sand"}  # of tiny_data
 SEEDS = (0, 1, 2)  # of a training with --seeds 3
 
 _forkserver = get_context("forkserver")
-_forkserver.set_forkserver_preload(["fewmask.cli", "fewmask.run.rescore", "torch.utils.tensorboard"])
+_forkserver.set_forkserver_preload(
+    ["fewmask.cli", "fewmask.run.execute", "fewmask.run.rescore", "torch.utils.tensorboard"]
+)
 
 
 def tiny_data(root: Path) -> Path:

@@ -167,18 +167,18 @@ def test_a_disk_error_may_pass(data, monkeypatch):
     waited, left = [], []
     monkeypatch.setattr("fewmask.data.stream.time.sleep", waited.append)
 
-    def failing(path):
+    def failing(item):
         if left:
             left.pop()
             try:
                 raise OSError(5, "Input/output error")
             except OSError as error:
-                raise DataError("cannot be read", where=path) from error
-        return read(path)
+                raise DataError("cannot be read", where=item.image) from error
+        return read(item)
 
-    from fewmask.data.masks import read_image as read
+    from fewmask.data.masks import read_item as read
 
-    monkeypatch.setattr("fewmask.data.stream.read_image", failing)
+    monkeypatch.setattr("fewmask.data.stream.read_item", failing)
     left[:] = [1, 1, 1]
     assert loader(item)[0].shape[0] == 3 and waited == [0.1, 1.0, 5.0]
     left[:] = [1, 1, 1, 1]

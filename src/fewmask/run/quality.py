@@ -14,8 +14,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from scipy.optimize import isotonic_regression
-from scipy.stats import spearmanr
 
 from fewmask.data.index import DataIndex, Item
 from fewmask.data.masks import read_item, read_mask
@@ -81,6 +79,8 @@ def fit(confidence: Sequence[float], accuracy: Sequence[float]) -> Quality:
     Raises:
         ValueError: fewer than ``FEWEST`` images.
     """
+    from scipy.stats import spearmanr  # a second of imports, which what only reads a calibration does without
+
     x, y = np.asarray(confidence, float), np.asarray(accuracy, float)
     if len(x) < FEWEST:
         raise ValueError(f"{len(x)} images are too few")
@@ -90,7 +90,7 @@ def fit(confidence: Sequence[float], accuracy: Sequence[float]) -> Quality:
     rest = y - left_out
     low, high = np.quantile(rest, [0.1, 0.9])
     flat = np.ptp(x) == 0 or np.ptp(y) == 0
-    knots = isotonic_regression(y).x
+    knots = _isotonic(y)
     return Quality(
         images=len(x), confidence=tuple(x.tolist()), expected=tuple(np.clip(knots, 0, 100).tolist()),
         low=min(0.0, float(low)), high=max(0.0, float(high)), error=float(np.abs(rest).mean()),
@@ -99,7 +99,13 @@ def fit(confidence: Sequence[float], accuracy: Sequence[float]) -> Quality:
 
 
 def _expected(x: np.ndarray, y: np.ndarray, at: float) -> float:
-    return float(np.interp(at, x, isotonic_regression(y).x))
+    return float(np.interp(at, x, _isotonic(y)))
+
+
+def _isotonic(y: np.ndarray) -> np.ndarray:
+    from scipy.optimize import isotonic_regression
+
+    return isotonic_regression(y).x
 
 
 def calibrate(run: RunFolder, index: DataIndex) -> Quality | None:
