@@ -19,6 +19,9 @@ def runs(data, unbroken, tmp_path, io):
     good(run(io, training(data, folder / "compared", *VARIANTS["cps"], "--baseline")))
     assert run(io, training(data, folder / "killed", *VARIANTS["cps"]), "step.inside:11").code == -signal.SIGKILL
     (folder / "notes.txt").write_text("mine")
+    labels = next((folder / "rounds").glob("rounds/*/pseudo")) / "checkpoints"  # of images in a folder of that name
+    labels.mkdir()
+    (labels / "a.png").write_bytes(b"a label")
     return folder
 
 
@@ -30,7 +33,7 @@ def test_clean(runs, data, tmp_path, io, unbroken):
     assert {one["run"].rpartition("/")[2] for one in found["runs"]} == {"rounds", "compared"}
     assert "killed: not finished" in ended.stderr
     size = sum(p.stat().st_size for p in runs.rglob("*") if p.is_file() and "checkpoints" in p.parts
-               and "killed" not in p.parts)  # fmt: skip
+               and "killed" not in p.parts and "pseudo" not in p.parts)  # fmt: skip
     assert found["bytes"] == size > 0
     listed = good(run(io, ["clean", str(runs)]))
     assert "--yes removes them" in listed.stderr and str(runs / "rounds") in listed.stdout
@@ -39,6 +42,7 @@ def test_clean(runs, data, tmp_path, io, unbroken):
     after = content(runs)
     gone = {p for p in before if p not in after}
     assert gone and all("checkpoints" in p.relative_to(runs).parts and "killed" not in p.parts for p in gone)
+    assert not any("pseudo" in p.parts for p in gone)
     assert all(after[p] == before[p] for p in after if p.name not in (".lock", ".lock.json"))
     assert "no finished run" in good(run(io, ["clean", str(runs)])).stderr
 

@@ -47,7 +47,7 @@ def find_spare(places: Sequence[Path], say: Say) -> list[Spare]:
         if not run.finished:
             say(f"{run.path}: not finished, keeps its checkpoints")
             continue
-        folders = tuple(sorted(p for p in run.path.rglob(CHECKPOINTS) if p.is_dir() and not p.is_symlink()))
+        folders = tuple(sorted(p for p in run.path.rglob(CHECKPOINTS) if _is_spare(p)))
         if folders:
             found.append(Spare(run.path, folders, sum(map(_size, folders))))
     return found
@@ -95,6 +95,11 @@ def _runs(place: Path) -> list[RunFolder]:
         inside = sorted(p for p in folder.iterdir() if p.is_dir() and not p.is_symlink())
         found += [RunFolder(p) for p in inside if RunFolder(p).started]
     return found
+
+
+def _is_spare(folder: Path) -> bool:
+    """Return whether a folder of that name is a run's: pseudo-labels lie below the names of their images."""
+    return folder.is_dir() and not folder.is_symlink() and RunFolder(folder.parent).started
 
 
 def _size(folder: Path) -> int:
