@@ -106,11 +106,12 @@ def predict(
     from fewmask.run.result import load
 
     alone = (run / "config.json").is_file()  # a model folder, as it is handed on
-    model = Model.load(run) if alone else load(run).model
+    folder = run if alone else load(run).folder.model
+    model = Model.load(folder)
     files = list(image_names(inputs))
     targets = [_targets(out, name, probs) for _, name in files]
     _refuse_existing([path for paths in targets for path in paths.values()])
-    quality, expected = load_quality(run if alone else run / "model"), list[tuple[float, str]]()
+    quality, expected = load_quality(folder), list[tuple[float, str]]()
     for (file, name), paths in zip(_progress(files), targets, strict=True):
         sure = _predict(model, file, paths, tile)
         if quality is not None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from fewmask.report.record import Record
 from fewmask.report.text import number
 
@@ -23,7 +21,6 @@ def expected(record: Record) -> Expected | None:
     q = record.quality
     if not q:
         return None
-    x, y = np.array(q["confidence"]), np.array(q["expected"])
     rho, error = q["rank_correlation"], number(q["error"])
     said = [
         f"From {q['images']} validation images. With each of them left out once, the expected share of right pixels "
@@ -32,9 +29,5 @@ def expected(record: Record) -> Expected | None:
     ]
     if rho is None or rho < 0.3:
         said.append("That is little: on these data the confidence hardly tells good predictions from bad ones.")
-    rows = []
-    for at in np.quantile(x, [0, 0.25, 0.5, 0.75, 1]):
-        value = float(np.interp(at, x, y))
-        low, high = max(0.0, value + q["low"]), min(100.0, value + q["high"])
-        rows.append((number(float(at), 3), number(value), number(low), number(high)))
+    rows = [(number(at, 3), number(value), number(low), number(high)) for at, value, low, high in q["rows"]]
     return Expected(said, rows)

@@ -85,7 +85,7 @@ class Record:
         baseline: the matched supervised run, where it was found.
         notes: what could not be read.
         doubtful: training masks to look at again, the worst first.
-        quality: the calibration of the delivered model, or empty.
+        quality: the calibration of the delivered model, with its ``rows``, or empty.
     """
 
     metrics: Mapping[str, Any]

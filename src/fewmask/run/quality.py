@@ -68,6 +68,10 @@ class Quality(BaseModel):
         expected = float(np.interp(confidence, self.confidence, self.expected))
         return expected, max(0.0, expected + self.low), min(100.0, expected + self.high)
 
+    def rows(self) -> list[tuple[float, float, float, float]]:
+        """Return (confidence, expected, low, high) from the least sure image to the surest, by quarters."""
+        return [(float(at), *self.of(float(at))) for at in np.quantile(self.confidence, [0, 0.25, 0.5, 0.75, 1])]
+
 
 def fit(confidence: Sequence[float], accuracy: Sequence[float]) -> Quality:
     """Calibrate on N images.

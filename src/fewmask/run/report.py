@@ -166,7 +166,7 @@ def _quality(folder: RunFolder) -> Mapping[str, Any]:
         found = load_quality(folder.model)
     except CheckpointError:
         return {}
-    return {} if found is None else found.model_dump()
+    return {} if found is None else found.model_dump() | {"rows": found.rows()}
 
 
 def _text(file: Path) -> str:
