@@ -36,7 +36,7 @@ def claims_block(study: str, scores: dict[str, dict[tuple[int, int], float]]) ->
         study: its name in claims.yaml.
         scores: arm to mIoU by (draw, seed).
     """
-    rows: list[dict[str, Any]] = load_yaml((HERE / "claims.yaml").read_bytes())[study]
+    rows = _rows(study, "claims")
     lines = [
         "| paper | claim | theirs | ours, from | to | difference, paired | 95 % interval | pairs | verdict |",
         "|---" * 9 + "|",
@@ -58,6 +58,27 @@ def claims_block(study: str, scores: dict[str, dict[tuple[int, int], float]]) ->
             f"| {said if theirs >= MUCH else '–'} |"
         )
     return "\n" + "\n".join(lines) + "\n\n"
+
+
+def divergence_block(study: str, found: dict[str, list[float]]) -> str:
+    """Return the Markdown table of how far the classes of pseudo-labels are from those of the labelled pixels.
+
+    Args:
+        study: its name in claims.yaml.
+        found: arm to the divergence of its first pseudo-labels, one for each run.
+    """
+    lines = ["| paper | pseudo-labels | theirs, D_KL | ours | runs |", "|---" * 5 + "|"]
+    for row in _rows(study, "divergence"):
+        ours = found.get(row["arm"], [])
+        spread = f" ± {stdev(ours):.4f}" if len(ours) > 1 else ""
+        said = f"{fmean(ours):.4f}{spread}" if ours else "not run"
+        lines.append(f"| {row['paper']}, {row['where']} | {row['what']} | {row['figure']:.4f} | {said} | {len(ours)} |")
+    return "\n" + "\n".join(lines) + "\n\n"
+
+
+def _rows(study: str, kind: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = load_yaml((HERE / "claims.yaml").read_bytes())[study][kind]
+    return rows
 
 
 def _figures(figures: Sequence[float]) -> str:

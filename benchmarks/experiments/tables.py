@@ -1,7 +1,7 @@
 """Tables and curves of studies, from their JSON into the pages that name them.
 
 A page holds ``<!-- study: NAME -->`` and ``<!-- end -->``; what stands between is written by ``tables``. So for
-``<!-- claims: NAME -->``: the papers' ablations beside that study's arms.
+``<!-- claims: NAME -->`` and ``<!-- divergence: NAME -->``: the papers' ablations beside that study's arms.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
-from benchmarks.experiments.claims import claims_block  # noqa: E402
+from benchmarks.experiments.claims import claims_block, divergence_block  # noqa: E402
 from benchmarks.experiments.same import is_current  # noqa: E402
 from benchmarks.experiments.study import HERE  # noqa: E402
 
 DOCS = HERE.parents[1] / "docs"
 PAGES = ("results.md", "development.md")
 BASELINE = "supervised"
-_BLOCK = re.compile(r"(<!-- (study|claims): ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (study|claims|divergence): ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 Record = dict[str, Any]
 
@@ -58,6 +58,16 @@ def claims(study: str) -> str:
     for r in records:
         scores.setdefault(r["arm"], {})[_pair(r)] = _miou(r, _role(records))
     return claims_block(study, scores)
+
+
+def divergences(study: str) -> str:
+    """Return the Markdown of how the first pseudo-labels of a study's arms are spread over the classes."""
+    found: dict[str, list[float]] = {}
+    for r in newest(study):
+        for labels in [one["labels"] for one in r["metrics"].get("rounds") or () if one["labels"]][:1]:
+            if labels["divergence"] is not None:
+                found.setdefault(r["arm"], []).append(labels["divergence"])
+    return divergence_block(study, found)
 
 
 def newest(study: str) -> list[Record]:
@@ -174,4 +184,4 @@ def _figure(study: str, data: str, records: list[Record]) -> str:
     return name
 
 
-_MAKE = {"study": block, "claims": claims}
+_MAKE = {"study": block, "claims": claims, "divergence": divergences}

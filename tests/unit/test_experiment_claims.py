@@ -26,9 +26,9 @@ def test_verdicts(differences, said):
 def test_a_row_takes_the_pairs_that_both_arms_have(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "HERE", tmp_path)
     (tmp_path / "claims.yaml").write_text(
-        "s:\n- {paper: A, where: T1, what: x, from: a, to: b, figures: [70, 72]}\n"
-        "- {paper: A, where: T2, what: y, from: a, to: b, figures: [70, 71.9]}\n"
-        "- {paper: A, where: T3, what: z, from: a, to: c, figures: [70, 73]}\n"
+        "s:\n  claims:\n  - {paper: A, where: T1, what: x, from: a, to: b, figures: [70, 72]}\n"
+        "  - {paper: A, where: T2, what: y, from: a, to: b, figures: [70, 71.9]}\n"
+        "  - {paper: A, where: T3, what: z, from: a, to: c, figures: [70, 73]}\n"
     )
     scores = {"a": {(0, 0): 50.0, (0, 1): 51.0, (0, 2): 40.0}, "b": {(0, 0): 52.0, (0, 1): 53.2, (0, 3): 99.0}}
     tested, small, missing = claims.claims_block("s", scores).strip().splitlines()[2:]
@@ -36,7 +36,18 @@ def test_a_row_takes_the_pairs_that_both_arms_have(tmp_path, monkeypatch):
     assert small.endswith("| 2 | – |") and missing.endswith("| 0 | not run |")
 
 
+def test_divergences_are_means_over_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "HERE", tmp_path)
+    row = "{{paper: A, where: T5, what: {0}, arm: {0}, figure: 0.05}}"
+    rows = ", ".join(row.format(arm) for arm in "abc")
+    (tmp_path / "claims.yaml").write_text(f"s: {{divergence: [{rows}]}}\n")
+    lines = claims.divergence_block("s", {"a": [0.1, 0.3], "b": [0.2]}).strip().splitlines()[2:]
+    ends = ["0.2000 ± 0.1414 | 2 |", "0.2000 | 1 |", "not run | 0 |"]
+    assert lines == [f"| A, T5 | {arm} | 0.0500 | {end}" for arm, end in zip("abc", ends, strict=True)]
+
+
 def test_every_claim_names_arms_of_its_study():
-    for study, rows in load_yaml((HERE / "claims.yaml").read_bytes()).items():
+    for study, kinds in load_yaml((HERE / "claims.yaml").read_bytes()).items():
         arms = {e.arm for e in read_study(study)}
-        assert all({row["from"], row["to"]} <= arms for row in rows), study
+        assert all({row["from"], row["to"]} <= arms for row in kinds["claims"]), study
+        assert {row["arm"] for row in kinds.get("divergence", ())} <= arms, study
