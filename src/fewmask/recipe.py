@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, Field, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from fewmask.config import MAX_BYTES, Config, load_yaml
 from fewmask.data.views import Augment
@@ -135,6 +135,10 @@ class Recipe(Config):
         baseline: train a matched supervised run beside it, and say whether the unlabelled images helped; or the folder
             of a finished one.
         seeds: how many seeds are trained, from ``train.seed`` on; three or more can show a gain.
+        folds: cross-fitting, where the data have no val images: so many parts of the labelled images are scored by
+            networks that have not seen them, and one more is trained on all. 1 = a part is held out instead; null =
+            chosen from their number.
+        fold: train one of these alone: 1 to ``folds``, or 0 = on all labelled images, scored on none; null = every one.
     """
 
     version: Literal[1] = 1
@@ -147,6 +151,21 @@ class Recipe(Config):
     protocol: str = "whole"
     baseline: bool | str = True
     seeds: int = Field(default=1, ge=1)
+    folds: int | None = Field(default=None, ge=1)
+    fold: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Recipe:
+        if self.fold is not None and not (self.folds is not None and 1 < self.folds >= self.fold):
+            raise ConfigError(
+                f"fold {self.fold} of {self.folds} folds", where="fold", todo="give folds=3 fold=1, and the like"
+            )
+        return self
+
+    @property
+    def cross_fitted(self) -> bool:
+        """Whether the run trains every fold, and then on all labelled images."""
+        return self.folds is not None and self.folds > 1 and self.fold is None
 
     @field_validator("protocol")
     @classmethod
@@ -313,7 +332,7 @@ def differences(asked: Recipe, stored: Mapping[str, Any]) -> list[str]:
     What was left to be chosen (null, "auto") agrees with whatever was chosen; keys of ``FREE`` may differ. Elsewhere
     null is a value: no resize, every mask there is.
     """
-    chosen = {"model.arch", "model.encoder", "data.crop", "machine.precision", "machine.channels_last"}
+    chosen = {"model.arch", "model.encoder", "data.crop", "machine.precision", "machine.channels_last", "folds"}
     new = dict(leaves(asked.complete()))
     plain = Recipe(data=DataConfig(dir=asked.data.dir), method={"name": asked.method_name})
     old = dict(leaves(plain.complete())) | dict(leaves(stored))  # a key is younger than the run: it had the default

@@ -212,7 +212,7 @@ def outcome(run_folder: Path) -> dict[str, Any]:
     if "rounds" in metrics:
         found["metrics.json"]["rounds"] = [_without(one, "seconds") for one in metrics["rounds"]]
     found["model"] = (run_folder / "model" / "model.safetensors").read_bytes()
-    found["pictures"] = {p.name: p.read_bytes() for p in (run_folder / "pictures").iterdir()}
+    found["pictures"] = {p.name: p.read_bytes() for p in (run_folder / "pictures").glob("*")}
     return found
 
 

@@ -26,8 +26,10 @@ WAITING = ["--method", "process.spy:Waiting", "machine.cache_mb=0", SKIP]
 
 
 def dataset(data, quarantine) -> StepDataset:
-    begun = SimpleNamespace(set_aside={})  # a run that has left nothing out: what is bad is met while it trains
-    index, pools, _ = read_data(read_recipe(None, {"data.dir": str(data)}, [SKIP]), lambda _: None, begun)
+    # a run that has left nothing out: what is bad is met while it trains
+    begun = SimpleNamespace(set_aside={}, folds=[], recipe=lambda: SimpleNamespace(folds=1))
+    found = read_data(read_recipe(None, {"data.dir": str(data)}, [SKIP]), lambda _: None, begun)
+    index, pools = found.index, found.pools
     streams = streams_of("cps-cutmix")
     slots = plan_slots(streams, pools, 2, 2)
     return StepDataset(

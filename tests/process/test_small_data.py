@@ -32,7 +32,7 @@ def folder(tmp_path):
     [
         (2, 5, 2, "fixmatch", ["method: fixmatch, since there are 5 unlabelled images", f"2 labelled images {FEWER}"]),
         (4, 0, 2, "supervised", ["method: supervised, since there are 0 unlabelled images", "no baseline: supervised"]),
-        (3, 3, 0, "fixmatch", ["val: 1 of 3 labelled images, drawn with split seed 0", f"3 unlabelled images {FEWER}"]),
+        (3, 3, 0, "fixmatch", ["3 folds of 1, 1, 1 labelled images", f"3 unlabelled images {FEWER}"]),
         (1, 0, 0, "supervised", ["no val images: 1 labelled images are too few", f"1 labelled images {FEWER}"]),
         (1, 1, 0, "fixmatch", ["no baseline: without validation images", f"1 unlabelled images {FEWER}"]),
     ],

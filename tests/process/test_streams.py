@@ -37,7 +37,8 @@ def streams_of(variant: str) -> dict:
 
 def dataset(data: Path, variant: str, rank: int = 0, world: int = 1, batch: int = 4) -> StepDataset:
     """Return one rank's dataset; crops larger than some scaled images, so that padding occurs."""
-    index, pools, _ = read_data(read_recipe(None, {"data.dir": str(data)}), lambda _: None)
+    found = read_data(read_recipe(None, {"data.dir": str(data)}), lambda _: None)
+    index, pools = found.index, found.pools
     streams = streams_of(variant)
     slots = plan_slots(streams, pools, batch, batch, rank, world)
     return StepDataset(pools, streams, slots, ItemLoader(index.code, None), (12, 12), Augment(), seed=3)

@@ -34,8 +34,13 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def index(val: int = 10, test: int = 0) -> Any:
-    return SimpleNamespace(items={"val": [None] * val, "test": [None] * test})
+def data(val: int = 10, test: int = 0, folds: tuple[int, ...] = ()) -> Any:
+    """Return what a run has of ``Prepared``; ``folds`` are numbers of images."""
+
+    def index(val: int) -> Any:
+        return SimpleNamespace(items={"val": [None] * val, "test": [None] * test})
+
+    return SimpleNamespace(index=index(val), folds=[SimpleNamespace(index=index(n)) for n in folds])
 
 
 def recipe(**train: Any) -> Recipe:
@@ -52,7 +57,7 @@ def test_expected_by_hand() -> None:
     Supervised: 10 + (2 + 2)·10·.5 + 2·4·.5 + 5 = 39; FixMatch: 30 + (2 + 3)·5 + 4 + 5 = 64. Four checkpoints each of
     the larger state.
     """
-    found = expected(recipe(steps=100, eval_every=50), [SUPERVISED, FIXMATCH], index(test=4))
+    found = expected(recipe(steps=100, eval_every=50), [SUPERVISED, FIXMATCH], data(test=4))
     assert found["seconds"] == pytest.approx(39 + 64) and found["disk_mb"] == 2 * 4 * 3
     assert [t["method"] for t in found["trainings"]] == ["supervised", "fixmatch"]
     assert spoken(found) == "expected: 2 min, 24 MB of checkpoints (supervised 0.1 s a step, fixmatch 0.3 s a step)"
@@ -71,23 +76,33 @@ def test_as_many_steps_as_fit() -> None:
 
     .4 s a step of both arms, 70 s of scores, (2 + 3)·5 s at the end, 10 s to begin: (1000 - 105)/.4 = 2237, and tens.
     """
-    found = fitted(recipe(), 1000, [SUPERVISED, FIXMATCH], index())
+    found = fitted(recipe(), 1000, [SUPERVISED, FIXMATCH], data())
     assert found.train.steps == 2230 and found.train.eval_every == found.train.save_every == 279
-    assert expected(found, [SUPERVISED, FIXMATCH], index())["seconds"] == pytest.approx(892 + 70 + 25 + 10)
-    assert expected(found.replace("train", steps=2250), [SUPERVISED, FIXMATCH], index())["seconds"] > 1000
+    assert expected(found, [SUPERVISED, FIXMATCH], data())["seconds"] == pytest.approx(892 + 70 + 25 + 10)
+    assert expected(found.replace("train", steps=2250), [SUPERVISED, FIXMATCH], data())["seconds"] > 1000
 
 
 def test_scores_take_no_more_than_a_fifth() -> None:
     """100 s: a score of both takes 10 s, so that two are made."""
-    found = fitted(recipe(), 100, [SUPERVISED, FIXMATCH], index())
+    found = fitted(recipe(), 100, [SUPERVISED, FIXMATCH], data())
     assert -(-found.train.steps // found.train.eval_every) == 2 and found.train.steps > 100
 
 
 def test_too_little_time() -> None:
     with pytest.raises(ConfigError, match=r"40 s are enough for 0 steps of supervised and fixmatch; 20 take \d+ s"):
-        fitted(recipe(), 40, [SUPERVISED, FIXMATCH], index())
+        fitted(recipe(), 40, [SUPERVISED, FIXMATCH], data())
+
+
+def test_folds_by_hand() -> None:
+    """Three folds of 10, 9 and 9 images: three trainings of each arm as above, and the method once more on all."""
+    crossed = recipe(steps=100, eval_every=50).model_copy(update={"folds": 3})
+    found = expected(crossed, [SUPERVISED, FIXMATCH], data(val=0, test=4, folds=(10, 9, 9)))
+    assert found["seconds"] == pytest.approx(3 * 39 + 4 * 64) and found["disk_mb"] == (3 + 4) * 4 * 3
+    one = fitted(recipe(), 5000, [SUPERVISED, FIXMATCH], data())
+    several = fitted(crossed.replace("train", steps=1), 5000, [SUPERVISED, FIXMATCH], data(folds=(10, 9, 9)))
+    assert one.train.steps * 0.4 == pytest.approx(several.train.steps * (3 * 0.1 + 4 * 0.3), rel=0.1)
 
 
 def test_seeds_share_the_time() -> None:
-    one, three = (fitted(recipe().model_copy(update={"seeds": n}), 3000, [FIXMATCH], index()) for n in (1, 3))
+    one, three = (fitted(recipe().model_copy(update={"seeds": n}), 3000, [FIXMATCH], data()) for n in (1, 3))
     assert one.train.steps == pytest.approx(3 * three.train.steps, rel=0.1)

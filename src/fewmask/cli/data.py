@@ -137,12 +137,11 @@ def _check_lists(lists: list[Path], val: Path | None, data: Path | None, as_json
 
 def _draw(keys: dict[str, Any], out: Path) -> None:
     from fewmask.data.divide import write_lists
-    from fewmask.data.layouts import read_folder
     from fewmask.recipe import read_recipe
-    from fewmask.run.data import make_pools
+    from fewmask.run.data import make_pools, open_folder
 
     asked = read_recipe(None, keys)
-    index = read_folder(Path(asked.data.dir), split_seed=asked.data.split_seed, groups=asked.data.group_by)
+    index, _ = open_folder(asked)
     for note in index.notes:
         say(note)
     pools = make_pools(index, asked, say)

@@ -47,6 +47,9 @@ def train(
     group_by: Annotated[str | None, typer.Option(help="REGEX, folder or FILE: a group is never divided.")] = None,
     seed: Annotated[int | None, typer.Option(help="Initialisation and streams.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Train K seeds; three or more can show a gain.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Without val images: score every mask by networks that have not seen it.")
+    ] = None,
     crop: Annotated[str | None, typer.Option(help="192 or 160x192 (height x width).")] = None,
     resize: Annotated[str | None, typer.Option(help="Network input; scores use the original mask grid.")] = None,
     batch: Annotated[int | None, typer.Option(help="Labelled images a step, over all processes.")] = None,
@@ -83,7 +86,7 @@ def train(
         "data.group_by": group_by, "train.seed": seed, "data.crop": crop, "data.resize": resize, "data.batch": batch,
         "data.unlabelled_batch": unlabelled_batch, "train.steps": steps, "machine.devices": devices,
         "machine.precision": precision, "machine.workers": None if workers == "auto" else workers,
-        "protocol": protocol, "seeds": seeds, "baseline": _baseline(baseline, no_baseline),
+        "protocol": protocol, "seeds": seeds, "folds": folds, "baseline": _baseline(baseline, no_baseline),
     }  # fmt: skip
     asked = for_its_length(read_recipe(recipe, keys, settings or ()))
     if plan:
@@ -122,10 +125,12 @@ def _summary(run: Any) -> None:
     metrics = run.metrics
     say(f"run: {run.path}")
     several = f", mean of {len(metrics['seeds'])} seeds" if "seeds" in metrics else ""
+    several += f", {len(metrics['folds'])} folds" if "folds" in metrics else ""
     for role in ("val", "test"):
         if metrics[role] is not None:
             best, last = metrics["best"][role]["miou"], metrics[role]["miou"]
-            say(f"{role} mIoU{several}: {_percent(last)} (last), {_percent(best)} (best on val)")
+            both = f" (last), {_percent(best)} (best on val)" if "folds" not in metrics else ""
+            say(f"{role} mIoU{several}: {_percent(last)}{both}")
     if metrics["baseline"] is not None:
         val, test = (metrics["baseline"][role] and metrics["baseline"][role]["miou"] for role in ("val", "test"))
         say(f"supervised baseline: val {_percent(val)}" + ("" if test is None else f", test {_percent(test)}"))

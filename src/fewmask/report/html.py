@@ -23,7 +23,7 @@ from fewmask.report.facts import facts, next_steps
 from fewmask.report.figures import line_chart
 from fewmask.report.record import Record, get
 from fewmask.report.rounds import round_rows
-from fewmask.report.tables import class_table, colour, evenness, score_rows, seed_rows, shown_sentences
+from fewmask.report.tables import class_table, colour, evenness, fold_rows, score_rows, seed_rows, shown_sentences
 from fewmask.report.text import UNMEASURED, count, listing, number, plural, signed
 from fewmask.report.verdict import seeds_text, verdict
 
@@ -44,6 +44,7 @@ def report_page(record: Record) -> bytes:
     table, even, section = class_table(record), evenness(record), confusions(record)
     context: dict[str, Any] = {
         "record": record, "verdict": verdict(record), "scores": score_rows(record), "seeds": seed_rows(record),
+        "folds": fold_rows(record),
         "classes": table, "said": shown_sentences(table), "even": even, "confusions": section,
         "charts": [chart for chart in (val_chart(record), loss_chart(record)) if chart],
         "pseudo": pseudo(record), "rounds": round_rows(record), "gallery": gallery(record), "look": look_again(record),

@@ -86,6 +86,7 @@ class Record:
         notes: what could not be read.
         doubtful: training masks to look at again, the worst first.
         quality: the calibration of the delivered model, with its ``rows``, or empty.
+        folds: where it was cross-fitted, the trainings that were scored, one record each.
     """
 
     metrics: Mapping[str, Any]
@@ -105,6 +106,7 @@ class Record:
     notes: Sequence[str] = ()
     doubtful: Sequence[Doubtful] = ()
     quality: Mapping[str, Any] = field(default_factory=dict)
+    folds: Sequence[Record] = ()
 
     @property
     def classes(self) -> list[str]:
@@ -113,8 +115,14 @@ class Record:
 
     @property
     def logs(self) -> list[Sequence[Mapping[str, Any]]]:
-        """The log of each seed."""
-        return [log for log in ([r.log for r in self.seeds] or [self.log]) if log]
+        """The log of each seed, or of each fold."""
+        return [log for log in ([r.log for r in self.seeds or self.folds] or [self.log]) if log]
+
+    @property
+    def crossed(self) -> int:
+        """How many folds were scored; 0 = it was not cross-fitted."""
+        folds = self.metrics.get("folds")
+        return len(folds) if isinstance(folds, list) else 0
 
     @property
     def numbers(self) -> list[Any]:

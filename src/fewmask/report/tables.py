@@ -90,7 +90,8 @@ def score_rows(record: Record) -> list[ScoreRow]:
     rows = [ScoreRow("last", f"step {count(steps)}", _cells(last, metrics), which == "last")]
     same = best.get("step") == steps and not several
     about = "chosen on val" if several else f"step {count(best.get('step'))}, chosen on val"
-    rows.append(ScoreRow("best", about + (": the last one" if same else ""), _cells(best), which == "best"))
+    if not record.crossed:  # the folds' best checkpoints are chosen on the very images
+        rows.append(ScoreRow("best", about + (": the last one" if same else ""), _cells(best), which == "best"))
     if isinstance(metrics.get("baseline"), Mapping):
         arm = record.baseline.metrics if record.baseline else {}
         delivered = get(metrics, "delivered", "run") == "baseline" and not several
@@ -127,6 +128,19 @@ def seed_rows(record: Record) -> list[list[str]]:
         ]
         for r in record.seeds
     ]
+
+
+def fold_rows(record: Record) -> list[list[str]]:
+    """Return number, images, mIoU and that of the baseline on them, and both on test, of each fold."""
+    folds = record.metrics.get("folds")
+    roles = ("val", "test")
+    return [
+        [
+            str(n), count(get(fold, "images")),
+            *(number(get(fold, *arm, role, "miou"), 2) for role in roles for arm in ((), ("baseline",))),
+        ]
+        for n, fold in enumerate(folds if isinstance(folds, list) else (), start=1)
+    ]  # fmt: skip
 
 
 def class_table(record: Record) -> ClassTable:

@@ -74,7 +74,9 @@ def verdict(record: Record) -> Verdict:
     if isinstance(gain, Mapping) and is_number(gain.get("miou")):
         gain_axis = _around([0.0, gain["miou"], *_ends(gain)])
         gain_bar = _bar("gain", gain["miou"], gain, gain_axis, sign=True)
-    return Verdict(kind, _MARKS[kind], headline, [*details, _delivered(record)], bars, at, gain_bar, gain_axis)
+    return Verdict(
+        kind, _MARKS[kind], headline, [*details, *_crossed(record), _delivered(record)], bars, at, gain_bar, gain_axis
+    )
 
 
 def _compared(record: Record, gain: Mapping[str, Any], kind: str) -> tuple[str, list[str]]:
@@ -95,6 +97,16 @@ def _compared(record: Record, gain: Mapping[str, Any], kind: str) -> tuple[str, 
         details.append(covers_sentence(gain["covers"]))
     details.append("Both arms had the same labelled images, budget and seeds.")
     return headline, details
+
+
+def _crossed(record: Record) -> list[str]:
+    """Say how a score came about without val images."""
+    if not record.crossed:
+        return []
+    return [
+        f"There are no val images: each labelled image was scored by networks that had not seen it, in {record.crossed}"
+        " folds. The delivered model was trained on all of them, so nothing here says more of it than theirs."
+    ]
 
 
 def covers_sentence(covers: Any) -> str:
@@ -127,7 +139,8 @@ def _delivered(record: Record) -> str:
     run, which = get(record.metrics, "delivered", "run"), get(record.metrics, "delivered", "checkpoint")
     if run is None:
         return "Which model was delivered is not recorded."
-    arm = record.method if run == "method" else "the supervised baseline, which scored better on val"
+    where = "in the folds" if record.crossed else "on val"
+    arm = record.method if run == "method" else f"the supervised baseline, which scored better {where}"
     step, seed = get(record.metrics, "delivered", "step"), get(record.metrics, "delivered", "seed")
     if step is None and run == "method":
         step = get(record.metrics, "best", "step") if which == "best" else record.metrics.get("steps")

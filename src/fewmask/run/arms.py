@@ -19,7 +19,7 @@ from fewmask.run.score import load_evaluation
 SUPERVISED = "supervised"
 
 _FREE = ("machine.", "train.save_every", "train.log_every", "data.dir", "data.labelled", "data.unlabelled",
-         "data.split_seed", "data.group_by", "baseline", "seeds")  # fmt: skip
+         "data.split_seed", "data.group_by", "baseline", "seeds", "fold")  # fmt: skip
 """Beginnings of keys that a matched baseline may differ in: places, spellings of the same images, what it uses not."""
 
 _SAME_DATA = ("classes", "labelled_names", "labelled_pixels", "val", "test", "data_hash", "truth_hash")
@@ -52,14 +52,53 @@ def arms_of(prepared: Prepared, say: Say) -> list[Arm]:
     """
     recipe, out = prepared.recipe, []
     compared = comparable(recipe, prepared.index, say)
-    for seed in range(recipe.train.seed, recipe.train.seed + recipe.seeds):
-        mine = prepared if recipe.seeds == 1 else _for_seed(prepared, seed)
-        out.append(Arm(mine, _baseline(mine, prepared.folder.parent, out, say) if compared else None))
+    for run in runs_of(prepared):
+        for mine in folds_of(run) or [run]:
+            out.append(Arm(mine, _baseline(mine, prepared.folder.parent, out, say) if compared else None))
     own = [arm.prepared for arm in out if arm.prepared.recipe.method_name == SUPERVISED]
     if compared and own:
         times = f"{len(own)} × " if len(own) > 1 else ""
         say(f"baseline: {times}supervised, {own[0].recipe.train.steps} steps (--no-baseline leaves it out)")
     return out
+
+
+def runs_of(prepared: Prepared) -> list[Prepared]:
+    """Return the run of each seed of a command: the command's own where there is one."""
+    recipe = prepared.recipe
+    seeds = range(recipe.train.seed, recipe.train.seed + recipe.seeds)
+    return [prepared if recipe.seeds == 1 else _for_seed(prepared, seed) for seed in seeds]
+
+
+def folds_of(run: Prepared) -> list[Prepared]:
+    """Return the trainings whose scores are those of a cross-fitted run; none of another run."""
+    return [
+        replace(_part(run, number), index=fold.index, pools=fold.pools, task=fold.task, manifest=fold.manifest)
+        for number, fold in enumerate(run.folds, start=1)
+    ]
+
+
+def on_all(run: Prepared, arm: Prepared) -> Prepared:
+    """Return the training of a cross-fitted run on all labelled images: of its method, or of its baseline.
+
+    Args:
+        run: the run.
+        arm: the first fold of the one or the other.
+    """
+    part = _part(run, 0)
+    method, data = arm.recipe.method, part.recipe.data.model_copy(update={"unlabelled": arm.recipe.data.unlabelled})
+    pools = run.pools if arm.pools.unlabelled else Pools(run.pools.labelled, ())
+    manifest = run.manifest | {"unlabelled": len(pools.unlabelled), "split_hash": pools.hash()}
+    recipe = part.recipe.model_copy(update={"method": method, "data": data, "baseline": False})
+    return replace(part, recipe=recipe, pools=pools, manifest=manifest)
+
+
+def _part(run: Prepared, number: int) -> Prepared:
+    """Return one training of a cross-fitted run, which starts where the same of the run before ended."""
+    recipe = run.recipe.model_copy(update={"fold": number})
+    before = RunFolder(recipe.model.init or "").fold(number)
+    if recipe.model.init and before.started:
+        recipe = recipe.replace("model", init=str(before.path))
+    return replace(run, recipe=recipe, folder=RunFolder(run.folder).fold(number).path, plan=None, folds=())
 
 
 def _for_seed(prepared: Prepared, seed: int) -> Prepared:
@@ -74,7 +113,7 @@ def comparable(recipe: Recipe, index: DataIndex, say: Say) -> bool:
     if recipe.method_name == SUPERVISED:
         say("no baseline: supervised training is the baseline itself")
         return False
-    if not index.items["val"]:
+    if not index.items["val"] and not recipe.cross_fitted:
         say("no baseline: without validation images the two could not be compared")
         return False
     return True
@@ -85,7 +124,7 @@ def _baseline(prepared: Prepared, beside: Path, arms: list[Arm], say: Say) -> Pa
     wanted = matched(prepared)
     named = prepared.recipe.baseline
     if isinstance(named, str):
-        folder = _with_seed(RunFolder(named), prepared.recipe.train.seed)
+        folder = _same_part(RunFolder(named), prepared.recipe)
         wrong = mismatch(wanted, folder)
         if wrong:
             raise ConfigError(
@@ -105,9 +144,11 @@ def _baseline(prepared: Prepared, beside: Path, arms: list[Arm], say: Say) -> Pa
     return own.path
 
 
-def _with_seed(folder: RunFolder, seed: int) -> RunFolder:
-    """Return the run of one seed in a finished run of several; else the run itself."""
-    return folder.seed(seed) if seed in folder.read_metrics().get("seeds", ()) else folder
+def _same_part(folder: RunFolder, recipe: Recipe) -> RunFolder:
+    """Return the run of one seed, and of one fold, in a finished run of several; else the run itself."""
+    seed = recipe.train.seed
+    folder = folder.seed(seed) if seed in folder.read_metrics().get("seeds", ()) else folder
+    return folder.fold(recipe.fold) if recipe.fold and "folds" in folder.read_metrics() else folder
 
 
 def matched(prepared: Prepared) -> Prepared:
@@ -158,7 +199,7 @@ def _pairs(recipe: Recipe, stored: dict[str, Any]) -> Iterator[tuple[str, Any, A
 
 def _finished_in(beside: Path) -> Iterator[RunFolder]:
     """Yield the finished runs in a folder of runs, and the seeds and baselines inside them, newest first."""
-    inside = ("*", "*/baseline", "*/seeds/*", "*/seeds/*/baseline")
-    found = [file for pattern in inside for file in beside.glob(f"{pattern}/metrics.json")]
+    runs, parts = ("*", "*/seeds/*"), ("", "/baseline", "/folds/*", "/folds/*/baseline")
+    found = [file for run in runs for part in parts for file in beside.glob(f"{run}{part}/metrics.json")]
     for file in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
         yield RunFolder(file.parent)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fewmask.data.check import duplicate_images, empty_mask_doubt, leaks
 from fewmask.data.datayaml import DataYaml, load_data_yaml
 from fewmask.data.divide import draw_labelled, parse_part
+from fewmask.data.folds import assign, folds_for, hold_out, units_of
 from fewmask.data.index import DataIndex, Item, Pools
-from fewmask.data.layouts import read_folder, with_classes, without_empty_masks
+from fewmask.data.layouts import VAL_FRACTION, read_folder, with_classes, with_val, without_empty_masks
 from fewmask.data.scan import Scan, scan
 from fewmask.engine.progress import Ticker
 from fewmask.errors import CheckpointError, ConfigError, DataError
@@ -21,8 +22,32 @@ from fewmask.run.folder import RunFolder
 Say = Callable[[str], None]
 
 
-def read_data(asked: Recipe, say: Say, begun: RunFolder | None = None) -> tuple[DataIndex, Pools, Scan]:
-    """Return the data set, the pools of this run, and a scan of every file that it may open.
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from and is scored on.
+
+    Attributes:
+        index: the data set.
+        pools: of this run.
+        counts: a scan of every file that it may open.
+        folds: names of the labelled images of each fold; none where there are val images.
+        twins: names of images that show the same, in sets.
+    """
+
+    index: DataIndex
+    pools: Pools
+    counts: Scan
+    folds: Sequence[Sequence[str]] = ()
+    twins: Sequence[Sequence[str]] = ()
+
+    def fold(self, number: int) -> Data:
+        """Return what one fold, from 1, learns from and is scored on."""
+        index, pools = hold_out(self.index, self.pools, self.folds[number - 1], self.twins)
+        return replace(self, index=index, pools=pools)
+
+
+def read_data(asked: Recipe, say: Say, begun: RunFolder | None = None) -> Data:
+    """Look at every file that a run may open.
 
     Args:
         asked: the recipe.
@@ -31,10 +56,11 @@ def read_data(asked: Recipe, say: Say, begun: RunFolder | None = None) -> tuple[
 
     Raises:
         CheckpointError: the continued run has lost what it chose.
+        ConfigError: folds where there are val images, or more than there are groups.
         DataError: something is unreadable, or a mask is not what it should be.
     """
     data = asked.data
-    index = read_folder(Path(data.dir), split_seed=data.split_seed, groups=data.group_by)
+    index, folds = open_folder(asked if begun is None else asked.model_copy(update={"folds": begun.recipe().folds}))
     declared = load_data_yaml(index.root) or DataYaml()
     if declared.empty_masks == "unlabelled":
         masked = [i for items in index.items.values() for i in items if i.mask is not None]
@@ -52,11 +78,66 @@ def read_data(asked: Recipe, say: Say, begun: RunFolder | None = None) -> tuple[
         pools, counts = _set_aside(pools, counts, None if begun is None else begun.set_aside, say)
         index = replace(index, items=index.items | {"train": _without(index.items["train"], counts.aside)})
     counts.raise_first()
-    doubts = [empty_mask_doubt(counts, index), *leaks(duplicate_images(index, counts), data.allow_leaks)]
+    same = duplicate_images(index, counts)
+    doubts = [empty_mask_doubt(counts, index), *leaks(same, data.allow_leaks)]
     for doubt in doubts:
         if doubt is not None:
             raise DataError(doubt.what, where=doubt.where, todo=doubt.todo)
-    return with_classes(index, counts), pools, counts
+    twins = [[item.name for _, item in every] for every in same]
+    parts = begun.folds if begun is not None else _folds(asked, pools, folds, twins, say)
+    found = Data(with_classes(index, counts), pools, counts, parts, twins)
+    return found.fold(asked.fold) if asked.fold else found
+
+
+def open_folder(recipe: Recipe) -> tuple[DataIndex, int]:
+    """Return the data set of a recipe with its roles, and the number of folds; 1 = there are val images, or none.
+
+    Raises:
+        ConfigError: folds are asked for where there are val images; see also ``read_folder``.
+        DataError: see ``read_folder``.
+    """
+    data = recipe.data
+    index = read_folder(Path(data.dir), val_fraction=None, split_seed=data.split_seed, groups=data.group_by)
+    if index.items["val"]:
+        if (recipe.folds or 1) > 1:
+            raise ConfigError(
+                f"{recipe.folds} folds are asked for, and the data have {len(index.items['val'])} val images",
+                where="folds", todo="leave --folds away, or take the val images out of that role",
+            )  # fmt: skip
+        return index, 1
+    folds = recipe.folds
+    if folds is None and data.labelled is not None:
+        folds = 1  # of so many masks there are more to be scored on
+    elif folds is None:
+        before = _run_before(recipe)
+        folds = folds_for(index.labelled, VAL_FRACTION) if before is None else max(1, len(before.folds))
+    return (index, folds) if folds > 1 else (with_val(index, VAL_FRACTION, data.split_seed), 1)
+
+
+def _run_before(recipe: Recipe) -> RunFolder | None:
+    """Return the run whose networks a run starts from; None where it starts from none, or from a file."""
+    folder = RunFolder(recipe.model.init or "")
+    return folder if recipe.model.init and folder.data.is_file() else None
+
+
+def _folds(asked: Recipe, pools: Pools, folds: int, twins: Sequence[Sequence[str]], say: Say) -> list[list[str]]:
+    """Put the labelled images into folds; those that the run before has scored stay where they were."""
+    if folds == 1:
+        return []
+    before, old = _run_before(asked), dict[str, int]()
+    if before is not None and len(before.folds) == folds:
+        old = {name: n for n, names in enumerate(before.folds) for name in names}
+    elif before is not None and {i.name for i in pools.labelled} & set(before.manifest().get("labelled_names", ())):
+        say(f"WARNING: {before.path} has trained on images that are scored here: the scores will be too good")
+    if asked.folds is None:
+        folds = max(2, min(folds, len(units_of(pools.labelled, twins))))
+    out = assign(pools.labelled, folds, asked.data.split_seed, twins, old)
+    sizes = ", ".join(str(len(names)) for names in out)
+    say(
+        f"no val images: {folds} folds of {sizes} labelled images, each scored by networks that have not seen it, and "
+        "the model is trained on all (--folds 1 holds some out instead)"
+    )
+    return out
 
 
 def make_pools(index: DataIndex, asked: Recipe, say: Say, begun: RunFolder | None = None) -> Pools:

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from fewmask.data.folds import hold_out
 from fewmask.data.index import DataIndex, Item, MaskCode, Pools
-from fewmask.data.layouts import read_folder
 from fewmask.data.masks import read_item, read_mask
 from fewmask.engine.progress import Ticker
 from fewmask.ops.rng import Permutation
 from fewmask.report.pictures import save_png, side_by_side
-from fewmask.run.data import Say, make_pools
+from fewmask.run.data import Say, make_pools, open_folder
 from fewmask.run.folder import RunFolder
 from fewmask.run.labels import refuse_full, write_files
 from fewmask.run.model import Model
@@ -87,9 +87,9 @@ def relabel(run: Path, count: int, out: Path, say: Say, most: int | None = None)
 def pools_of(folder: RunFolder, say: Say) -> tuple[DataIndex, Pools]:
     """Return the data of a run as they are now, and its labelled and unlabelled images."""
     recipe = folder.recipe()
-    data = recipe.data
-    index = read_folder(Path(data.dir), split_seed=data.split_seed, groups=data.group_by)
-    return index, make_pools(index, recipe, say, folder)
+    index, _ = open_folder(recipe)
+    pools = make_pools(index, recipe, say, folder)
+    return hold_out(index, pools, folder.folds[recipe.fold - 1]) if recipe.fold else (index, pools)
 
 
 def csv_bytes(rows: Sequence[Any]) -> bytes:

@@ -16,7 +16,8 @@ from fewmask.errors import CheckpointError, ConfigError, FewmaskError, Interrupt
 from fewmask.method import trainings
 from fewmask.methods import resolve
 from fewmask.recipe import Recipe, differences, for_its_length, read_recipe
-from fewmask.run.arms import SUPERVISED, Arm, arms_of, comparable
+from fewmask.run.arms import SUPERVISED, Arm, arms_of, comparable, runs_of
+from fewmask.run.crossfit import gather, last_training
 from fewmask.run.doubt import pools_of, relabel
 from fewmask.run.folder import RunFolder, choose_folder
 from fewmask.run.pace import costs
@@ -129,29 +130,53 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes, seconds: fl
         _rehearse(
             [arm.prepared for arm in arms if not fabric.broadcast(RunFolder(arm.prepared.folder).finished)], fabric
         )
-        for n, arm in enumerate(arms, start=1):
-            if not fabric.broadcast(RunFolder(arm.prepared.folder).finished):
-                who = train_arm(arm, prepared, fabric, say, title=_title(arm, n, arms))
-                if who and n < len(arms):
-                    raise Interrupted(
-                        f"stopped by {who} after training {n} of {len(arms)}", where="the state is saved",
-                        todo="run the same command again to continue",
-                    )  # fmt: skip
+        crossed = runs_of(prepared) if prepared.recipe.cross_fitted else []
+        total = len(arms) + len(crossed)
+        _train_all(arms, 0, total, prepared, fabric, say)
+        # which arm is trained on everything is known when the folds are
+        last = fabric.broadcast([Arm(last_training(run)) for run in crossed] if first else [])
+        _train_all(last, len(arms), total, prepared, fabric, say)
         say.release()  # where every training was finished before
         if first:
+            for run in crossed:
+                gather(run)
             if prepared.recipe.seeds > 1:
-                summarise(prepared, arms)
+                summarise(prepared)
             _report(RunFolder(prepared.folder), say)
         fabric.barrier()
         return Run(prepared.folder)
+
+
+def _train_all(arms: list[Arm], before: int, total: int, prepared: Prepared, fabric: Any, say: Notes) -> None:
+    """Carry out the trainings that are not finished yet.
+
+    Args:
+        arms: some of a command's.
+        before: how many there are before them.
+        total: how many there are in all.
+        prepared: the command's run.
+        fabric: launched.
+        say: receives one sentence for each decision.
+
+    Raises:
+        Interrupted: somebody has asked to stop, and there are more.
+    """
+    for n, arm in enumerate(arms, start=before + 1):
+        if not fabric.broadcast(RunFolder(arm.prepared.folder).finished):
+            who = train_arm(arm, prepared, fabric, say, title=_title(arm, n, total))
+            if who and n < total:
+                raise Interrupted(
+                    f"stopped by {who} after training {n} of {total}", where="the state is saved",
+                    todo="run the same command again to continue",
+                )  # fmt: skip
 
 
 def _fit(prepared: Prepared, seconds: float, fabric: Any, say: Say) -> Prepared:
     """Return the run with as many steps as fit into a time."""
     say("timing some steps")
     found = fabric.broadcast(costs(prepared, fabric))
-    recipe = fitted(prepared.recipe, seconds, found, prepared.index)
-    hopes = expected(recipe, found, prepared.index)
+    recipe = fitted(prepared.recipe, seconds, found, prepared)
+    hopes = expected(recipe, found, prepared)
     say(f"{recipe.train.steps} steps fit into {duration(seconds)}; {spoken(hopes)}")
     return replace(prepared, recipe=recipe, plan={"time": seconds, "steps": recipe.train.steps, "expected": hopes})
 
@@ -187,10 +212,11 @@ def _report(folder: RunFolder, say: Notes) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _title(arm: Arm, n: int, arms: list[Arm]) -> str | None:
+def _title(arm: Arm, n: int, total: int) -> str | None:
     """Return what is trained now, where it is one of several."""
     recipe = arm.prepared.recipe
-    return f"training {n} of {len(arms)}: {recipe.method_name}, seed {recipe.train.seed}" if len(arms) > 1 else None
+    part = {None: "", 0: ", all labelled images"}.get(recipe.fold, f", fold {recipe.fold} of {recipe.folds}")
+    return f"training {n} of {total}: {recipe.method_name}, seed {recipe.train.seed}{part}" if total > 1 else None
 
 
 def plan_only(asked: Recipe, out: Path | None, say: Say = print, time: str | None = None) -> dict[str, Any]:
@@ -220,14 +246,14 @@ def plan_only(asked: Recipe, out: Path | None, say: Say = print, time: str | Non
         leave()
     recipe, index, pools = prepared.recipe, prepared.index, prepared.pools
     if seconds is not None:
-        recipe = fitted(recipe, seconds, found, index)
-    hopes = expected(recipe, found, index)
+        recipe = fitted(recipe, seconds, found, prepared)
+    hopes = expected(recipe, found, prepared)
     note(spoken(hopes))
     plan = {
         "recipe": recipe.complete(), "classes": list(index.classes), "labelled": len(pools.labelled),
         "unlabelled": len(pools.unlabelled), "val": len(index.items["val"]), "test": len(index.items["test"]),
         "split_hash": pools.hash(), "trainings": _trainings(recipe, comparable(recipe, index, _silent)),
-        "fingerprint": prepared.fingerprint, "expected": hopes, "time": seconds, "why": why,
+        "folds": recipe.folds, "fingerprint": prepared.fingerprint, "expected": hopes, "time": seconds, "why": why,
     }  # fmt: skip
     if out is not None and not folder.started:  # a run's own plan says how it was begun
         ensure_writable(out)
@@ -238,8 +264,12 @@ def plan_only(asked: Recipe, out: Path | None, say: Say = print, time: str | Non
 def _trainings(recipe: Recipe, compared: bool) -> list[dict[str, Any]]:
     """Return {"method", "seed", "steps"} of every training; a matched baseline that exists is then reused instead."""
     methods = [SUPERVISED, recipe.method_name] if compared else [recipe.method_name]
-    seeds = range(recipe.train.seed, recipe.train.seed + recipe.seeds)
-    return [{"method": method, "seed": seed, "steps": recipe.train.steps} for seed in seeds for method in methods]
+    seeds, steps = range(recipe.train.seed, recipe.train.seed + recipe.seeds), recipe.train.steps
+    if not recipe.cross_fitted:
+        return [{"method": method, "seed": seed, "steps": steps} for seed in seeds for method in methods]
+    folds = range(1, 1 + (recipe.folds or 0))
+    out = [{"method": m, "seed": s, "steps": steps, "fold": k} for s in seeds for k in folds for m in methods]
+    return out + [{"method": recipe.method_name, "seed": seed, "steps": steps, "fold": 0} for seed in seeds]
 
 
 @contextmanager

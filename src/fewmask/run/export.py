@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from fewmask._version import __version__
-from fewmask.data.layouts import read_folder
 from fewmask.engine.files import ensure_writable, write_atomic
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.errors import CheckpointError, ConfigError, DataError
 from fewmask.nets.portable import Portable
 from fewmask.nets.segmenter import Segmenter
+from fewmask.run.data import open_folder
 from fewmask.run.folder import RunFolder
 from fewmask.run.model import Model
 from fewmask.run.prepare import Say
@@ -87,9 +87,8 @@ def export(
 
 def _own_images(folder: RunFolder) -> list[Path]:
     """Return images of the run's own data, evenly spaced: of val, else of any role."""
-    recipe = folder.recipe()
     try:
-        index = read_folder(Path(recipe.data.dir), split_seed=recipe.data.split_seed, groups=recipe.data.group_by)
+        index, _ = open_folder(folder.recipe())
     except DataError as error:
         raise DataError(
             f"the run's data are not there to compare on ({error.what})", where=error.where, todo="give --images"

@@ -80,7 +80,7 @@ def finish(
         if metrics["delivered"]["run"] == "baseline":
             assert baseline is not None  # _delivered has chosen it
             take_delivery(baseline, folder)
-            worst = _worst_of(baseline)
+            worst = worst_of(baseline)
         save_evaluations(folder.evaluation, found)
         write_atomic(folder.next_steps, _next_steps(folder, prepared, worst))
         write_json(folder.metrics, metrics)
@@ -109,7 +109,7 @@ def take_delivery(source: RunFolder, folder: RunFolder) -> None:
             fresh.rename(ours)
 
 
-def _worst_of(run: RunFolder) -> list[str]:
+def worst_of(run: RunFolder) -> list[str]:
     """Return the val images with the lowest scores of a finished run, as its NEXT_STEPS.txt names them."""
     lines = run.next_steps.read_text(encoding="utf-8").splitlines() if run.next_steps.is_file() else []
     return [line.removeprefix(_IMAGE) for line in lines if line.startswith(_IMAGE)]
@@ -211,15 +211,15 @@ def _next_steps(folder: RunFolder, prepared: Prepared, worst: list[str]) -> str:
     run, model, data = shlex.quote(str(folder.path)), prepared.recipe.model, shlex.quote(prepared.recipe.data.dir)
     chosen = {key: value for key, value in model.options.items() if value is not None}
     options = "".join(f" {shlex.quote(f'model.{key}={json.dumps(value)}')}" for key, value in chosen.items())
+    split = next((role for role in ("test", "val") if prepared.index.items[role]), None)
+    what = "# score the delivered model" + (" on the test images" if split == "test" else "")
     lines = [
         "# What people do next; every line can be pasted.",
         "",
         "# predict on images of any size",
         f"fewmask predict {run} FOLDER_OF_IMAGES -o predictions",
         "",
-        "# score the delivered model" + (" on the test images" if prepared.index.items["test"] else ""),
-        f"fewmask evaluate {run} --split {'test' if prepared.index.items['test'] else 'val'}",
-        "",
+        *([what, f"fewmask evaluate {run} --split {split}", ""] if split else []),
         *(_SUGGEST.format(run=run) if prepared.pools.unlabelled else "").splitlines(),
         "# after adding masks: continue from these networks",
         f"fewmask train {data} --init {run} --method {prepared.recipe.method_name} "

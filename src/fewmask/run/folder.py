@@ -43,6 +43,7 @@ class _Metrics(BaseModel):
     baseline_run: str | None = None
     rounds: list[_Round] | None = None
     seeds: list[int] | None = None
+    folds: list[dict[str, Any]] | None = None
 
 
 class RunFolder:
@@ -84,6 +85,15 @@ class RunFolder:
     def seed(self, seed: int) -> RunFolder:
         """Return the run of one seed, in a run of several."""
         return RunFolder(self.path / self.SEEDS / str(seed))
+
+    @property
+    def all(self) -> RunFolder:
+        """The training on all labelled images, in a run that is cross-fitted; need not exist."""
+        return RunFolder(self.path / "all")
+
+    def fold(self, number: int) -> RunFolder:
+        """Return the run of one fold, from 1, in a run of several; 0 = the one that is trained on all of them."""
+        return RunFolder(self.path / "folds" / str(number)) if number else self.all
 
     def round(self, number: int, name: str) -> RunFolder:
         """Return the run of one round, in a run of several."""
@@ -154,7 +164,7 @@ class RunFolder:
             CheckpointError: it cannot be read, or is no recipe of this version.
         """
         try:
-            return Recipe.model_validate(self.stored())
+            return Recipe.model_validate({"folds": 1} | self.stored())  # a run that is older than folds had none
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
@@ -179,6 +189,18 @@ class RunFolder:
             CheckpointError: see ``manifest``.
         """
         return self.manifest().get("set_aside", {})
+
+    @property
+    def folds(self) -> list[list[str]]:
+        """Names of the labelled images of each fold; none where there are no folds.
+
+        Raises:
+            CheckpointError: the manifest is damaged.
+        """
+        found = self.manifest().get("folds", [])
+        if isinstance(found, list) and all(isinstance(x, list) and all(isinstance(n, str) for n in x) for x in found):
+            return found
+        raise CheckpointError("the folds of the run are damaged", where=self.data, todo="start another with --new")
 
     @property
     def chosen(self) -> list[str]:

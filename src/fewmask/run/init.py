@@ -31,6 +31,8 @@ def start_from(nets: Mapping[str, nn.Module], source: Path, say: Say) -> None:
         ConfigError: no such file.
     """
     named: dict[str, Tensor] = {}
+    if RunFolder(source).all.started:  # cross-fitted: that is where its networks are
+        source = RunFolder(source).all.path
     if source.is_dir():
         folder = RunFolder(source)
         store = Store(source, warn=say)

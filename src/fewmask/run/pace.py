@@ -151,7 +151,8 @@ def _pace(prepared: Prepared, method: Method, learner: Learner, reading: float) 
     workers = recipe.machine.workers or 0
     step = median(spent) + read if not workers else max(median(spent), read / workers)
     forward = Scorer(learner, prepared, pictures).forward(method.predictors[0])
-    items, seen = prepared.index.items["val"][: _PICTURES + 1], list[float]()
+    scored = prepared.index.items["val"] or (prepared.pools.labelled if prepared.folds else ())
+    items, seen = scored[: _PICTURES + 1], list[float]()
     for item in items:
         began = time.perf_counter()
         confusion_of(forward, [item], pictures, prepared.task.classes, PROTOCOLS[recipe.protocol])

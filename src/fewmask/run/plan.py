@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from fewmask.data.index import DataIndex
 from fewmask.errors import CheckpointError, ConfigError
 from fewmask.recipe import Recipe
 from fewmask.run.folder import RunFolder
 from fewmask.run.pace import Cost
+from fewmask.run.prepare import Prepared
 
 _CHECKPOINTS = 4  # kept at a time: two, the best, and one that is being written
 _LEAST = 20  # steps of a run that --time allows
@@ -37,12 +37,11 @@ def seconds_of(text: str) -> float:
     return total
 
 
-def expected(recipe: Recipe, costs: Sequence[Cost], index: DataIndex) -> dict[str, Any]:
+def expected(recipe: Recipe, costs: Sequence[Cost], prepared: Prepared) -> dict[str, Any]:
     """Return {"seconds", "disk_mb", "trainings": [{"method", "step_seconds", "picture_seconds"}]} of a recipe."""
-    val, test = len(index.items["val"]), len(index.items["test"])
-    seconds = recipe.seeds * sum(cost.seconds(recipe, val, test) for cost in costs)
+    seconds = _seconds(recipe, costs, prepared)
     state = max(pace.state for cost in costs for pace in cost.paces)
-    trainings = recipe.seeds * sum(len(cost.paces) for cost in costs)
+    trainings = recipe.seeds * sum(_times(recipe, cost, costs) * len(cost.paces) for cost in costs)
     return {
         "seconds": round(seconds, 1), "disk_mb": round(trainings * _CHECKPOINTS * state / 1e6, 1),
         "trainings": [
@@ -52,15 +51,35 @@ def expected(recipe: Recipe, costs: Sequence[Cost], index: DataIndex) -> dict[st
     }  # fmt: skip
 
 
-def fitted(recipe: Recipe, seconds: float, costs: Sequence[Cost], index: DataIndex) -> Recipe:
+def _times(recipe: Recipe, cost: Cost, costs: Sequence[Cost]) -> int:
+    """Return how often an arm is trained for each seed; on all images only one is, and that is taken to be the last."""
+    folds = (recipe.folds or 1) if recipe.cross_fitted else 1
+    return folds + int(recipe.cross_fitted and cost is costs[-1])
+
+
+def _scored(prepared: Prepared) -> int:
+    """Return how many val images a training has."""
+    indices = [fold.index for fold in prepared.folds] or [prepared.index]
+    return max(len(index.items["val"]) for index in indices)
+
+
+def _seconds(recipe: Recipe, costs: Sequence[Cost], prepared: Prepared) -> float:
+    """Return how long all trainings take."""
+    val, test = _scored(prepared), len(prepared.index.items["test"])
+    return recipe.seeds * sum(_times(recipe, cost, costs) * cost.seconds(recipe, val, test) for cost in costs)
+
+
+def fitted(recipe: Recipe, seconds: float, costs: Sequence[Cost], prepared: Prepared) -> Recipe:
     """Return the recipe with as many steps as fit into a time, all trainings together.
 
     Raises:
         ConfigError: they are too few to learn anything.
     """
-    val, test = len(index.items["val"]), len(index.items["test"])
 
-    once = recipe.seeds * sum(cost.paces[-1].picture * val for cost in costs)
+    def times(cost: Cost) -> int:
+        return recipe.seeds * _times(recipe, cost, costs)
+
+    once = sum(times(cost) * cost.paces[-1].picture * _scored(prepared) for cost in costs)
     scores = max(1, min(_SCORES, int(_SCORING * seconds / max(1e-9, once))))
 
     def with_steps(steps: int) -> Recipe:
@@ -68,9 +87,9 @@ def fitted(recipe: Recipe, seconds: float, costs: Sequence[Cost], index: DataInd
         return recipe.replace("train", steps=steps, eval_every=every, save_every=every)
 
     def takes(steps: int) -> float:
-        return recipe.seeds * sum(cost.seconds(with_steps(steps), val, test) for cost in costs)
+        return _seconds(with_steps(steps), costs, prepared)
 
-    low, high = 0, max(1, int(seconds / max(1e-9, recipe.seeds * sum(cost.step for cost in costs))))
+    low, high = 0, max(1, int(seconds / max(1e-9, sum(times(cost) * cost.step for cost in costs))))
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if takes(middle) <= seconds else (low, middle - 1)

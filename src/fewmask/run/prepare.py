@@ -25,7 +25,7 @@ from fewmask.method import Task, trainings
 from fewmask.methods import resolve
 from fewmask.nets import DEFAULT_ARCH, Builder, default_encoder
 from fewmask.recipe import FREE, SHORT, Recipe, for_its_length
-from fewmask.run.data import read_data
+from fewmask.run.data import Data, read_data
 from fewmask.run.environment import environment, warn_of_versions
 from fewmask.run.fingerprint import fingerprint
 from fewmask.run.folder import RunFolder
@@ -66,6 +66,23 @@ class Notes:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """What a fold differs in from its run.
+
+    Attributes:
+        index: the data set; its "val" are the images of the fold.
+        pools: without these, and without what belongs to them.
+        task: of the images that are left.
+        manifest: what data.yaml of the fold holds.
+    """
+
+    index: DataIndex
+    pools: Pools
+    task: Task
+    manifest: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Prepared:
     """What every process needs to train; sent from the first one to the others.
 
@@ -80,6 +97,7 @@ class Prepared:
         largest: (height, width) of the largest picture that will be predicted, at the network's input.
         fingerprint: what the choices rest on.
         plan: what plan.json of a new run holds; None = it has none.
+        folds: of a run that is cross-fitted.
     """
 
     recipe: Recipe
@@ -92,6 +110,7 @@ class Prepared:
     largest: tuple[int, int] = (1, 1)
     fingerprint: dict[str, Any] | None = None
     plan: dict[str, Any] | None = None
+    folds: tuple[Fold, ...] = ()
 
 
 def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
@@ -109,8 +128,9 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
     """
     if folder.started:
         folder.check_same(asked)
-    index, pools, counts = read_data(asked, say, folder if folder.started else None)
-    manifest = _manifest(index, pools, counts, asked)
+    data = read_data(asked, say, folder if folder.started else None)
+    index, pools, counts = data.index, data.pools, data.counts
+    manifest = _manifest(data, asked)
     if asked.data.unlabelled != "none":
         pools = replace(pools, partial=tuple(i.as_partial() for i in pools.labelled if counts.open_of(i)))
     if folder.started:
@@ -127,16 +147,29 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say) -> Prepared:
             say(f"doubt: {doubt}")
         if len(doubts) > _TOLD:
             say(f"doubt: and {len(doubts) - _TOLD} more: fewmask check {index.root}")
-        recipe = fill(asked, pools, counts, say)
+        recipe = fill(asked, pools, counts, say).model_copy(update={"folds": max(1, len(data.folds))})
         _tell_of_repeats(recipe, pools, say)
     pools = _partial_for(recipe, pools, say)
-    task = Task.of(counts.counts[counts.rows(pools.labelled), : len(index.classes)].sum(axis=0).tolist())
+    data = replace(data, pools=pools)
+    task = _task(data)
     _check_weights(recipe, task)
     _check_batches(recipe, task, pools)
     layout = _layout(recipe, len(index.classes), say)
     recipe = recipe.replace("machine", precision=layout.precision, channels_last=layout.channels_last)
     seen = fingerprint(index, pools, counts)
-    return Prepared(recipe, folder.path, index, pools, task, layout, manifest, _largest(recipe, counts), seen)
+    largest, folds = _largest(recipe, counts), _each_fold(data, asked) if recipe.cross_fitted else ()
+    return Prepared(recipe, folder.path, index, pools, task, layout, manifest, largest, seen, folds=folds)
+
+
+def _task(data: Data) -> Task:
+    """Return what a method may know: how often each class is among the labelled pixels."""
+    counts = data.counts.counts[data.counts.rows(data.pools.labelled), : len(data.index.classes)]
+    return Task.of(counts.sum(axis=0).tolist())
+
+
+def _each_fold(data: Data, asked: Recipe) -> tuple[Fold, ...]:
+    parts = [data.fold(n) for n in range(1, len(data.folds) + 1)]
+    return tuple(Fold(part.index, part.pools, _task(part), _manifest(part, asked)) for part in parts)
 
 
 def _partial_for(recipe: Recipe, pools: Pools, say: Say) -> Pools:
@@ -166,7 +199,7 @@ def confirm(asked: Recipe, folder: RunFolder, say: Say) -> None:
         CheckpointError: it has another configuration or other data.
     """
     folder.check_same(asked)
-    _check_data(_manifest(*read_data(asked, say, folder), asked), folder)
+    _check_data(_manifest(read_data(asked, say, folder), asked), folder)
 
 
 def begin(prepared: Prepared) -> None:
@@ -281,7 +314,8 @@ def _check_weights(recipe: Recipe, task: Task) -> None:
             raise ConfigError(str(error), where="method.sup.class_weights", todo="give one weight a class") from error
 
 
-def _manifest(index: DataIndex, pools: Pools, counts: Scan, asked: Recipe) -> dict[str, Any]:
+def _manifest(data: Data, asked: Recipe) -> dict[str, Any]:
+    index, pools, counts = data.index, data.pools, data.counts
     skip = asked.data.on_bad_unlabelled == "skip" and not pools.digest
     may_break = {i.name for i in pools.unlabelled} if skip else ()
     labelled = counts.counts[counts.rows(pools.labelled)].sum(axis=0)
@@ -296,6 +330,7 @@ def _manifest(index: DataIndex, pools: Pools, counts: Scan, asked: Recipe) -> di
         "labelled_pixels": {name: int(n) for name, n in zip(index.classes, labelled, strict=False)},
         "labelled_names": [i.name for i in pools.labelled],
         **({"set_aside": counts.aside} if counts.aside else {}),
+        **({"folds": [list(names) for names in data.folds]} if data.folds else {}),
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -115,6 +116,8 @@ def _isotonic(y: np.ndarray) -> np.ndarray:
 def calibrate(run: RunFolder, index: DataIndex) -> Quality | None:
     """Calibrate the delivered model of a finished run on its validation images; write ``model/quality.json``.
 
+    In a cross-fitted run each image is looked at by the model of its fold, which has not seen it.
+
     Args:
         run: the run.
         index: its data.
@@ -126,17 +129,28 @@ def calibrate(run: RunFolder, index: DataIndex) -> Quality | None:
         DataError: an image cannot be read.
         WriteError: the disk refused.
     """
-    items = index.items["val"]
-    if len(items) < FEWEST:
+    unseen = _unseen(run, index)
+    if len(unseen) < FEWEST:
         return None
-    model, drawn = Model.load(run.model), Permutation(len(items), seed=0)
-    seen = [measure(model, items[drawn[i]], index) for i in range(min(_MOST, len(items)))]
+    drawn, seen = Permutation(len(unseen), seed=0), []
+    chosen = sorted((unseen[drawn[i]] for i in range(min(_MOST, len(unseen)))), key=lambda pair: str(pair[0]))
+    for place, pairs in groupby(chosen, key=lambda pair: pair[0]):
+        model = Model.load(place)
+        seen += [measure(model, item, index) for _, item in pairs]
     known = [pair for pair in seen if pair is not None]
     if len(known) < FEWEST:
         return None
     quality = fit(*zip(*known, strict=True))
     write_atomic(run.model / FILE, quality.model_dump_json(indent=1) + "\n")
     return quality
+
+
+def _unseen(run: RunFolder, index: DataIndex) -> list[tuple[Path, Item]]:
+    """Return images with masks and, for each, the folder of a model that was not trained on it."""
+    if not run.recipe().cross_fitted:
+        return [(run.model, item) for item in index.items["val"]]
+    known = {item.name: item for item in index.labelled}
+    return [(run.fold(k).model, known[name]) for k, names in enumerate(run.folds, start=1) for name in names]
 
 
 def measure(model: Model, item: Item, index: DataIndex) -> tuple[float, float] | None:

@@ -112,19 +112,30 @@ def read_record(path: Path, label: str = "", depth: int = 2) -> Record:
         _mapping(folder.environment, first.environment, notes), log, counts or summed([s.counts for s in seeds]),
         read_pictures(folder.pictures), _text(folder.next_steps), title, paper, _protocol(metrics), label, seeds,
         _baseline(folder, metrics, seeds, depth, notes), notes, read_doubtful(folder.doubtful),
-        _quality(folder),
+        _quality(folder), _folds(folder, metrics, label, depth, notes),
     )  # fmt: skip
 
 
 def _seeds(folder: RunFolder, metrics: dict[str, Any], label: str, depth: int, notes: list[str]) -> list[Record]:
-    """Return the runs of all seeds, or none: a part of them would give another mean than the one that is told."""
     several = metrics.get("seeds")
     if not isinstance(several, list) or len(several) < 2 or not all(isinstance(n, int) for n in several) or not depth:
         return []
+    return _complete({f"{label}/seeds/{n}": folder.seed(n) for n in several}, "seeds", depth, notes)
+
+
+def _folds(folder: RunFolder, metrics: dict[str, Any], label: str, depth: int, notes: list[str]) -> list[Record]:
+    folds = metrics.get("folds")
+    if not isinstance(folds, list) or not depth or "seeds" in metrics:
+        return []
+    return _complete({f"{label}/folds/{n + 1}": folder.fold(n + 1) for n in range(len(folds))}, "folds", depth, notes)
+
+
+def _complete(runs: Mapping[str, RunFolder], what: str, depth: int, notes: list[str]) -> list[Record]:
+    """Return all runs of a part, by their names, or none: some of them would give another mean than what is told."""
     try:
-        return [read_record(folder.seed(n).path, f"{label}/seeds/{n}", depth - 1) for n in several]
+        return [read_record(run.path, name, depth - 1) for name, run in runs.items()]
     except CheckpointError as error:
-        notes.append(f"the runs of the seeds are not complete ({error.what}: {Path(error.where).name})")
+        notes.append(f"the runs of the {what} are not complete ({error.what}: {Path(error.where).name})")
         return []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,8 @@ from fewmask.errors import CheckpointError, ConfigError, DataError
 from fewmask.method import Task, make_networks, trainings
 from fewmask.methods import METHODS, resolve
 from fewmask.nets import Builder
+from fewmask.run.data import open_folder
+from fewmask.run.doubt import pools_of
 from fewmask.run.folder import RunFolder
 from fewmask.run.model import Model
 
@@ -48,6 +51,14 @@ def model_of(folder: RunFolder, which: Which, trust_code: bool = False) -> tuple
             f"a run of several seeds has no {which!r} model of its own", where=folder.path,
             todo=f"name the run of one seed: {folder.seed(metrics['seeds'][0]).path}",
         )  # fmt: skip
+    if "folds" in metrics:
+        if (which == "baseline") != (metrics["delivered"]["run"] == "baseline"):
+            raise ConfigError(
+                f"of a cross-fitted run only the better arm was trained on all images, and that is not {which!r}",
+                where=folder.path, todo=f"--which delivered, or name a fold: {folder.fold(1).path}",
+            )  # fmt: skip
+        folder, which = folder.all, "last"
+        metrics = folder.read_metrics()
     if which == "baseline":
         if metrics.get("baseline_run") is None:
             raise CheckpointError("the run has no baseline", where=folder.path, todo="train with --baseline")
@@ -80,8 +91,21 @@ def _reported(folder: RunFolder, step: int, trust_code: bool) -> torch.nn.Module
     return method.network(nets, method.predictors[0])
 
 
+@dataclass(frozen=True)
+class _Scored:
+    """One model's confusions on some images, and what is said of them."""
+
+    matrix: torch.Tensor
+    images: int
+    step: int | None
+    protocol: str
+    classes: list[str]
+
+
 def rescore(path: Path, dir: Path | None, split: Role, which: Which, trust_code: bool = False) -> dict[str, Any]:
     """Return {"split", "which", "step", "protocol", "images", "miou", "iou", "pixel_accuracy"}.
+
+    The val images of a cross-fitted run are its labelled ones, each predicted by a network that has not seen it.
 
     Args:
         path: a run folder.
@@ -97,14 +121,39 @@ def rescore(path: Path, dir: Path | None, split: Role, which: Which, trust_code:
     """
     folder = RunFolder(path)
     try:
-        model, step = model_of(folder, which, trust_code)
+        crossed = dir is None and split == "val" and "folds" in folder.read_metrics()
+        parts: list[tuple[RunFolder, Which]] = _folds(folder, which) if crossed else [(folder, which)]
+        each = [_score(part, dir, split, arm, trust_code) for part, arm in parts]
     except (KeyError, AttributeError) as error:  # a metrics.json that lacks what this program writes
         raise CheckpointError(
             f"metrics.json of the run lacks {error}", where=folder.metrics, todo="repeat the run's train command"
         ) from error
+    return {
+        "split": split, "which": which, "step": each[0].step, "protocol": each[0].protocol,
+        "images": sum(one.images for one in each),
+        **scores(torch.stack([one.matrix for one in each]).sum(0), each[0].classes),
+    }  # fmt: skip
+
+
+def _folds(folder: RunFolder, which: Which) -> list[tuple[RunFolder, Which]]:
+    """Return the runs of the folds, and which of their models belongs to one of the whole run."""
+    metrics = folder.read_metrics()
+    if "seeds" in metrics:
+        folder = folder.seed(metrics["delivered"]["seed"])
+        metrics = folder.read_metrics()
+    if which == "delivered":  # a fold may have delivered the other arm
+        which = "last" if metrics["delivered"]["run"] == "method" else "baseline"
+    return [(folder.fold(k), which) for k in range(1, len(metrics["folds"]) + 1)]
+
+
+def _score(folder: RunFolder, dir: Path | None, split: Role, which: Which, trust_code: bool) -> _Scored:
+    model, step = model_of(folder, which, trust_code)
     recipe = folder.recipe()
     root = Path(recipe.data.dir) if dir is None else dir
-    index = read_folder(root, split_seed=recipe.data.split_seed, groups=recipe.data.group_by)
+    if dir is not None:
+        index = read_folder(root, split_seed=recipe.data.split_seed, groups=recipe.data.group_by)
+    else:
+        index, _ = pools_of(folder, lambda text: None) if recipe.fold else open_folder(recipe)
     if index.classes and list(index.classes) != model.classes:
         raise ConfigError(
             f"the data have the classes {list(index.classes)}, the model {model.classes}", where=root,
@@ -128,7 +177,4 @@ def rescore(path: Path, dir: Path | None, split: Role, which: Which, trust_code:
     )  # fmt: skip
     protocol = PROTOCOLS[recipe.protocol]
     matrix = confusion_of(model.net, items, pictures, len(model.classes), protocol)
-    return {
-        "split": split, "which": which, "step": step, "protocol": protocol.name, "images": len(items),
-        **scores(matrix, model.classes),
-    }  # fmt: skip
+    return _Scored(matrix, len(items), step, protocol.name, model.classes)

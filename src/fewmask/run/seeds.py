@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from fewmask.engine.files import write_atomic, write_json
-from fewmask.run.arms import Arm
+from fewmask.run.arms import runs_of
 from fewmask.run.finish import take_delivery
 from fewmask.run.folder import RunFolder
 from fewmask.run.gain import gain_over
@@ -17,21 +17,20 @@ from fewmask.run.score import load_evaluation
 ROLES = ("val", "test")
 
 
-def summarise(prepared: Prepared, arms: Sequence[Arm]) -> dict[str, Any]:
+def summarise(prepared: Prepared) -> dict[str, Any]:
     """Write the folder of a run of several seeds from the finished runs of each, metrics.json last.
 
     Args:
         prepared: the whole run.
-        arms: all its trainings.
 
     Returns:
         The content of metrics.json: scores are means over the seeds, and ``spread`` their standard deviations.
     """
     folder = RunFolder(prepared.folder)
-    seeds = range(prepared.recipe.train.seed, prepared.recipe.train.seed + prepared.recipe.seeds)
-    runs = [folder.seed(seed) for seed in seeds]
+    mine = runs_of(prepared)
+    seeds, runs = [run.recipe.train.seed for run in mine], [RunFolder(run.folder) for run in mine]
     each = [run.read_metrics() for run in runs]
-    baselines = [RunFolder(arm.baseline) for arm in arms if arm.baseline is not None]
+    baselines = [RunFolder(r.path / m["baseline_run"]) for r, m in zip(runs, each, strict=True) if m["baseline_run"]]
     evaluations = [load_evaluation(run.evaluation, "val") for run in runs]
     gain = gain_over(evaluations, baselines, prepared.index.classes) if baselines else None
     n = max(range(len(each)), key=lambda i: each[i]["delivered"]["val"] or 0.0)  # the first of equals
@@ -45,13 +44,27 @@ def summarise(prepared: Prepared, arms: Sequence[Arm]) -> dict[str, Any]:
         "seconds": round(sum(m["seconds"] for m in each), 1),
         "images_per_second": round(fmean(m["images_per_second"] for m in each), 1),
         "peak_memory_mb": max((m["peak_memory_mb"] for m in each if m["peak_memory_mb"] is not None), default=None),
-        "seeds": list(seeds), "spread": {r: _spread([m[r] for m in each]) for r in ROLES}, "baseline_run": None,
+        "seeds": seeds, "spread": {r: _spread([m[r] for m in each]) for r in ROLES}, "baseline_run": None,
+        **({"folds": _mean_folds([m["folds"] for m in each])} if "folds" in each[0] else {}),
     }  # fmt: skip
     take_delivery(runs[n], folder)
     text = runs[n].next_steps.read_text(encoding="utf-8").replace(str(runs[n].path), str(folder.path))
     write_atomic(folder.next_steps, text)
     write_json(folder.metrics, metrics)
     return metrics
+
+
+def _mean_folds(each: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the mean over the seeds of what each fold reached."""
+    out = []
+    for same in zip(*each, strict=True):
+        base = [fold["baseline"] for fold in same if fold["baseline"] is not None]
+        theirs = {r: mean_score([b[r] for b in base]) for r in ROLES} if len(base) == len(same) else None
+        out.append({
+            "images": same[0]["images"], **{r: mean_score([fold[r] for fold in same]) for r in ROLES},
+            "baseline": theirs,
+        })  # fmt: skip
+    return out
 
 
 def mean_score(each: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:

@@ -40,7 +40,10 @@ from fewmask.data.roles import draw_val, propose_groups, read_groups, roles_by_f
 from fewmask.data.scan import Scan
 from fewmask.errors import ConfigError, DataError
 
-__all__ = ["propose_groups", "read_folder", "read_unlabelled", "with_classes", "without_empty_masks"]
+__all__ = ["propose_groups", "read_folder", "read_unlabelled", "with_classes", "with_val", "without_empty_masks"]
+
+VAL_FRACTION = 0.2
+"""Share of the labelled images that is drawn for "val" where there is none."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ _LAYOUTS = (
 def read_folder(
     root: Path,
     *,
-    val_fraction: float = 0.2,
+    val_fraction: float | None = VAL_FRACTION,
     split_seed: int = 0,
     groups: str | None = None,
     declared: DataYaml | None = None,
@@ -92,7 +95,8 @@ def read_folder(
 
     Args:
         root: the folder.
-        val_fraction: share of the labelled images to draw for "val" where there is none, 0 <= fraction < 1.
+        val_fraction: share of the labelled images to draw for "val" where there is none, 0 <= fraction < 1; None: the
+            roles stay as they are declared.
         split_seed: which ones.
         groups: as ``groups`` in data.yaml, which it overrides.
         declared: what data.yaml would say, for a folder that has none; None reads the folder's own.
@@ -102,7 +106,7 @@ def read_folder(
         ConfigError: a wrong data.yaml or group rule; a fraction or seed out of range.
     """
     root = Path(root)
-    if not 0 <= val_fraction < 1:
+    if val_fraction is not None and not 0 <= val_fraction < 1:
         raise ConfigError(f"val_fraction is {val_fraction}", todo="it must be at least 0 and below 1")
     if not 0 <= split_seed < 2**64:
         raise ConfigError(f"split seed {split_seed} is out of range", todo="use 0 to 2**64 - 1")
@@ -118,11 +122,22 @@ def read_folder(
     classes, code = _legend(root, declared, found)
     _put_in_groups(found, declared.groups if groups is None else groups, root, asked=groups is not None)
     _only_masked(found)
-    if not found.roles["val"]:
-        found.roles["train"], found.roles["val"], note = draw_val(found.roles["train"], val_fraction, split_seed)
-        found.notes.append(note)
     upright = declared.exif == "apply"
-    return DataIndex(root, found.layout, classes, _sorted(found, upright), code, tuple(found.notes), upright)
+    index = DataIndex(root, found.layout, classes, _sorted(found, upright), code, tuple(found.notes), upright)
+    return index if index.items["val"] or val_fraction is None else with_val(index, val_fraction, split_seed)
+
+
+def with_val(index: DataIndex, fraction: float, split_seed: int) -> DataIndex:
+    """Return a data set without validation images with some of its labelled ones drawn for that; a note says so.
+
+    Args:
+        index: the data set.
+        fraction: see ``read_folder``.
+        split_seed: which ones.
+    """
+    train, val, note = draw_val(index.items["train"], fraction, split_seed)
+    items: dict[Role, tuple[Item, ...]] = {**index.items, "train": tuple(train), "val": tuple(val)}
+    return replace(index, items=items, notes=(*index.notes, note))
 
 
 def read_unlabelled(root: Path) -> DataIndex | None:
