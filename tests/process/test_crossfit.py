@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import signal
@@ -52,6 +53,11 @@ def crossed(unscored, tmp_path_factory):
 
 def folds_of(out):
     return yaml.safe_load((out / "data.yaml").read_text())["folds"]
+
+
+def scores_in(folder):
+    rows = csv.DictReader((folder / "doubtful.csv").read_text().splitlines())
+    return {row["name"]: row["score"] for row in rows}
 
 
 def test_every_mask_is_scored_once_by_networks_that_have_not_seen_it(crossed):
@@ -152,6 +158,15 @@ def test_other_commands_on_it(crossed, tmp_path, io):
     assert fold["images"] == len(folds_of(out)[1])
     assert fold["miou"] == pytest.approx(metrics_of(out / "folds/2")["delivered"]["val"], abs=1e-3)
     good(run(io, ["suggest", str(out), "-n", "2", "-o", str(tmp_path / "next")]))
+    good(run(io, ["suggest", str(out), "--relabel", "-n", "5", "-o", str(tmp_path / "again")]))
+    doubts = scores_in(tmp_path / "again")
+    for k, names in enumerate(folds_of(out), start=1):  # each by the model of its fold
+        single = shutil.copytree(out / "folds" / str(k), tmp_path / f"fold-{k}")
+        config = (single / "config.yaml").read_text()
+        (single / "config.yaml").write_text(config.replace(f"fold: {k}", "fold: 0"))
+        good(run(io, ["suggest", str(single), "--relabel", "-n", "5", "-o", str(tmp_path / f"again-{k}")]))
+        theirs = scores_in(tmp_path / f"again-{k}")
+        assert {name: doubts[name] for name in names} == {name: theirs[name] for name in names}
     page = (out / "report.html").read_text()
     assert "3 folds" in page
     assert fewmask.load(out).predict(np.zeros((8, 8, 3), np.uint8)).shape == (8, 8)

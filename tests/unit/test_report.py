@@ -137,7 +137,7 @@ def test_training_masks_to_look_at_again(tmp_path):
     assert "1 picture: image, mask, prediction" in text and "31.0 % disputed" in text
     shutil.rmtree(folder / "doubtful")
     write_doubtful(folder, ["a", "b"], (0.004, 0.0))
-    assert "nowhere sure of another class at more than 0.4 % of a training mask" in page_of(folder).text
+    assert "sure of another class at 0.4 % of a training mask at most" in page_of(folder).text
     (folder / "doubtful" / "doubtful.csv").write_text("rank,name\nx,y\n")
     assert "look at again" not in page_of(folder).text
 

@@ -1,4 +1,4 @@
-"""``fewmask report`` and ``fewmask compare``: what one shows to others."""
+"""``fewmask report``, ``fewmask curve`` and ``fewmask compare``: what one shows to others."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fewmask.cli.train import say
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("report", no_args_is_help=True)(report)
+    app.command("curve", no_args_is_help=True)(curve)
     app.command("compare", no_args_is_help=True)(compare)
 
 
@@ -29,6 +30,31 @@ def report(
     from fewmask.run.report import write_report
 
     print(write_report(run, out))
+
+
+def curve(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    draws: Annotated[int, typer.Option(min=1, help="Of each part of the masks; 2 or more can foretell.")] = 2,
+    sizes: Annotated[int, typer.Option(min=1, max=6, help="How many: a half, a quarter, an eighth.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one object on stdout.")] = False,
+) -> None:
+    """Example: fewmask curve runs/photos-fixmatch-001
+
+    How many more masks? Trains the run's better arm again on parts of its masks, and says what as many again would
+    bring, if the parts foretell the whole. The same command again continues an interrupted one.
+    """
+    from fewmask.engine.files import json_text
+    from fewmask.run.curve import curve as measure
+    from fewmask.run.curve import sentence
+
+    found = measure(run, say, draws, sizes)
+    if as_json:
+        print(json_text(found, indent=2))
+        return
+    for point in found["points"]:
+        score = "not measured" if point["miou"] is None else f"{point['miou']:.2f}"
+        print(f"{point['images']:>7g} labelled images, draw {point['draw']}: {score} mIoU")
+    print(sentence(found))
 
 
 def compare(

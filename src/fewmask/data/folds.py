@@ -103,18 +103,18 @@ def hold_out(
     Args:
         index: without "val".
         pools: of all folds.
-        names: the labelled images of the fold.
+        names: the labelled images of the fold; in the pools of a part of them they may be unlabelled.
         together: names of images that show the same; unlabelled ones among them, and those of the fold's groups, are
             left out.
     """
     scored = set(names)
-    groups = {item.group for item in pools.labelled if item.name in scored and item.group}
+    groups = {item.group for item in index.labelled if item.name in scored and item.group}
     gone = scored | {name for same in together if scored.intersection(same) for name in same}
 
     def kept(items: Sequence[Item]) -> tuple[Item, ...]:
         return tuple(i for i in items if i.name not in gone and not (i.group and i.group in groups))
 
-    val = tuple(item for item in pools.labelled if item.name in scored)
+    val = tuple(item for item in index.labelled if item.name in scored)
     # an index file's images are read one by one, and have no groups
     unlabelled = pools.unlabelled if pools.digest else kept(pools.unlabelled)
     inside = replace(pools, labelled=kept(pools.labelled), unlabelled=unlabelled, partial=kept(pools.partial))

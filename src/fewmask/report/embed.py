@@ -107,7 +107,7 @@ def look_again(record: Record, budget: int = BUDGET // 5) -> Look | None:
         return None
     if not doubtful:
         share = percent(max(d.against for d in record.doubtful))
-        return Look(f"The model is nowhere sure of another class at more than {share} of a training mask.", [])
+        return Look(f"The model is sure of another class at {share} of a training mask at most.", [])
     rows, left = list[tuple[str, Shown | None]](), budget * 4 / 3
     for one in doubtful:
         parts = None if one.picture is None else _open(one.picture, [])

@@ -23,8 +23,8 @@ def expected(record: Record) -> Expected | None:
         return None
     rho, error = q["rank_correlation"], number(q["error"])
     said = [
-        f"From {q['images']} validation images. With each of them left out once, the expected share of right pixels "
-        f"was {error} points off on average"
+        f"From {q['images']} {'labelled' if record.crossed else 'validation'} images. With each of them left out once, "
+        f"the expected share of right pixels was {error} points off on average"
         + ("." if rho is None else f"; confidence and accuracy have a rank correlation of {number(rho, 2)}."),
     ]
     if rho is None or rho < 0.3:

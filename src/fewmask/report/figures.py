@@ -134,7 +134,9 @@ def axis(low: float, high: float, ticks: int = 5, *, tight: bool = False) -> Axi
     return Axis(values[0], values[-1], values, digits)
 
 
-def line_chart(title: str, series: Sequence[Series], *, unit: str = "", from_zero: bool = False) -> Chart | None:
+def line_chart(
+    title: str, series: Sequence[Series], *, unit: str = "", from_zero: bool = False, x_name: str = "step"
+) -> Chart | None:
     """Return a chart of the series that have points; None where none has.
 
     Args:
@@ -142,6 +144,7 @@ def line_chart(title: str, series: Sequence[Series], *, unit: str = "", from_zer
         series: what to draw.
         unit: of the y values, for the axis.
         from_zero: let y begin at 0.
+        x_name: what x counts.
     """
     series = [s for s in series if s.points]
     if not series:
@@ -153,11 +156,11 @@ def line_chart(title: str, series: Sequence[Series], *, unit: str = "", from_zer
     digits = 1 if y.digits == 0 else max(2, y.digits)
     drawn = [_draw(s, x, y, digits) for s in series]
     ends = [
-        f"{s.name} goes from {number(s.points[0][1], digits)} at step {count(s.points[0][0])} "
-        f"to {number(s.points[-1][1], digits)} at step {count(s.points[-1][0])}"
+        f"{s.name} goes from {number(s.points[0][1], digits)} at {x_name} {count(s.points[0][0])} "
+        f"to {number(s.points[-1][1], digits)} at {x_name} {count(s.points[-1][0])}"
         for s in series
     ]
-    return Chart(title, f"{title}{f', {unit}' if unit else ''}: {'; '.join(ends)}.", x, y, drawn, unit)
+    return Chart(title, f"{title}{f', {unit}' if unit else ''}: {'; '.join(ends)}.", x, y, drawn, unit, x_name)
 
 
 def _draw(series: Series, x: Axis, y: Axis, digits: int) -> Drawn:

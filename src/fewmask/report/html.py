@@ -21,6 +21,7 @@ from fewmask.report.embed import gallery, look_again
 from fewmask.report.expected import expected
 from fewmask.report.facts import facts, next_steps
 from fewmask.report.figures import line_chart
+from fewmask.report.learning import learning
 from fewmask.report.record import Record, get
 from fewmask.report.rounds import round_rows
 from fewmask.report.tables import class_table, colour, evenness, fold_rows, score_rows, seed_rows, shown_sentences
@@ -48,7 +49,7 @@ def report_page(record: Record) -> bytes:
         "classes": table, "said": shown_sentences(table), "even": even, "confusions": section,
         "charts": [chart for chart in (val_chart(record), loss_chart(record)) if chart],
         "pseudo": pseudo(record), "rounds": round_rows(record), "gallery": gallery(record), "look": look_again(record),
-        "expected": expected(record),
+        "expected": expected(record), "learning": learning(record),
         "facts": facts(record),
         "steps": next_steps(record.next_steps), "about": _about(record), "seeds_text": seeds_text(record),
         "several": len(record.numbers) > 1, "delivered_seed": str(get(record.metrics, "delivered", "seed")),

@@ -87,6 +87,7 @@ class Record:
         doubtful: training masks to look at again, the worst first.
         quality: the calibration of the delivered model, with its ``rows``, or empty.
         folds: where it was cross-fitted, the trainings that were scored, one record each.
+        curve: the content of ``curve/curve.json``, or empty.
     """
 
     metrics: Mapping[str, Any]
@@ -107,6 +108,7 @@ class Record:
     doubtful: Sequence[Doubtful] = ()
     quality: Mapping[str, Any] = field(default_factory=dict)
     folds: Sequence[Record] = ()
+    curve: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def classes(self) -> list[str]:

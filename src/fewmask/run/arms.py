@@ -153,16 +153,20 @@ def _same_part(folder: RunFolder, recipe: Recipe) -> RunFolder:
 
 def matched(prepared: Prepared) -> Prepared:
     """Return the matched supervised training: same labels, network, budget, seed, precision and supervised loss."""
-    recipe = prepared.recipe
-    sup = recipe.constants().model_dump(mode="json").get("sup")
-    method = {"name": SUPERVISED} | ({} if sup is None else {"sup": sup})
-    data = recipe.data.model_copy(update={"unlabelled": "none"})
     pools = Pools(prepared.pools.labelled, ())
     manifest = prepared.manifest | {"unlabelled": 0, "split_hash": pools.hash()}
     return replace(
-        prepared, recipe=recipe.model_copy(update={"method": method, "data": data, "baseline": False, "seeds": 1}),
-        folder=RunFolder(prepared.folder).baseline.path, pools=pools, manifest=manifest, plan=None,
+        prepared, recipe=matched_recipe(prepared.recipe), folder=RunFolder(prepared.folder).baseline.path, pools=pools,
+        manifest=manifest, plan=None,
     )  # fmt: skip
+
+
+def matched_recipe(recipe: Recipe) -> Recipe:
+    """Return the recipe of the matched supervised training."""
+    sup = recipe.constants().model_dump(mode="json").get("sup")
+    method = {"name": SUPERVISED} | ({} if sup is None else {"sup": sup})
+    data = recipe.data.model_copy(update={"unlabelled": "none"})
+    return recipe.model_copy(update={"method": method, "data": data, "baseline": False, "seeds": 1})
 
 
 def mismatch(wanted: Prepared, folder: RunFolder) -> list[str]:

@@ -21,7 +21,7 @@ from fewmask.report.record import Picture, read_pictures
 from fewmask.run.arms import folds_of, matched, on_all
 from fewmask.run.finish import take_delivery, worst_of
 from fewmask.run.folder import RunFolder
-from fewmask.run.gain import gain_over, interval_of
+from fewmask.run.gain import FOLDED, gain_over, interval_of
 from fewmask.run.prepare import Prepared, begin
 from fewmask.run.score import Evaluation, load_evaluation, save_evaluations, scores
 from fewmask.run.seeds import ROLES, mean_score
@@ -56,15 +56,15 @@ def gather(run: Prepared) -> dict[str, Any]:
     theirs = _summary(run, baselines) if baselines else None
     if theirs is not None:
         begin(matched(run))
-        save_evaluations(folder.baseline.evaluation, {"val": _pooled(baselines)})
+        save_evaluations(folder.baseline.evaluation, {"val": pooled(baselines)})
         write_json(folder.baseline.metrics, theirs)
-    metrics, found, end = _summary(run, folds), _pooled(folds), last.read_metrics()
+    metrics, found, end = _summary(run, folds), pooled(folds), last.read_metrics()
     save_evaluations(folder.evaluation, {"val": found})
     arm = "method" if end["method"] == run.recipe.method_name else "baseline"
     ahead = metrics if arm == "method" or theirs is None else theirs
     metrics |= {
         "baseline": None if theirs is None else {role: theirs[role] for role in ROLES},
-        "gain": gain_over([found], [folder.baseline], run.index.classes) if baselines else None,
+        "gain": gain_over([found], [folder.baseline], run.index.classes, FOLDED) if baselines else None,
         "delivered": {
             "run": arm, "checkpoint": "last", "step": end["steps"], "val": ahead["val"]["miou"],
             "test": end["test"] and end["test"]["miou"],
@@ -88,7 +88,7 @@ def _baselines(folds: Sequence[RunFolder]) -> list[RunFolder]:
     return [RunFolder(fold.path / name) for fold, name in zip(folds, named, strict=True) if name]
 
 
-def _pooled(folds: Sequence[RunFolder]) -> Evaluation:
+def pooled(folds: Sequence[RunFolder]) -> Evaluation:
     """Return the results of several folds as those of one set of images, by name."""
     each = [found for fold in folds if (found := load_evaluation(fold.evaluation, "val")) is not None]
     names = [name for one in each for name in one.names]
@@ -100,13 +100,13 @@ def _pooled(folds: Sequence[RunFolder]) -> Evaluation:
 
 
 def _miou(run: Prepared, folds: Sequence[RunFolder]) -> float:
-    return scores(torch.from_numpy(_pooled(folds).matrix), run.index.classes)["miou"] or 0.0
+    return scores(torch.from_numpy(pooled(folds).matrix), run.index.classes)["miou"] or 0.0
 
 
 def _summary(run: Prepared, folds: Sequence[RunFolder]) -> dict[str, Any]:
     """Return what the folds of one arm found together, as metrics.json tells it."""
     each = [fold.read_metrics() for fold in folds]
-    found = _pooled(folds)
+    found = pooled(folds)
     val, test = scores(torch.from_numpy(found.matrix), run.index.classes), mean_score([m["test"] for m in each])
     first = each[0]
     reported = next(iter(first["predictors"]))

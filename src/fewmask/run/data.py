@@ -140,6 +140,21 @@ def _folds(asked: Recipe, pools: Pools, folds: int, twins: Sequence[Sequence[str
     return out
 
 
+def by_fold(run: RunFolder, items: Sequence[Item]) -> list[tuple[Path, Item]]:
+    """Return, in a cross-fitted run, labelled images with the model folder of their fold, which has not seen them.
+
+    Args:
+        run: a finished run; of several seeds, the one that delivered its model speaks.
+        items: labelled images; others than those of the folds are left out.
+    """
+    if not run.recipe().cross_fitted:
+        return []
+    seed = run.read_metrics()["delivered"].get("seed")
+    run = run if seed is None else run.seed(seed)
+    fold = {name: k for k, names in enumerate(run.folds, start=1) for name in names}
+    return [(run.fold(fold[item.name]).model, item) for item in items if item.name in fold]
+
+
 def make_pools(index: DataIndex, asked: Recipe, say: Say, begun: RunFolder | None = None) -> Pools:
     """Return the pools: drawn by a seed, read from lists, or chosen by what the images show.
 

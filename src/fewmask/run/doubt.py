@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fewmask.data.masks import read_item, read_mask
 from fewmask.engine.progress import Ticker
 from fewmask.ops.rng import Permutation
 from fewmask.report.pictures import save_png, side_by_side
-from fewmask.run.data import Say, make_pools, open_folder
+from fewmask.run.data import Say, by_fold, make_pools, open_folder
 from fewmask.run.folder import RunFolder
 from fewmask.run.labels import refuse_full, write_files
 from fewmask.run.model import Model
@@ -48,6 +49,8 @@ class Doubt:
 def relabel(run: Path, count: int, out: Path, say: Say, most: int | None = None) -> list[Doubt]:
     """Rank the training masks of a run by how much its model disagrees, and write pictures of the worst.
 
+    In a cross-fitted run that is the model of the mask's fold, which has not seen it.
+
     Args:
         run: a finished run.
         count: how many.
@@ -62,14 +65,17 @@ def relabel(run: Path, count: int, out: Path, say: Say, most: int | None = None)
         WriteError: the disk refused.
     """
     refuse_full(out)
-    folder, model = RunFolder(run), Model.load(RunFolder(run).model)
+    folder = RunFolder(run)
     index, pools = pools_of(folder, say)
-    drawn, doubts = Permutation(len(pools.labelled), seed=0), []
+    drawn, doubts = Permutation(len(pools.labelled), seed=0), list[Doubt]()
     seen = [pools.labelled[drawn[i]] for i in range(min(len(pools.labelled), most or len(pools.labelled)))]
+    judges = by_fold(folder, seen) or [(folder.model, item) for item in seen]
+    model_of = cache(Model.load)  # at most one for each fold
     with Ticker("looking at the masks", say) as tick:
-        for n, item in enumerate(seen, start=1):
-            doubts.append(_doubt(model, item, index.code))
-            tick(n, len(seen))
+        for place, item in judges:
+            doubts.append(_doubt(model_of(place), item, index.code))
+            tick(len(doubts), len(seen))
+    judge = {item.name: place for place, item in judges}
     doubts = sorted(doubts, key=lambda d: (-d.score, d.name))[:count]
     doubts = [replace(doubt, rank=rank) for rank, doubt in enumerate(doubts, start=1)]
     items = {item.name: item for item in seen}
@@ -78,7 +84,8 @@ def relabel(run: Path, count: int, out: Path, say: Say, most: int | None = None)
         item = items[doubt.name]
         assert item.mask is not None
         image = read_item(item)
-        picture = side_by_side(image, read_mask(item.mask, index.code), model.predict(image))
+        prediction = model_of(judge[item.name]).predict(image)
+        picture = side_by_side(image, read_mask(item.mask, index.code), prediction)
         save_png(picture, out / f"{doubt.rank:04d}-{doubt.name.replace('/', '_')}.png")
     say(f"{len(doubts)} of {len(seen)} masks in {out}: image, mask and prediction, the most doubtful first")
     return doubts

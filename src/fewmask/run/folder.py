@@ -74,6 +74,7 @@ class RunFolder:
         self.part = self.path / "unlabelled.json"
         self.plan = self.path / "plan.json"
         self.doubtful = self.path / "doubtful"
+        self.curve = self.path / "curve"
 
     SEEDS: ClassVar[str] = "seeds"
 

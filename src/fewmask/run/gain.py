@@ -12,16 +12,21 @@ from fewmask.ops.interval import SEEDS, Gain, Interval, paired_gain, score_inter
 from fewmask.run.folder import RunFolder
 from fewmask.run.score import Evaluation, load_evaluation
 
+VAL, FOLDED = "this validation set", "the labelled images"
+"""What a gain is measured on: val images, or the folds of a cross-fitted run."""
+
 
 def gain_over(
-    ours: Sequence[Evaluation | None], theirs: Sequence[RunFolder], classes: Sequence[str]
-) -> dict[str, Any] | None:
+    ours: Sequence[Evaluation | None], theirs: Sequence[RunFolder], classes: Sequence[str],
+    scored: str = VAL,
+) -> dict[str, Any] | None:  # fmt: skip
     """Return ``gain`` of metrics.json, on val; None where it cannot be measured.
 
     Args:
         ours: the method's results on val, one a seed.
         theirs: the baselines' folders, same seeds.
         classes: names.
+        scored: what the images are.
 
     Raises:
         CheckpointError: a baseline's scores are missing, or of other images or masks.
@@ -47,7 +52,7 @@ def gain_over(
             name: None if part is None else _rounded(part, "gain")
             for name, part in zip(classes, gain.classes, strict=True)
         },
-        "text": sentence(gain, len(mine)),
+        "text": sentence(gain, len(mine), scored),
     }  # fmt: skip
 
 
@@ -55,7 +60,7 @@ def _rounded(interval: Interval, name: str) -> dict[str, float]:
     return {name: round(interval.value, 4), "low": round(interval.low, 4), "high": round(interval.high, 4)}
 
 
-def sentence(gain: Gain, seeds: int) -> str:
+def sentence(gain: Gain, seeds: int, scored: str = VAL) -> str:
     """Return the verdict as one sentence for people."""
     points = gain.miou
     between = f"95 % interval {points.low:+.1f} to {points.high:+.1f} over {' and '.join(gain.covers)}"
@@ -65,8 +70,8 @@ def sentence(gain: Gain, seeds: int) -> str:
     if seeds < SEEDS:
         count = "one seed" if seeds == 1 else f"{seeds} seeds"
         return (
-            f"Not shown whether the unlabelled images help: {ahead} by {abs(points.value):.1f} mIoU on this validation "
-            f"set, {count} ({between}); --seeds {SEEDS} can show it."
+            f"Not shown whether the unlabelled images help: {ahead} by {abs(points.value):.1f} mIoU on {scored}, "
+            f"{count} ({between}); --seeds {SEEDS} can show it."
         )
     return (
         f"Not shown whether the unlabelled images help: {ahead} by {abs(points.value):.1f} mIoU, and the interval "

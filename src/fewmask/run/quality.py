@@ -21,6 +21,7 @@ from fewmask.data.masks import read_item, read_mask
 from fewmask.engine.files import write_atomic, write_errors
 from fewmask.errors import CheckpointError
 from fewmask.ops.rng import Permutation
+from fewmask.run.data import by_fold
 from fewmask.run.folder import RunFolder
 from fewmask.run.model import Model
 
@@ -129,7 +130,7 @@ def calibrate(run: RunFolder, index: DataIndex) -> Quality | None:
         DataError: an image cannot be read.
         WriteError: the disk refused.
     """
-    unseen = _unseen(run, index)
+    unseen = by_fold(run, index.labelled) or [(run.model, item) for item in index.items["val"]]
     if len(unseen) < FEWEST:
         return None
     drawn, seen = Permutation(len(unseen), seed=0), []
@@ -143,14 +144,6 @@ def calibrate(run: RunFolder, index: DataIndex) -> Quality | None:
     quality = fit(*zip(*known, strict=True))
     write_atomic(run.model / FILE, quality.model_dump_json(indent=1) + "\n")
     return quality
-
-
-def _unseen(run: RunFolder, index: DataIndex) -> list[tuple[Path, Item]]:
-    """Return images with masks and, for each, the folder of a model that was not trained on it."""
-    if not run.recipe().cross_fitted:
-        return [(run.model, item) for item in index.items["val"]]
-    known = {item.name: item for item in index.labelled}
-    return [(run.fold(k).model, known[name]) for k, names in enumerate(run.folds, start=1) for name in names]
 
 
 def measure(model: Model, item: Item, index: DataIndex) -> tuple[float, float] | None:

@@ -113,6 +113,7 @@ def read_record(path: Path, label: str = "", depth: int = 2) -> Record:
         read_pictures(folder.pictures), _text(folder.next_steps), title, paper, _protocol(metrics), label, seeds,
         _baseline(folder, metrics, seeds, depth, notes), notes, read_doubtful(folder.doubtful),
         _quality(folder), _folds(folder, metrics, label, depth, notes),
+        _mapping(folder.curve / "curve.json", {}, notes) if (folder.curve / "curve.json").exists() else {},
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from fewmask.engine.files import write_atomic, write_json
 from fewmask.run.arms import runs_of
 from fewmask.run.finish import take_delivery
 from fewmask.run.folder import RunFolder
-from fewmask.run.gain import gain_over
+from fewmask.run.gain import FOLDED, VAL, gain_over
 from fewmask.run.prepare import Prepared
 from fewmask.run.score import load_evaluation
 
@@ -32,7 +32,8 @@ def summarise(prepared: Prepared) -> dict[str, Any]:
     each = [run.read_metrics() for run in runs]
     baselines = [RunFolder(r.path / m["baseline_run"]) for r, m in zip(runs, each, strict=True) if m["baseline_run"]]
     evaluations = [load_evaluation(run.evaluation, "val") for run in runs]
-    gain = gain_over(evaluations, baselines, prepared.index.classes) if baselines else None
+    where = FOLDED if prepared.folds else VAL
+    gain = gain_over(evaluations, baselines, prepared.index.classes, where) if baselines else None
     n = max(range(len(each)), key=lambda i: each[i]["delivered"]["val"] or 0.0)  # the first of equals
     metrics = {
         **{k: each[0][k] for k in ("method", "seed", "steps", "protocol", "labelled", "unlabelled")},

@@ -1,0 +1,56 @@
+"""What the report says of more masks: the learning curve of ``fewmask curve``, and what it foretells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from fewmask.ops.learning import Law
+from fewmask.report.figures import Chart, Series, line_chart
+from fewmask.report.record import Record, is_number
+from fewmask.report.text import number
+
+_STEPS = 24  # of the drawn law
+
+
+@dataclass(frozen=True)
+class Learning:
+    """A chart, and sentences."""
+
+    chart: Chart | None
+    said: list[str]
+
+
+def learning(record: Record) -> Learning | None:
+    """Return the learning curve of a run; None where it has none."""
+    found = [p for p in record.curve.get("points", ()) if is_number(p.get("images")) and is_number(p.get("miou"))]
+    if not found:
+        return None
+    images = sorted({float(p["images"]) for p in found})
+    means = [(n, fmean(float(p["miou"]) for p in found if p["images"] == n)) for n in images]
+    draws = [[(float(p["images"]), float(p["miou"])) for p in found if p.get("draw") == d]
+             for d in sorted({p.get("draw") for p in found}, key=str)]  # fmt: skip
+    series = [Series(str(record.curve.get("arm", "measured")), means, siblings=draws, dots=True)]
+    told, law = record.curve.get("forecast"), _law(record.curve.get("law"))
+    if isinstance(told, Mapping) and law is not None and is_number(told.get("images")):
+        end = float(told["images"])
+        line = [images[0] * (end / images[0]) ** (n / _STEPS) for n in range(_STEPS + 1)]
+        at = [(n, *law.at(n)) for n in line]
+        series.append(Series("law, 80 % interval", [(n, v) for n, v, _, _ in at], 1, [(n, a, b) for n, _, a, b in at]))
+        said = [
+            f"With {number(end, 0)} labelled images {number(told.get('miou'))} mIoU can be expected, with a chance of "
+            f"80 % between {number(told.get('low'))} and {number(told.get('high'))}."
+        ]
+    else:
+        said = [f"Nothing is foretold: {record.curve.get('why_not', 'the curve is damaged')}."]
+    chart = line_chart("mIoU by labelled images", series, unit="%", x_name="labelled images")
+    return Learning(chart, said)
+
+
+def _law(found: Any) -> Law | None:
+    try:
+        return Law(**found) if all(is_number(v) for v in found.values()) else None
+    except (TypeError, AttributeError):
+        return None
