@@ -125,7 +125,25 @@ def test_a_step_touches_what_it_pushes_and_draws_and_nothing_that_grows_with_the
         bank.push(new, real)
         with Touched() as touched:
             bank.newest(torch.randint(0, 8, (3, 20)))
+            bank.products(torch.randint(0, 8, (3, 2, 10)), torch.randn(3, 2, 4))
             bank.push(new, real)
         counts.add((tuple(touched.operations), touched.numbers))
-        assert touched.numbers < 3 * 16 * 4 * 10
+        assert touched.numbers < 3 * 16 * 4 * 20
     assert len(counts) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_are_those_of_the_features(dtype: torch.dtype) -> None:
+    """Class by class, and all at once as on other devices: the same to the last bit, values and gradients."""
+    bank, generator = ClassBanks(3, 40, 16), torch.Generator().manual_seed(0)
+    for _ in range(3):
+        bank.push(torch.randn(3, 20, 16, generator=generator), torch.rand(3, 20, generator=generator) < 0.8)
+    age = torch.randint(0, 40, (3, 4, 5), generator=generator)
+    one, other = (torch.randn(3, 4, 16, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2))
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        ours = bank.products(age, one)
+        expected = (bank.newest(age.flatten(1)).unflatten(1, (4, 5)) @ other.unsqueeze(-1)).squeeze(-1)
+    assert ours.shape == (3, 4, 5) and torch.equal(ours, expected)
+    for out in (ours, expected):
+        out.float().square().sum().backward()
+    assert one.grad is not None and other.grad is not None and torch.equal(one.grad, other.grad)

@@ -338,9 +338,7 @@ class U2PL(Method):
         if isinstance(bank, ClassBanks):
             memo["negatives"], memo["real"] = new, real
             older = (age - count.view(-1, 1, 1)).clamp(min=0)
-            from_bank = bank.newest(older.flatten(1)).unflatten(1, age.shape[1:])  # [K, M, N, D]
-            cosine = (from_bank @ anchor.unsqueeze(-1)).squeeze(-1)
-            negative = torch.where(age < count.view(-1, 1, 1), negative, cosine)
+            negative = torch.where(age < count.view(-1, 1, 1), negative, bank.products(older, anchor))
         return contrast.info_nce(positive, negative, cfg.temperature, anchors.any(1) & (count + held > 0))
 
 

@@ -44,6 +44,24 @@ class ClassBanks(nn.Module):
         place_KN = (self.pushed.unsqueeze(1) - 1 - age_KN) % self.length
         return self.features[torch.arange(len(self.pushed), device=place_KN.device).unsqueeze(1), place_KN]
 
+    def products(self, age_KMN: Tensor, other_KMD: Tensor) -> Tensor:
+        """Return the scalar product of features with vectors, [K, M, N]; gradients flow to the vectors.
+
+        On a CPU class by class: the features of one fit into its cache between reading and multiplying, those of all
+        would go to memory and back.
+
+        Args:
+            age_KMN: int64, which features; see ``newest``.
+            other_KMD: float, M vectors a class, each with N features.
+        """
+        if self.features.device.type != "cpu":
+            features = self.newest(age_KMN.flatten(1)).unflatten(1, age_KMN.shape[1:])
+            return (features @ other_KMD.unsqueeze(-1)).squeeze(-1)
+        place_KX = ((self.pushed.view(-1, 1, 1) - 1 - age_KMN) % self.length).flatten(1)
+        each = zip(self.features, place_KX, other_KMD, strict=True)
+        rows = ((f.index_select(0, place).unflatten(0, age_KMN.shape[1:]), other) for f, place, other in each)
+        return torch.stack([(row @ other.unsqueeze(-1)).squeeze(-1) for row, other in rows])
+
     @torch.no_grad()
     def push(self, features_KPD: Tensor, real_KP: Tensor) -> None:
         """Append the features that are real, in their order; the oldest make room.
