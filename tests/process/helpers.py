@@ -103,17 +103,17 @@ class Ended:
         return next((line for line in self.stderr.splitlines() if line.startswith("error:")), "")
 
 
-def start(folder: Path, arguments: list[str], fault: str = "") -> Running:
+def start(folder: Path, arguments: list[str], fault: str = "", cwd: Path | None = None) -> Running:
     """Run a command in a new process, forked from a server that has imported everything: an import takes 10 s."""
     folder.mkdir(parents=True, exist_ok=True)
-    process = _forkserver.Process(target=_child, args=(str(folder), arguments, environment(fault)))
+    process = _forkserver.Process(target=_child, args=(str(folder), arguments, environment(fault), cwd))
     process.start()
     return Running(process, folder)
 
 
-def run(folder: Path, arguments: list[str], fault: str = "") -> Ended:
+def run(folder: Path, arguments: list[str], fault: str = "", cwd: Path | None = None) -> Ended:
     """Run a command in a new process to its end; see ``start``."""
-    return start(folder, arguments, fault).wait()
+    return start(folder, arguments, fault, cwd).wait()
 
 
 def popen(folder: Path, command: list[str], fault: str = "") -> subprocess.Popen[str]:
@@ -128,7 +128,7 @@ def environment(fault: str = "") -> dict[str, str]:
     return env | ({"FEWMASK_FAULT": fault} if fault else {})
 
 
-def _child(folder: str, arguments: list[str], env: dict[str, str]) -> None:
+def _child(folder: str, arguments: list[str], env: dict[str, str], cwd: Path | None) -> None:
     import torch
 
     from fewmask.cli import run as command
@@ -140,6 +140,9 @@ def _child(folder: str, arguments: list[str], env: dict[str, str]) -> None:
     sys.argv = ["fewmask", *arguments]
     for name, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(Path(folder) / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    if cwd is not None:
+        os.chdir(cwd)
+        sys.path.insert(0, str(cwd))  # as PYTHONPATH=. does
     code = command(arguments)
     with suppress(ImportError):  # Windows
         from resource import RUSAGE_SELF, getrusage

@@ -197,6 +197,9 @@ def test_labels_of_another_method(data, tmp_path, io):
 def test_too_few_steps_for_the_rounds(data, tmp_path, io):
     words = training(data, tmp_path / "run", *VARIANTS["dars"], "--steps", "2")
     assert_refused(run(io, words), 2, "2 steps are too few for 3 rounds", "train.steps")
+    ended = run(io, [w for w in words if w != "--no-baseline"])
+    assert_refused(ended, 2, "2 steps are too few for 3 rounds")
+    assert "training 1 of" not in ended.stderr, "said before anything is trained"
     assert not (tmp_path / "run").exists()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fewmask.engine.files import write_atomic, write_json
 from fewmask.engine.launch import placement
 from fewmask.engine.precision import Format
 from fewmask.errors import CheckpointError, ConfigError
-from fewmask.method import Task, trainings
+from fewmask.method import Round, Task, trainings
 from fewmask.methods import resolve
 from fewmask.recipe import FREE, Recipe
 from fewmask.run.data import Data, read_data
@@ -221,9 +222,28 @@ def begin(prepared: Prepared) -> None:
 def _check_batches(recipe: Recipe, task: Task, pools: Pools) -> None:
     """Divide the batches among the processes that there will be: before these are started, and for the first one."""
     method = resolve(recipe.method_name)(recipe.constants(), task)
+    steps_of(method.rounds(), recipe.train.steps)
     world = placement(recipe.machine.devices).world
     for one in trainings(method):
         plan_slots(one.streams, pools, recipe.data.batch, recipe.data.unlabelled_batch, 0, world)
+
+
+def steps_of(rounds: Sequence[Round], total: int) -> list[int]:
+    """Divide the steps of a run among its rounds; without any it is one.
+
+    Raises:
+        ConfigError: there are fewer steps than rounds.
+    """
+    if not rounds:
+        return [total]
+    ends = [round(total * share) for share in accumulate(r.share for r in rounds)]
+    steps = [end - start for start, end in pairwise([0, *ends])]
+    assert ends[-1] == total, "the shares of the rounds sum to 1"
+    if min(steps) < 1:
+        raise ConfigError(
+            f"{total} steps are too few for {len(rounds)} rounds", where="train.steps", todo="train longer"
+        )
+    return steps
 
 
 def _tell_of_repeats(recipe: Recipe, pools: Pools, say: Say) -> None:

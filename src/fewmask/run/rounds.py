@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from fewmask.engine.faults import site
 from fewmask.engine.files import json_text, write_atomic, write_json
 from fewmask.engine.flatten import load_networks
 from fewmask.engine.label import read_manifest
-from fewmask.errors import ConfigError, Interrupted
+from fewmask.errors import Interrupted
 from fewmask.method import Round
 from fewmask.methods import resolve
 from fewmask.run.arms import Arm
@@ -27,7 +27,7 @@ from fewmask.run.finish import take_delivery
 from fewmask.run.folder import RunFolder
 from fewmask.run.init import start_from
 from fewmask.run.labelling import Labeller
-from fewmask.run.prepare import Notes, Prepared
+from fewmask.run.prepare import Notes, Prepared, steps_of
 from fewmask.run.training import Start, Training, train_one
 
 
@@ -55,22 +55,6 @@ def train_arm(arm: Arm, whole_run: Prepared, fabric: Any, say: Notes, title: str
     if rounds := method.rounds():
         return _Rounds(arm, rounds, whole_run, fabric, say).run(start, title)
     return train_one(Training(prepared, method, arm.baseline, start, title), [whole_run], fabric, say)
-
-
-def steps_of(rounds: Sequence[Round], total: int) -> list[int]:
-    """Divide the steps of a run among its rounds.
-
-    Raises:
-        ConfigError: there are fewer steps than rounds.
-    """
-    ends = [round(total * share) for share in accumulate(r.share for r in rounds)]
-    steps = [end - start for start, end in pairwise([0, *ends])]
-    assert ends[-1] == total, "the shares of the rounds sum to 1"
-    if min(steps) < 1:
-        raise ConfigError(
-            f"{total} steps are too few for {len(rounds)} rounds", where="train.steps", todo="train longer"
-        )
-    return steps
 
 
 class _Rounds:
