@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from fewmask.nets import build
+from fixtures_data import save_mask
 from process.helpers import FIXMATCH, good, run, tiny_data, training
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +79,7 @@ def place(store, tmp_path):
             shutil.copytree(store / "photos" / part / "train", tmp_path / name)
         for path in (tmp_path / "drawings").iterdir():  # which no data.yaml names: ids without gaps
             ids = np.array(Image.open(path))
-            Image.fromarray(np.select([ids == 5, ids == 9], [1, 2], ids).astype(np.uint8)).save(path)
+            save_mask(path, np.where(ids == 5, 1, np.where(ids == 9, 2, ids)))
         images = sorted((tmp_path / "photos/images/train").glob("bare*"))
         rows = "".join(json.dumps({"image": f"photos/images/train/{p.name}"}) + "\n" for p in images)
         (tmp_path / "pool.jsonl").write_text(rows)
