@@ -63,7 +63,8 @@ class Experiment:
     def config_key(self) -> str:
         """Hash of what is run, without the code that runs it; places on this machine do not count."""
         recipe = self.recipe(self.data)
-        for name in ("baseline", "seeds", "folds", "fold"):  # a study spells its arms out, and its data have val images
+        # a study spells its arms out, and its data have val images
+        for name in ("baseline", "seeds", "folds", "fold", "halving"):
             del recipe[name]
         for name in OPTIONS:  # younger than the first results: where they are null, what is run is what it was
             if recipe["model"][name] is None:

@@ -138,6 +138,8 @@ class Recipe(Config):
         folds: cross-fitting, where the data have no val images: so many parts of the labelled images are scored by
             networks that have not seen them, and one more is trained on all. 1 = a part is held out instead; null =
             chosen from their number.
+        halving: with the method "auto": a handful of methods are tried in short runs, and the best is trained; else
+            one is chosen from what the data are.
         fold: train one of these alone: 1 to ``folds``, or 0 = on all labelled images, scored on none; null = every one.
     """
 
@@ -151,6 +153,7 @@ class Recipe(Config):
     protocol: str = "whole"
     baseline: bool | str = True
     seeds: int = Field(default=1, ge=1)
+    halving: bool = False
     folds: int | None = Field(default=None, ge=1)
     fold: int | None = Field(default=None, ge=0)
 
@@ -258,6 +261,8 @@ def read_recipe(file: Path | None, overrides: Mapping[str, Any], settings: Seque
             raise ConfigError(f"the value of {word!r} is not YAML", where=key, todo="quote it") from error
     if isinstance(tree.get("method"), str):
         tree["method"] = {"name": tree["method"]}
+    if isinstance(method := tree.get("method"), dict) and method.get("name") == "auto":
+        tree.setdefault("halving", True)  # who leaves the method out has not asked for it
     recipe = _validated(Recipe, tree)
     if recipe.method_name != "auto":
         recipe.constants()

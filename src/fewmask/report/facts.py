@@ -66,7 +66,8 @@ def _method(record: Record) -> Rows:
     model = record.recipe.get("model")
     init, stride, rates = (get(model, key) for key in ("init", "output_stride", "atrous_rates"))
     return [
-        ("Method", record.method), ("Paper", record.paper or NOT_RECORDED),
+        ("Method", record.method), *([("Chosen", record.chosen)] if record.chosen else []),
+        ("Paper", record.paper or NOT_RECORDED),
         ("Architecture", _text(get(model, "arch"))), ("Encoder", _text(get(model, "encoder"))),
         *([("Output stride", str(stride))] if stride else []),
         *([("Atrous rates", ", ".join(map(str, rates)))] if rates else []),

@@ -88,6 +88,7 @@ class Record:
         quality: the calibration of the delivered model, with its ``rows``, or empty.
         folds: where it was cross-fitted, the trainings that were scored, one record each.
         curve: the content of ``curve/curve.json``, or empty.
+        chosen: why the method was taken, where several were tried, or empty.
     """
 
     metrics: Mapping[str, Any]
@@ -109,6 +110,7 @@ class Record:
     quality: Mapping[str, Any] = field(default_factory=dict)
     folds: Sequence[Record] = ()
     curve: Mapping[str, Any] = field(default_factory=dict)
+    chosen: str = ""
 
     @property
     def classes(self) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from fewmask.engine.files import clean_leftovers, ensure_writable, write_json
@@ -19,8 +21,10 @@ from fewmask.recipe import Recipe, differences, for_its_length, read_recipe
 from fewmask.run.arms import SUPERVISED, Arm, arms_of, comparable, runs_of
 from fewmask.run.crossfit import gather, last_training
 from fewmask.run.doubt import pools_of, relabel
+from fewmask.run.fill import tell_of_constants
 from fewmask.run.folder import RunFolder, choose_folder
-from fewmask.run.pace import costs
+from fewmask.run.halving import can_try, halve, share_of_halving, to_time, with_method
+from fewmask.run.pace import costs, costs_of
 from fewmask.run.plan import duration, expected, fitted, seconds_of, settle, spoken
 from fewmask.run.prepare import Notes, Prepared, Say, confirm, prepare
 from fewmask.run.quality import calibrate
@@ -91,7 +95,7 @@ def _budget(asked: Recipe, time: str | None) -> float | None:
 
 
 def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes, seconds: float | None) -> Run:
-    first, fits = is_first_process(), False
+    first, fits, tries = is_first_process(), False, False
 
     def same(folder: RunFolder) -> bool:
         try:
@@ -117,15 +121,20 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes, seconds: fl
                 say.release()
                 return run
             prepared = prepare(asked, folder, say)
-            arms = [] if fits else arms_of(prepared, say)
+            tries = asked.halving and asked.method_name == "auto" and not folder.started and can_try(prepared, say)
+            arms = [] if fits or tries else arms_of(prepared, say)
         elif out is not None and RunFolder(out).finished:
             return Run(out)  # the first process will not come to meet the others either
         fabric = launch(asked.machine.devices, asked.machine.precision, asked.machine.rank_timeout)
-        prepared, arms, fits = fabric.broadcast((prepared, arms, fits))
+        prepared, arms, fits, tries = fabric.broadcast((prepared, arms, fits, tries))
         assert prepared is not None  # the first process sent it
         stack.callback(leave)
+        began = monotonic()
+        if tries:
+            prepared = _try_methods(prepared, seconds, fabric, say)
         if fits and seconds is not None:
-            prepared = _fit(prepared, seconds, fabric, say)
+            prepared = _fit(prepared, seconds, fabric.broadcast(seconds - (monotonic() - began)), fabric, say)
+        if fits or tries:
             arms = fabric.broadcast(arms_of(prepared, say) if first else [])
         _rehearse(
             [arm.prepared for arm in arms if not fabric.broadcast(RunFolder(arm.prepared.folder).finished)], fabric
@@ -171,13 +180,32 @@ def _train_all(arms: list[Arm], before: int, total: int, prepared: Prepared, fab
                 )  # fmt: skip
 
 
-def _fit(prepared: Prepared, seconds: float, fabric: Any, say: Say) -> Prepared:
-    """Return the run with as many steps as fit into a time."""
+def _try_methods(prepared: Prepared, seconds: float | None, fabric: Any, say: Notes) -> Prepared:
+    """Return the run with the method that short runs have found to be the best; with a time, they take a part of it."""
+    if seconds is not None:
+        file = RunFolder(prepared.folder).halving / "plan.json"
+        begun = fabric.broadcast(json.loads(file.read_text()) if fabric.global_rank == 0 and file.is_file() else None)
+        if begun is None or begun["time"] != seconds:
+            say("timing some steps of each method")
+            found = fabric.broadcast(costs_of(to_time(prepared), fabric))
+            rest, costly = (1 - share_of_halving(found)) * seconds, max(found, key=lambda cost: cost.step)
+            begun = {"time": seconds, "steps": fitted(prepared.recipe, rest, [found[0], costly], prepared).train.steps}
+            if fabric.global_rank == 0:
+                ensure_writable(file.parent)
+                write_json(file, begun)
+        prepared = replace(prepared, recipe=prepared.recipe.replace("train", steps=begun["steps"]))
+    recipe = with_method(prepared.recipe, halve(prepared, fabric, say)["chosen"])
+    tell_of_constants(recipe, say)
+    return replace(prepared, recipe=recipe)
+
+
+def _fit(prepared: Prepared, seconds: float, left: float, fabric: Any, say: Say) -> Prepared:
+    """Return the run with as many steps as fit into what is left of a time."""
     say("timing some steps")
     found = fabric.broadcast(costs(prepared, fabric))
-    recipe = fitted(prepared.recipe, seconds, found, prepared)
+    recipe = fitted(prepared.recipe, left, found, prepared)
     hopes = expected(recipe, found, prepared)
-    say(f"{recipe.train.steps} steps fit into {duration(seconds)}; {spoken(hopes)}")
+    say(f"{recipe.train.steps} steps fit into {duration(left)}; {spoken(hopes)}")
     return replace(prepared, recipe=recipe, plan={"time": seconds, "steps": recipe.train.steps, "expected": hopes})
 
 

@@ -24,8 +24,10 @@ def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:
         name = "fixmatch" if pools.unlabelled or pools.partial else "supervised"
         recipe = for_its_length(recipe.model_copy(update={"method": {"name": name}}))
         also = f", and {len(pools.partial)} labelled in part" if pools.partial else ""
-        say(f"method: {name}, since there are {len(pools.unlabelled)} unlabelled images{also}")
-    _tell_of_constants(recipe, say)
+        if not asked.halving:  # else it only holds the place
+            say(f"method: {name}, since there are {len(pools.unlabelled)} unlabelled images{also}")
+    if asked.method_name != "auto" or not asked.halving:
+        tell_of_constants(recipe, say)
     if (arch := recipe.model.arch) is None:
         arch = DEFAULT_ARCH
         recipe = recipe.replace("model", arch=arch)
@@ -73,7 +75,7 @@ def choose_layout(recipe: Recipe, classes: int, say: Say) -> Format:
     return layout
 
 
-def _tell_of_constants(recipe: Recipe, say: Say) -> None:
+def tell_of_constants(recipe: Recipe, say: Say) -> None:
     """Say which constants are not the paper's because the run is short."""
     method = resolve(recipe.method_name)
     plain = method.Config().model_dump()

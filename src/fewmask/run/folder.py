@@ -75,6 +75,7 @@ class RunFolder:
         self.plan = self.path / "plan.json"
         self.doubtful = self.path / "doubtful"
         self.curve = self.path / "curve"
+        self.halving = self.path / "halving"
 
     SEEDS: ClassVar[str] = "seeds"
 
@@ -131,7 +132,7 @@ class RunFolder:
         if self.path.is_dir() and not self.started:
             ours = {self.plan.name}
             if (self.path / ".lock").exists():  # a start that was killed before it wrote config.yaml
-                ours |= {self.data.name, self.environment.name}
+                ours |= {self.data.name, self.environment.name, self.halving.name}
             strange = sorted(p.name for p in self.path.iterdir() if not p.name.startswith(".") and p.name not in ours)
             if strange:
                 raise CheckpointError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -87,7 +87,12 @@ def costs(prepared: Prepared, fabric: Any) -> list[Cost]:
         fabric: launched.
     """
     arms = [matched(prepared)] if comparable(prepared.recipe, prepared.index, lambda text: None) else []
-    return [_cost(arm, fabric) for arm in (*arms, prepared)]
+    return costs_of([*arms, prepared], fabric)
+
+
+def costs_of(arms: Sequence[Prepared], fabric: Any) -> list[Cost]:
+    """Time every kind of training of some arms; every rank takes part."""
+    return [_cost(arm, fabric) for arm in arms]
 
 
 def _cost(prepared: Prepared, fabric: Any) -> Cost:

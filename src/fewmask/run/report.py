@@ -113,7 +113,7 @@ def read_record(path: Path, label: str = "", depth: int = 2) -> Record:
         read_pictures(folder.pictures), _text(folder.next_steps), title, paper, _protocol(metrics), label, seeds,
         _baseline(folder, metrics, seeds, depth, notes), notes, read_doubtful(folder.doubtful),
         _quality(folder), _folds(folder, metrics, label, depth, notes),
-        _mapping(folder.curve / "curve.json", {}, notes) if (folder.curve / "curve.json").exists() else {},
+        _told(folder.curve / "curve.json", notes), str(_told(folder.halving / "halving.json", notes).get("why", "")),
     )  # fmt: skip
 
 
@@ -171,6 +171,11 @@ def _mapping(file: Path, instead: Mapping[str, Any], notes: list[str]) -> Mappin
         return tree
     notes.append(f"{file.name} cannot be read")
     return {}
+
+
+def _told(file: Path, notes: list[str]) -> Mapping[str, Any]:
+    """Return a file that most runs do not have; else nothing."""
+    return _mapping(file, {}, notes) if file.exists() else {}
 
 
 def _quality(folder: RunFolder) -> Mapping[str, Any]:

@@ -1,0 +1,158 @@
+"""``--method auto``: a handful of methods tried on the run's own data by successive halving.
+
+Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization", AISTATS 2016: every
+method gets a part of the steps, the better ones a larger part, and the best one is trained in earnest. Each try is an
+ordinary run in ``RUN/halving/``, from scratch and with a schedule of its own, so that an interrupted one continues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from fewmask.engine.evaluate import scores
+from fewmask.engine.files import write_json
+from fewmask.errors import Interrupted
+from fewmask.ops.interval import paired_gain
+from fewmask.recipe import Recipe, for_its_length
+from fewmask.run.arms import SUPERVISED, Arm, folds_of, matched
+from fewmask.run.folder import RunFolder
+from fewmask.run.pace import Cost
+from fewmask.run.prepare import Notes, Prepared, Say
+from fewmask.run.rounds import train_arm
+from fewmask.run.score import load_evaluation
+
+METHODS = (SUPERVISED, "fixmatch", "mean_teacher", "cps", "ucc")
+"""What is tried: the methods of one round that need nothing but images and masks."""
+
+RUNGS = ((1 / 8, 2), (1 / 3, 1))
+"""Share of the run's steps that each method gets, and how many go on."""
+
+_LEAST = 20  # steps of a try
+
+
+@dataclass(frozen=True)
+class Try:
+    """One method on one rung."""
+
+    rung: int
+    method: str
+    prepared: Prepared
+
+
+def halve(prepared: Prepared, fabric: Any, say: Notes) -> dict[str, Any]:
+    """Try the methods and write ``RUN/halving/halving.json``; every rank takes part.
+
+    Of a cross-fitted run the first fold is what they are scored on.
+
+    Args:
+        prepared: the run, with everything chosen but the method; its steps are what the shares are of.
+        fabric: launched.
+        say: receives one sentence for each decision.
+
+    Returns:
+        {"chosen", "why", "told_apart", "rungs": [{"steps", "miou": {method: mIoU on val}}]}.
+
+    Raises:
+        CheckpointError: an interrupted search had another configuration.
+        Interrupted: somebody has asked to stop.
+    """
+    folder, base = RunFolder(prepared.folder), (folds_of(prepared) or [prepared])[0]
+    names, rungs = METHODS, list[dict[str, Any]]()
+    for n, (share, stay) in enumerate(RUNGS, start=1):
+        steps = max(_LEAST, round(share * prepared.recipe.train.steps))
+        for name in names:
+            one = Try(n, name, _prepared(base, folder, n, name, steps))
+            if fabric.global_rank == 0 and (place := RunFolder(one.prepared.folder)).started:
+                place.check_same(one.prepared.recipe)
+            if not fabric.broadcast(RunFolder(one.prepared.folder).finished):
+                title = f"auto, {steps} steps: {name}"
+                if who := train_arm(Arm(one.prepared), one.prepared, fabric, say, title):
+                    raise Interrupted(f"stopped by {who} while methods were tried", where="the state is saved",
+                                      todo="run the same command again, with its --out, to continue")  # fmt: skip
+        found = fabric.broadcast(_scores(folder, n, names, prepared.index.classes) if fabric.global_rank == 0 else {})
+        rungs.append({"steps": steps, "miou": found})
+        # of equals the one that is named first: the cheaper
+        names = tuple(sorted(names, key=lambda name: -(found[name] or 0.0))[:stay])
+    told = fabric.broadcast(
+        _told(folder, rungs, names[0], len(base.index.items["val"])) if fabric.global_rank == 0 else {}
+    )
+    if fabric.global_rank == 0:
+        write_json(folder.halving / "halving.json", told)
+    say(told["why"])
+    return told
+
+
+def to_time(prepared: Prepared) -> list[Prepared]:
+    """Return a training of each method, to be timed."""
+    folder, base = RunFolder(prepared.folder), (folds_of(prepared) or [prepared])[0]
+    return [_prepared(base, folder, 0, name, base.recipe.train.steps) for name in METHODS]
+
+
+def can_try(prepared: Prepared, say: Say) -> bool:
+    """Return whether there is anything to choose from, and something to choose by; say what there is not."""
+    if not prepared.pools.unlabelled and not prepared.pools.partial:
+        say("auto: without unlabelled images there is nothing to choose from")
+        return False
+    if not prepared.index.items["val"] and not prepared.folds:
+        say("auto: without val images nothing can be chosen by trying")
+        return False
+    return True
+
+
+def with_method(recipe: Recipe, name: str) -> Recipe:
+    """Return a recipe with a method, and its constants for the recipe's steps."""
+    return for_its_length(recipe.model_copy(update={"method": {"name": name}}))
+
+
+def share_of_halving(costs: Sequence[Cost]) -> float:
+    """Return what part of the steps' time the tries take, if the costliest methods stay.
+
+    Args:
+        costs: of ``METHODS``, in their order.
+    """
+    steps = [cost.step for cost in costs]
+    tried = RUNGS[0][0] * sum(steps) + sum(share * sum(sorted(steps)[-stay:]) for (share, _), (_, stay)
+                                           in zip(RUNGS[1:], RUNGS, strict=False))  # fmt: skip
+    return tried / (tried + steps[0] + max(steps))
+
+
+def _prepared(base: Prepared, folder: RunFolder, rung: int, name: str, steps: int) -> Prepared:
+    recipe = base.recipe.replace("train", steps=steps, eval_every=0, save_every=steps)
+    recipe = with_method(recipe.model_copy(update={"baseline": False, "seeds": 1, "halving": False}), name)
+    place = folder.halving / f"{rung}-{name}"
+    made = replace(base, recipe=recipe, folder=place, plan=None, folds=())
+    return replace(matched(made), folder=place) if name == SUPERVISED else made
+
+
+def _scores(folder: RunFolder, rung: int, names: Sequence[str], classes: Sequence[str]) -> dict[str, float | None]:
+    found = {name: load_evaluation(RunFolder(folder.halving / f"{rung}-{name}").evaluation, "val") for name in names}
+    return {
+        name: None if one is None else scores(torch.from_numpy(one.matrix), classes)["miou"]
+        for name, one in found.items()
+    }
+
+
+def _told(folder: RunFolder, rungs: list[dict[str, Any]], best: str, images: int) -> dict[str, Any]:
+    """Return what was found, and whether the val images can tell the best two of the last rung apart."""
+    last = rungs[-1]["miou"]
+    second = max((name for name in last if name != best), key=lambda name: last[name] or 0.0)
+    arms = [
+        load_evaluation(RunFolder(folder.halving / f"{len(rungs)}-{name}").evaluation, "val") for name in (best, second)
+    ]
+    gain = None
+    if all(one is not None for one in arms):
+        counts = [np.stack([one.counts]) for one in arms if one is not None]
+        gain = paired_gain(counts[0], counts[1], arms[0].groups if arms[0] is not None else ())
+    apart = gain is not None and gain.miou.low > 0
+    said = ", ".join(f"{name} {miou:.1f}" for name, miou in last.items() if miou is not None)
+    why = f"method: {best}, the best of {', '.join(rungs[0]['miou'])} in short runs; "
+    why += f"mIoU on {images} val images after {rungs[-1]['steps']} steps: {said}"
+    if not apart:
+        low_high = "" if gain is None else f", 95 % interval {gain.miou.low:+.1f} to {gain.miou.high:+.1f}"
+        why += f". These images are too few to tell {best} from {second}{low_high}: either may be the better"
+    return {"chosen": best, "why": why, "told_apart": apart, "rungs": rungs}
