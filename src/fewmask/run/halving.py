@@ -8,7 +8,7 @@ ordinary run in ``RUN/halving/``, from scratch and with a schedule of its own, s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,15 +35,6 @@ RUNGS = ((1 / 8, 2), (1 / 3, 1))
 _LEAST = 20  # steps of a try
 
 
-@dataclass(frozen=True)
-class Try:
-    """One method on one rung."""
-
-    rung: int
-    method: str
-    prepared: Prepared
-
-
 def halve(prepared: Prepared, fabric: Any, say: Notes) -> dict[str, Any]:
     """Try the methods and write ``RUN/halving/halving.json``; every rank takes part.
 
@@ -66,23 +57,25 @@ def halve(prepared: Prepared, fabric: Any, say: Notes) -> dict[str, Any]:
     for n, (share, stay) in enumerate(RUNGS, start=1):
         steps = max(_LEAST, round(share * prepared.recipe.train.steps))
         for name in names:
-            one = Try(n, name, _prepared(base, folder, n, name, steps))
-            if fabric.global_rank == 0 and (place := RunFolder(one.prepared.folder)).started:
-                place.check_same(one.prepared.recipe)
-            if not fabric.broadcast(RunFolder(one.prepared.folder).finished):
-                title = f"auto, {steps} steps: {name}"
-                if who := train_arm(Arm(one.prepared), one.prepared, fabric, say, title):
-                    raise Interrupted(f"stopped by {who} while methods were tried", where="the state is saved",
-                                      todo="run the same command again, with its --out, to continue")  # fmt: skip
+            one = _prepared(base, folder, n, name, steps)
+            if fabric.global_rank == 0 and RunFolder(one.folder).started:
+                RunFolder(one.folder).check_same(one.recipe)
+            if fabric.broadcast(RunFolder(one.folder).finished):
+                continue
+            if who := train_arm(Arm(one), one, fabric, say, f"auto, {steps} steps: {name}"):
+                raise Interrupted(
+                    f"stopped by {who} while methods were tried", where="the state is saved",
+                    todo="run the same command again, with its --out, to continue",
+                )  # fmt: skip
         found = fabric.broadcast(_scores(folder, n, names, prepared.index.classes) if fabric.global_rank == 0 else {})
         rungs.append({"steps": steps, "miou": found})
         # of equals the one that is named first: the cheaper
         names = tuple(sorted(names, key=lambda name: -(found[name] or 0.0))[:stay])
-    told = fabric.broadcast(
-        _told(folder, rungs, names[0], len(base.index.items["val"])) if fabric.global_rank == 0 else {}
-    )
+    told: dict[str, Any] = {}
     if fabric.global_rank == 0:
+        told = _told(folder, rungs, names[0], len(base.index.items["val"]))
         write_json(folder.halving / "halving.json", told)
+    told = fabric.broadcast(told)
     say(told["why"])
     return told
 
@@ -115,10 +108,11 @@ def share_of_halving(costs: Sequence[Cost]) -> float:
     Args:
         costs: of ``METHODS``, in their order.
     """
-    steps = [cost.step for cost in costs]
-    tried = RUNGS[0][0] * sum(steps) + sum(share * sum(sorted(steps)[-stay:]) for (share, _), (_, stay)
-                                           in zip(RUNGS[1:], RUNGS, strict=False))  # fmt: skip
-    return tried / (tried + steps[0] + max(steps))
+    steps, tried, count = sorted(cost.step for cost in costs), 0.0, len(costs)
+    for share, stay in RUNGS:
+        tried += share * sum(steps[-count:])
+        count = stay
+    return tried / (tried + costs[0].step + steps[-1])
 
 
 def _prepared(base: Prepared, folder: RunFolder, rung: int, name: str, steps: int) -> Prepared:
