@@ -72,6 +72,12 @@ def test_without_the_flag_one_is_chosen_from_the_data(data, tmp_path, io):
     assert not (tmp_path / "run/halving").exists()
 
 
+def test_the_plan_says_what_it_leaves_out(data, tmp_path, io):
+    ended = good(run(io, command(data, tmp_path / "run", "--plan")))
+    assert "auto: supervised, fixmatch, mean_teacher, cps, ucc are tried first" in ended.stderr
+    assert "this plan is that of fixmatch, without the tries" in json.loads(ended.stdout)["why"][-2]
+
+
 def test_where_nothing_can_be_tried(data, tmp_path, io):
     ended = good(run(io, command(data, tmp_path / "run", "--unlabelled", "none")))
     assert "auto: without unlabelled images there is nothing to choose from" in ended.stderr

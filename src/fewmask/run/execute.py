@@ -23,7 +23,7 @@ from fewmask.run.crossfit import gather, last_training
 from fewmask.run.doubt import pools_of, relabel
 from fewmask.run.fill import tell_of_constants
 from fewmask.run.folder import RunFolder, choose_folder
-from fewmask.run.halving import can_try, halve, share_of_halving, to_time, with_method
+from fewmask.run.halving import METHODS, can_try, halve, share_of_halving, to_time, with_method
 from fewmask.run.pace import costs, costs_of
 from fewmask.run.plan import duration, expected, fitted, seconds_of, settle, spoken
 from fewmask.run.prepare import Notes, Prepared, Say, confirm, prepare
@@ -273,6 +273,11 @@ def plan_only(asked: Recipe, out: Path | None, say: Say = print, time: str | Non
     finally:
         leave()
     recipe, index, pools = prepared.recipe, prepared.index, prepared.pools
+    if asked.halving and asked.method_name == "auto" and can_try(prepared, note):
+        note(
+            f"auto: {', '.join(METHODS)} are tried first; which will be trained is not known yet: this plan is that of "
+            f"{recipe.method_name}, without the tries"
+        )
     if seconds is not None:
         recipe = fitted(recipe, seconds, found, prepared)
     hopes = expected(recipe, found, prepared)
