@@ -38,10 +38,10 @@ def test_a_method_that_learns_from_the_rest(partial, tmp_path, io):
     assert_same(outcome(tmp_path / "again"), outcome(tmp_path / "whole"))
     for file in (partial / "images/train").glob("bare*"):
         file.unlink()
-    ended = good(run(io, training(partial, tmp_path / "alone", "--method", "auto")))
+    ended = good(run(io, training(partial, tmp_path / "alone")))
     assert "method: fixmatch, since there are 0 unlabelled images, and 3 labelled in part" in ended.stderr
     assert yaml.safe_load((tmp_path / "alone/data.yaml").read_text())["unlabelled"] == 0
-    ended = good(run(io, training(partial, tmp_path / "none", "--method", "auto", "--unlabelled", "none")))
+    ended = good(run(io, training(partial, tmp_path / "none", "--unlabelled", "none")))
     assert "method: supervised" in ended.stderr and "in part" not in ended.stderr
 
 

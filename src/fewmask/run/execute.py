@@ -133,7 +133,8 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes, seconds: fl
         if tries:
             prepared = _try_methods(prepared, seconds, fabric, say)
         if fits and seconds is not None:
-            prepared = _fit(prepared, seconds, fabric.broadcast(seconds - (monotonic() - began)), fabric, say)
+            left = fabric.broadcast(seconds - (monotonic() - began) if tries else seconds)
+            prepared = _fit(prepared, seconds, left, fabric, say)
         if fits or tries:
             arms = fabric.broadcast(arms_of(prepared, say) if first else [])
         _rehearse(
