@@ -194,7 +194,10 @@ def test_new_masks_continue_from_networks_that_have_not_seen_what_they_are_score
 def test_two_seeds_of_two_folds(unscored, crossed, tmp_path, io):
     out = tmp_path / "run"
     ended = good(run(io, training(unscored, out, *FIXMATCH, "--seeds", "2", "--folds", "2")))
-    assert "training 10 of 10: " in ended.stderr
+    assert "training 10 of 10: " in ended.stderr and "WARNING" not in ended.stderr, "the seeds' runs are whole"
+    told = json.loads(good(run(io, ["evaluate", str(out), "--split", "val", "--json"])).stdout)
+    assert told["images"] == 5 and told["miou"] == pytest.approx(metrics_of(out)["delivered"]["val"], abs=1e-3)
+    assert (out / "doubtful/doubtful.csv").is_file()
     each = [metrics_of(out / "seeds" / str(seed)) for seed in (0, 1)]
     metrics = metrics_of(out)
     assert metrics["val"]["miou"] == pytest.approx(sum(m["val"]["miou"] for m in each) / 2)

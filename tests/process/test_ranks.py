@@ -15,7 +15,8 @@ from process.helpers import STEPS, good, popen, run, training
 SGD = ["optim.name=sgd", "optim.lr=0.05", "optim.head_lr_mult=1", "--batch", "4", "--unlabelled-batch", "8"]
 PLAIN = {
     "PlainSupervised": [], "PlainFixMatch": ["method.tau=0.3"], "PlainMeanTeacher": [], "PlainCPS": [],
-    "PlainUCC": [], "PlainU2PL": ["method.lam_c=0", "method.alpha=0"],
+    "PlainUCC": ["--batch", "8"],  # pairs of images are mixed, on each of four processes
+    "PlainU2PL": ["method.lam_c=0", "method.alpha=0"],
 }  # fmt: skip
 """Methods and what is statistics of a rank's batch in them: U2PL's entropy percentile and its anchors."""
 
@@ -46,7 +47,7 @@ def difference(one, other):
 )  # fmt: skip
 def test_the_losses_of_one_process(method, world, data, tmp_path, io):
     """Networks without BatchNorm and dropout; the ranks hold different numbers of void and padded pixels."""
-    command = ["--method", f"process.spy:{method}", *PLAIN[method], *SGD]
+    command = ["--method", f"process.spy:{method}", *SGD, *PLAIN[method]]
     good(run(io, training(data, tmp_path / "one", *command)))
     ranks(io, world, training(data, tmp_path / "ranks", *command))
     (mine, losses), (theirs, others) = last(tmp_path / "one"), last(tmp_path / "ranks")

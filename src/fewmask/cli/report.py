@@ -45,7 +45,6 @@ def curve(
     """
     from fewmask.engine.files import json_text
     from fewmask.run.curve import curve as measure
-    from fewmask.run.curve import sentence
 
     found = measure(run, say, draws, sizes)
     if as_json:
@@ -54,7 +53,7 @@ def curve(
     for point in found["points"]:
         score = "not measured" if point["miou"] is None else f"{point['miou']:.2f}"
         print(f"{point['images']:>7g} labelled images, draw {point['draw']}: {score} mIoU")
-    print(sentence(found))
+    print(found["text"])
 
 
 def compare(

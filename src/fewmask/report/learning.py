@@ -10,17 +10,16 @@ from typing import Any
 from fewmask.ops.learning import Law
 from fewmask.report.figures import Chart, Series, line_chart
 from fewmask.report.record import Record, is_number
-from fewmask.report.text import number
 
 _STEPS = 24  # of the drawn law
 
 
 @dataclass(frozen=True)
 class Learning:
-    """A chart, and sentences."""
+    """A chart, and a sentence."""
 
     chart: Chart | None
-    said: list[str]
+    said: str
 
 
 def learning(record: Record) -> Learning | None:
@@ -39,14 +38,8 @@ def learning(record: Record) -> Learning | None:
         line = [images[0] * (end / images[0]) ** (n / _STEPS) for n in range(_STEPS + 1)]
         at = [(n, *law.at(n)) for n in line]
         series.append(Series("law, 80 % interval", [(n, v) for n, v, _, _ in at], 1, [(n, a, b) for n, _, a, b in at]))
-        said = [
-            f"With {number(end, 0)} labelled images {number(told.get('miou'))} mIoU can be expected, with a chance of "
-            f"80 % between {number(told.get('low'))} and {number(told.get('high'))}."
-        ]
-    else:
-        said = [f"Nothing is foretold: {record.curve.get('why_not', 'the curve is damaged')}."]
     chart = line_chart("mIoU by labelled images", series, unit="%", x_name="labelled images")
-    return Learning(chart, said)
+    return Learning(chart, str(record.curve.get("text", "")))
 
 
 def _law(found: Any) -> Law | None:

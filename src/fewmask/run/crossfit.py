@@ -50,16 +50,18 @@ def gather(run: Prepared) -> dict[str, Any]:
         The content of metrics.json: ``val`` is of all labelled images, ``test`` the mean over the networks of the
         folds, ``folds`` what each of them reached.
     """
+    begin(run)  # of several seeds, no training has written the folder of the seed's run
     folder, last = RunFolder(run.folder), RunFolder(run.folder).all
     folds = [RunFolder(fold.folder) for fold in folds_of(run)]
-    baselines = _baselines(folds)
-    theirs = _summary(run, baselines) if baselines else None
-    if theirs is not None:
-        begin(matched(run))
-        save_evaluations(folder.baseline.evaluation, {"val": pooled(baselines)})
-        write_json(folder.baseline.metrics, theirs)
-    metrics, found, end = _summary(run, folds), pooled(folds), last.read_metrics()
+    baselines, found, end = _baselines(folds), pooled(folds), last.read_metrics()
+    metrics, theirs = _summary(run, folds, found), None
     save_evaluations(folder.evaluation, {"val": found})
+    if baselines:
+        others = pooled(baselines)
+        theirs = _summary(run, baselines, others)
+        begin(matched(run))
+        save_evaluations(folder.baseline.evaluation, {"val": others})
+        write_json(folder.baseline.metrics, theirs)
     arm = "method" if end["method"] == run.recipe.method_name else "baseline"
     ahead = metrics if arm == "method" or theirs is None else theirs
     metrics |= {
@@ -103,10 +105,9 @@ def _miou(run: Prepared, folds: Sequence[RunFolder]) -> float:
     return scores(torch.from_numpy(pooled(folds).matrix), run.index.classes)["miou"] or 0.0
 
 
-def _summary(run: Prepared, folds: Sequence[RunFolder]) -> dict[str, Any]:
+def _summary(run: Prepared, folds: Sequence[RunFolder], found: Evaluation) -> dict[str, Any]:
     """Return what the folds of one arm found together, as metrics.json tells it."""
     each = [fold.read_metrics() for fold in folds]
-    found = pooled(folds)
     val, test = scores(torch.from_numpy(found.matrix), run.index.classes), mean_score([m["test"] for m in each])
     first = each[0]
     reported = next(iter(first["predictors"]))

@@ -42,13 +42,13 @@ class Part:
     """One training of a curve.
 
     Attributes:
-        share: of the labelled images, 1/2, 1/4, …
+        of: 2, 4, 8, …: a half, a quarter, an eighth of the labelled images.
         draw: which images, from 0.
         fold: of a cross-fitted run, from 1; None = the run has val images.
         names: of the images.
     """
 
-    share: float
+    of: int
     draw: int
     fold: int | None
     names: tuple[str, ...]
@@ -56,7 +56,7 @@ class Part:
     @property
     def name(self) -> str:
         """Name of its folder below ``RUN/curve``."""
-        return f"{round(1 / self.share)}-{self.draw}" + ("" if self.fold is None else f"-{self.fold}")
+        return f"{self.of}-{self.draw}" + ("" if self.fold is None else f"-{self.fold}")
 
 
 def curve(run: Path, say: Say, draws: int = 2, sizes: int = 3) -> dict[str, Any]:
@@ -133,13 +133,13 @@ def _parts(run: RunFolder, draws: int, sizes: int, say: Say) -> Iterator[Part]:
                         todo="train again, and take the curve of that run")  # fmt: skip
     bases = [(k, [i for i in pools.labelled if i.name not in names]) for k, names in enumerate(run.folds, start=1)]
     known: set[tuple[int | None, int, tuple[str, ...]]] = set()
-    for exponent in range(1, sizes + 1):
+    for of in (2**n for n in range(1, sizes + 1)):
         for draw in range(draws):
             for fold, items in bases or [(None, list(pools.labelled))]:
-                names = _prefix(items, round(len(items) * 0.5**exponent), draw)
+                names = _prefix(items, round(len(items) / of), draw)
                 if names and (fold, draw, names) not in known and len(names) < len(items):
                     known.add((fold, draw, names))
-                    yield Part(0.5**exponent, draw, fold, names)
+                    yield Part(of, draw, fold, names)
 
 
 def _prefix(items: Sequence[Item], count: int, draw: int) -> tuple[str, ...]:
@@ -169,8 +169,8 @@ def _told(folder: RunFolder, parts: Sequence[Part], metrics: dict[str, Any]) -> 
     """Return what was found: the points, the law, and what it foretells."""
     arm = metrics["delivered"]["run"]
     points = []
-    for one in {(part.share, part.draw): part for part in parts}.values():
-        same = [part for part in parts if (part.share, part.draw) == (one.share, one.draw)]
+    for one in {(part.of, part.draw): part for part in parts}.values():
+        same = [part for part in parts if (part.of, part.draw) == (one.of, one.draw)]
         found = pooled([RunFolder(folder.curve / part.name) for part in same])
         miou = scores(torch.from_numpy(found.matrix), folder.manifest()["classes"])["miou"]
         points.append({"images": round(fmean(len(part.names) for part in same), 1), "draw": one.draw, "miou": miou})
@@ -180,7 +180,9 @@ def _told(folder: RunFolder, parts: Sequence[Part], metrics: dict[str, Any]) -> 
         miou = (each if arm == "method" else each["baseline"])["val"]["miou"]
         points.append({"images": round(fmean(of_fold or [metrics["labelled"]]), 1), "draw": n, "miou": miou})
     points.sort(key=lambda point: (point["images"], point["draw"]))
-    return {"arm": metrics["method"] if arm == "method" else SUPERVISED, "points": points, **_foretold(points)}
+    told = _foretold(points)
+    arm = metrics["method"] if arm == "method" else SUPERVISED
+    return {"arm": arm, "points": points, **told, "text": _sentence(points, told)}
 
 
 def _foretold(points: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -195,13 +197,13 @@ def _foretold(points: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"law": law, "forecast": {"images": at, **told}, "why_not": ""}
 
 
-def sentence(found: dict[str, Any]) -> str:
+def _sentence(points: Sequence[dict[str, Any]], told: dict[str, Any]) -> str:
     """Return what a curve says, for people."""
-    most = max(point["images"] for point in found["points"])
-    now = fmean(p["miou"] for p in found["points"] if p["images"] == most and p["miou"] is not None)
-    if (told := found["forecast"]) is None:
-        return f"Nothing is foretold: {found['why_not']}."
+    if (at := told["forecast"]) is None:
+        return f"Nothing is foretold: {told['why_not']}."
+    most = max(point["images"] for point in points)
+    now = fmean(p["miou"] for p in points if p["images"] == most and p["miou"] is not None)
     return (
-        f"With {told['images']} labelled images instead of {most:g}, {told['miou']:.1f} mIoU can be expected (80 % "
-        f"interval {told['low']:.1f} to {told['high']:.1f}); it is {now:.1f} now."
+        f"With {at['images']} labelled images instead of {most:g}, {at['miou']:.1f} mIoU can be expected (80 % "
+        f"interval {at['low']:.1f} to {at['high']:.1f}); it is {now:.1f} now."
     )

@@ -132,11 +132,12 @@ def _folds(asked: Recipe, pools: Pools, folds: int, twins: Sequence[Sequence[str
     if asked.folds is None:
         folds = max(2, min(folds, len(units_of(pools.labelled, twins))))
     out = assign(pools.labelled, folds, asked.data.split_seed, twins, old)
-    sizes = ", ".join(str(len(names)) for names in out)
-    say(
-        f"no val images: {folds} folds of {sizes} labelled images, each scored by networks that have not seen it, and "
-        "the model is trained on all (--folds 1 holds some out instead)"
-    )
+    if asked.fold is None:
+        sizes = ", ".join(str(len(names)) for names in out)
+        say(
+            f"no val images: {folds} folds of {sizes} labelled images, each scored by networks that have not seen it, "
+            "and the model is trained on all (--folds 1 holds some out instead)"
+        )
     return out
 
 
@@ -149,8 +150,7 @@ def by_fold(run: RunFolder, items: Sequence[Item]) -> list[tuple[Path, Item]]:
     """
     if not run.recipe().cross_fitted:
         return []
-    seed = run.read_metrics()["delivered"].get("seed")
-    run = run if seed is None else run.seed(seed)
+    run = run.delivering
     fold = {name: k for k, names in enumerate(run.folds, start=1) for name in names}
     return [(run.fold(fold[item.name]).model, item) for item in items if item.name in fold]
 

@@ -23,7 +23,7 @@ from fewmask.run.crossfit import gather, last_training
 from fewmask.run.doubt import pools_of, relabel
 from fewmask.run.fill import tell_of_constants
 from fewmask.run.folder import RunFolder, choose_folder
-from fewmask.run.halving import METHODS, can_try, halve, share_of_halving, to_time, with_method
+from fewmask.run.halving import METHODS, can_try, halve, share_of_halving, spent, to_time, with_method
 from fewmask.run.pace import costs, costs_of
 from fewmask.run.plan import duration, expected, fitted, seconds_of, settle, spoken
 from fewmask.run.prepare import Notes, Prepared, Say, confirm, prepare
@@ -35,9 +35,9 @@ from fewmask.run.rounds import train_arm
 from fewmask.run.seeds import summarise
 
 RUNS = Path("runs")
+"""Where runs go that are given no --out."""
 _DOUBTFUL = 6  # training masks that a report shows
 _LOOKED_AT = 200  # of so many: the others are asked for, with suggest --relabel
-"""Where runs go that are given no --out."""
 
 
 def train(
@@ -133,7 +133,8 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes, seconds: fl
         if tries:
             prepared = _try_methods(prepared, seconds, fabric, say)
         if fits and seconds is not None:
-            left = fabric.broadcast(seconds - (monotonic() - began) if tries else seconds)
+            used = max(monotonic() - began, spent(RunFolder(prepared.folder)) if first else 0.0) if tries else 0.0
+            left = fabric.broadcast(seconds - used)
             prepared = _fit(prepared, seconds, left, fabric, say)
         if fits or tries:
             arms = fabric.broadcast(arms_of(prepared, say) if first else [])

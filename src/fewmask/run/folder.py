@@ -93,6 +93,16 @@ class RunFolder:
         """The training on all labelled images, in a run that is cross-fitted; need not exist."""
         return RunFolder(self.path / "all")
 
+    @property
+    def delivering(self) -> RunFolder:
+        """The finished run whose model is this one's: of several seeds the best, else itself.
+
+        Raises:
+            CheckpointError: it is not finished.
+        """
+        seed = (self.read_metrics().get("delivered") or {}).get("seed")
+        return self if seed is None else self.seed(seed)
+
     def fold(self, number: int) -> RunFolder:
         """Return the run of one fold, from 1, in a run of several; 0 = the one that is trained on all of them."""
         return RunFolder(self.path / "folds" / str(number)) if number else self.all

@@ -80,6 +80,11 @@ def halve(prepared: Prepared, fabric: Any, say: Notes) -> dict[str, Any]:
     return told
 
 
+def spent(folder: RunFolder) -> float:
+    """Return the seconds that the finished tries took, in this process or in one before it."""
+    return sum(RunFolder(file.parent).read_metrics()["seconds"] for file in folder.halving.glob("*/metrics.json"))
+
+
 def to_time(prepared: Prepared) -> list[Prepared]:
     """Return a training of each method, to be timed."""
     folder, base = RunFolder(prepared.folder), (folds_of(prepared) or [prepared])[0]

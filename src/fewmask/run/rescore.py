@@ -137,10 +137,8 @@ def rescore(path: Path, dir: Path | None, split: Role, which: Which, trust_code:
 
 def _folds(folder: RunFolder, which: Which) -> list[tuple[RunFolder, Which]]:
     """Return the runs of the folds, and which of their models belongs to one of the whole run."""
+    folder = folder.delivering
     metrics = folder.read_metrics()
-    if "seeds" in metrics:
-        folder = folder.seed(metrics["delivered"]["seed"])
-        metrics = folder.read_metrics()
     if which == "delivered":  # a fold may have delivered the other arm
         which = "last" if metrics["delivered"]["run"] == "method" else "baseline"
     return [(folder.fold(k), which) for k in range(1, len(metrics["folds"]) + 1)]
