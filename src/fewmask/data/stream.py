@@ -121,7 +121,7 @@ def plan_slots(
         count = size // world
         if count % stream.together and (world > 1 or count < stream.together):
             raise ConfigError(
-                f"a batch of {count} a process cannot be grouped by {stream.together}: this method mixes images of a batch",
+                f"{count} a process cannot be grouped by {stream.together}: this method mixes images of a batch",
                 where=key, todo=f"use a multiple of {stream.together * world}",
             )  # fmt: skip
         if not sizes[stream.pool]:
