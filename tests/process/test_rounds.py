@@ -55,17 +55,31 @@ def test_the_run_tells_what_its_last_round_has_reached(rounds):
     assert (rounds / "report.html").stat().st_size > 10_000
 
 
-def passes(folder):
-    """Return how many training passes the last networks of a round have seen, over all their lives."""
+def passes(folder, key="net.encoder.1"):
+    """Return how many training passes a layer of a round's last networks has seen, over all their lives."""
     metrics = metrics_of(folder)
     file = folder / "checkpoints" / f"step-{metrics['steps']:08d}" / "networks.safetensors"
-    return int(load_file(file)["net.encoder.1.num_batches_tracked"])
+    return int(load_file(file)[f"{key}.num_batches_tracked"])
 
 
 def test_a_round_continues_the_one_before_where_the_method_says_so(rounds, unbroken):
     """Four steps of labelled images; then two passes a step on top of those, or from scratch."""
     assert [passes(f) for f in sorted((rounds / "rounds").iterdir())] == [4, 4 + 8, 4 + 8 + 8]
     assert [passes(f) for f in sorted((unbroken("self_training") / "rounds").iterdir())] == [5, 2 * 7]
+
+
+def test_stages_continue_in_both_networks_with_a_fresh_branch(data, tmp_path, io):
+    """Four steps a stage, one training pass in each; the branch has another form in each."""
+    good(run(io, training(data, tmp_path / "run", "--method", "three_stage", "method.init=continue")))
+    first, second, third = sorted((tmp_path / "run/rounds").iterdir())
+    assert [passes(first), passes(second, "student.encoder.1"), passes(third, "student.encoder.1")] == [4, 8, 12]
+    assert [passes(second, "student.branch_decoder.1"), passes(third, "student.decoders.1.1")] == [4, 4]
+    assert passes(third, "student.decoders.0.1") == 12
+
+
+def test_students_continue_their_teachers(data, tmp_path, io):
+    good(run(io, training(data, tmp_path / "run", "--method", "st_plus_plus", "method.init=continue")))
+    assert [passes(folder) for folder in sorted((tmp_path / "run/rounds").iterdir())] == [4, 8, 12]
 
 
 def test_stable_images_first_and_the_others_by_their_student(unbroken):

@@ -67,6 +67,7 @@ def test_stable_images_first() -> None:
     teacher, stable, everything = st().rounds()
     assert teacher.keep == pytest.approx((1 / 3, 2 / 3)) and not teacher.labels
     assert [r.init for r in (teacher, stable, everything)] == [None] * 3
+    assert [r.init for r in st(init="continue").rounds()] == [None, "teacher", "stable"]
     assert [r.share for r in (teacher, stable, everything)] == pytest.approx([1 / 3] * 3)
     sizes = {"scales": (0.5, 0.75, 1.0, 1.5, 2.0), "flip": True}
     assert stable.labels == (Labelling("teacher", part=Part("teacher", 0.0, 0.5), **sizes),)

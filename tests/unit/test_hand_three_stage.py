@@ -148,6 +148,9 @@ def test_the_stages_of_algorithm_1() -> None:
     assert first.pool == second.pool == "labelled+unlabelled" and first.select.rule == second.select.rule == "none"
     assert [r.init for r in (one, two, three)] == [None] * 3  # reinitialised
     assert [r.share for r in (one, two, three)] == pytest.approx([1 / 3] * 3)
+    assert [r.init for r in ThreeStage(ThreeStage.Config(init="continue"), Task(3)).rounds()] == [
+        None, "stage-1", "stage-2",
+    ]  # fmt: skip
     assert two.method.predictors[0] == "student"  # Algorithm 1, lines 9 and 13
     assert stages(output="teacher")[1].predictors[0] == "teacher"  # the code
     assert len(stages(stages=4)) == 4 and len(stages(stages=1)) == 1

@@ -20,7 +20,8 @@ Implementation details and departures
    paper tells of test-time augmentation only there.
 2. The batch has as many labelled as unlabelled images, as the code's repeated list has in expectation, and one mean
    over all of its labelled pixels.
-3. Every student starts from the encoder's pretrained weights. Teachers are the networks of their last step: the code
+3. Every student starts from the encoder's pretrained weights (``init = scratch``); ``continue`` resumes from its
+   teacher, as DARS does. Teachers are the networks of their last step: the code
    takes the best on val, which labels the unlabelled images with masks of the val set.
 4. K = 3 checkpoints, after 1/3, 2/3 and all of the steps; s_i is divided by K-1, which ranks alike. Classes that
    neither map has do not count.
@@ -32,6 +33,8 @@ Implementation details and departures
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -63,6 +66,7 @@ class STPlusPlus(Method):
             prioritise: stage 2 takes the stable images only (ST++); else there is one student (ST).
             reliable: share of the images that count as stable.
             shares: of the steps, one a stage; none = equal.
+            init: how the students begin.
         """
 
         sup: Supervision = Supervision()
@@ -73,6 +77,7 @@ class STPlusPlus(Method):
         prioritise: bool = True
         reliable: float = Field(default=0.5, gt=0, lt=1)
         shares: tuple[float, ...] | None = None
+        init: Literal["scratch", "continue"] = "scratch"
 
         @model_validator(mode="after")
         def _sensible(self) -> STPlusPlus.Config:
@@ -87,14 +92,18 @@ class STPlusPlus(Method):
         teach = OnLabels(OnLabels.Config(sup=cfg.sup), self.task)
         learn = OnUnion(OnUnion.Config(sup=cfg.sup, view=cfg.view, cutout=cfg.cutout), self.task)
         shares = shares_of(cfg.shares, 3 if cfg.prioritise else 2)
+
+        def student(name: str, share: float, labels: tuple[Labelling, ...]) -> Round:
+            return Round(name, learn, share, labels[-1].by if cfg.init == "continue" else None, labels=labels)
+
         if not cfg.prioritise:
-            return [Round("teacher", teach, shares[0]), Round("all", learn, shares[1], labels=(self._by("teacher"),))]
+            return [Round("teacher", teach, shares[0]), student("all", shares[1], (self._by("teacher"),))]
         stable = self._by("teacher", Part("teacher", 0.0, cfg.reliable))
         others = self._by("stable", Part("teacher", cfg.reliable, 1.0))
         return [
             Round("teacher", teach, shares[0], keep=KEEP),
-            Round("stable", learn, shares[1], labels=(stable,)),
-            Round("all", learn, shares[2], labels=(stable, others)),
+            student("stable", shares[1], (stable,)),
+            student("all", shares[2], (stable, others)),
         ]
 
     def _by(self, name: str, part: Part | None = None) -> Labelling:

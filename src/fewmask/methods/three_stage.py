@@ -34,7 +34,9 @@ Implementation details and departures
 6. The decay of the average follows the code: 0.99, 0.995, 0.9975, 0.999 from 0, 1/3, 2/3 and 5/6 of a stage. ``ema =
    false`` is Table VI: the network labels itself.
 7. Branches: Table VII, on any encoder with stages; see ``BranchedStage``. The code gives them a class more, never used.
-8. Every stage starts from the pretrained encoder anew; the masks are of the last step's network, not of the best one.
+8. Every stage starts from the pretrained encoder anew (``init = scratch``); ``continue`` starts f and its average from
+   the f that made the masks, with a fresh branch: where a stage is too short to learn from scratch what the one before
+   it knew. The masks are of the last step's network, not of the best one.
 """
 
 from __future__ import annotations
@@ -68,6 +70,7 @@ class _Config(Config):
         lam_pl: λ_2; 0 = no second task (T2).
         stages: how many; 1 is supervised training, 4 repeats the third.
         shares: of the steps, one a stage; none = the paper's 60,000 each: equal.
+        init: how the later stages begin.
         branch: of the stages from the third on: "n-1" g̃, or "n-2" ĝ as in stage 2 (N2).
         strong: the images of L ∪ U are strongly augmented (SA).
         augment: how.
@@ -80,6 +83,7 @@ class _Config(Config):
     lam_pl: float = Field(default=0.5, ge=0)
     stages: int = Field(default=3, ge=1, le=4)
     shares: tuple[float, ...] | None = None
+    init: Literal["scratch", "continue"] = "scratch"
     branch: Literal["n-1", "n-2"] = "n-1"
     strong: bool = True
     augment: RandAugmentCutout = RandAugmentCutout()
@@ -109,8 +113,10 @@ class ThreeStage(Method):
         out = [Round("stage-1", OnLabels(OnLabels.Config(sup=cfg.sup), self.task), shares[0])]
         for number in range(2, cfg.stages + 1):
             one = MultiTask(cfg.model_copy(update={"branch": "n-2" if number == 2 else cfg.branch}), self.task)
-            masks = (Labelling(out[-1].name, "labelled+unlabelled"),) if cfg.lam_pl else ()  # nobody would look at them
-            out.append(Round(f"stage-{number}", one, shares[number - 1], labels=masks))
+            before = out[-1].name
+            masks = (Labelling(before, "labelled+unlabelled"),) if cfg.lam_pl else ()  # nobody would look at them
+            init = before if cfg.init == "continue" else None
+            out.append(Round(f"stage-{number}", one, shares[number - 1], init, masks, fresh_heads=True))
         return out
 
 

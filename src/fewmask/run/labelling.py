@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewmask.data.index import Item, Pools
 from fewmask.engine.checkpoint import Store
@@ -22,6 +22,7 @@ from fewmask.engine.flatten import load_networks
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.engine.label import confident, write_labels
 from fewmask.engine.label_pass import Predict, Share, label_file, stop_together
+from fewmask.engine.learner import Learner
 from fewmask.engine.signals import StopRequest
 from fewmask.errors import CheckpointError, DataError
 from fewmask.method import Labelling, Part, Round
@@ -76,6 +77,11 @@ class Labeller:
             found = store.load(at).networks, {"round": self.rounds[n].name, "step": at, "sha256": store.digest(at)}
         return self.fabric.broadcast(found)
 
+    def reported(self, n: int, networks: dict[str, Tensor]) -> nn.Module:
+        """Return the network that a round is known by, without further heads, from its networks."""
+        learner = self._learner(n, networks)
+        return learner.method.network(learner.nets, learner.method.predictors[0])
+
     def pools(self, n: int) -> Pools:
         """Return the images that a round trains on, with its pseudo-labels, which are made now if they are missing."""
         pools, label = self.prepared.pools, dict[str, Path]()
@@ -127,10 +133,16 @@ class Labeller:
 
     def _scorer(self, n: int, networks: dict[str, Tensor]) -> Scorer:
         """Return what predicts with the networks of a round."""
-        maker = replace(self.prepared, folder=self.folder(n).path)
-        learner = learner_of(maker, self.rounds[n].method, self.fabric)
-        load_networks(learner.nets, networks)
+        learner, maker = self._learner(n, networks), self._maker(n)
         return Scorer(learner, maker, pictures_of(maker, learner))
+
+    def _learner(self, n: int, networks: dict[str, Tensor]) -> Learner:
+        learner = learner_of(self._maker(n), self.rounds[n].method, self.fabric)
+        load_networks(learner.nets, networks)
+        return learner
+
+    def _maker(self, n: int) -> Prepared:
+        return replace(self.prepared, folder=self.folder(n).path)
 
     def _part(self, items: Sequence[Item], part: Part) -> list[Item]:
         """Return a part of the images, in their order; of a single one the first part has it."""

@@ -22,6 +22,7 @@ from fewmask.engine.label import read_manifest
 from fewmask.errors import Interrupted
 from fewmask.method import Round
 from fewmask.methods import resolve
+from fewmask.nets.segmenter import plain
 from fewmask.run.arms import Arm
 from fewmask.run.finish import take_delivery
 from fewmask.run.folder import RunFolder
@@ -81,7 +82,7 @@ class _Rounds:
             words = f"round {n + 1} of {len(self.rounds)}: {one.name}, {self.steps[n]} steps"
             job = Training(
                 self._prepared(n), one.method, self.baseline if n + 1 == len(self.rounds) else None,
-                start if one.init is None else self._continuing(one.init), f"{title}; {words}" if title else words,
+                start if one.init is None else self._continuing(one), f"{title}; {words}" if title else words,
                 milestones=self.labeller.milestones(n),
             )  # fmt: skip
             who = train_one(job, [self.whole_run, self.prepared], self.fabric, self.say)
@@ -105,11 +106,18 @@ class _Rounds:
         mine = replace(whole, recipe=recipe, folder=self.folder(n).path)
         return replace(mine, pools=self.labeller.pools(n)) if one.labels else mine
 
-    def _continuing(self, name: str) -> Start:
+    def _continuing(self, one: Round) -> Start:
         """Return a start from the last networks of an earlier round, by name; what that lacks keeps its own."""
+        assert one.init is not None
+        number = self.labeller.number[one.init]
 
         def start(nets: Mapping[str, nn.Module]) -> None:
-            networks, _ = self.labeller.networks(self.labeller.number[name])
+            networks, _ = self.labeller.networks(number)
+            if one.fresh_heads:
+                reported = self.labeller.reported(number, networks).state_dict()
+                for net in nets.values():
+                    plain(net).load_state_dict(reported)
+                return
             there = {key.split(".", 1)[0] for key in networks}
             load_networks({k: net for k, net in nets.items() if k in there}, networks)
 
