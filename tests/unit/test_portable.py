@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torchvision.transforms.v2 import functional as TF
 
 from fewmask.errors import CheckpointError, ConfigError
 from fewmask.nets import build
@@ -32,15 +33,20 @@ def network(arch: str, encoder: str) -> Segmenter:
     """Return a network whose statistics are not those of a fresh one, and that predicts every class somewhere."""
     torch.manual_seed(0)
     net = build(arch, encoder, 4, weights="none")
+    pictures = torch.stack([torch.from_numpy(picture(160, 160, seed).transpose(2, 0, 1).copy()) for seed in (0, 7)])
     with torch.no_grad():
-        for name, buffer in net.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
-                buffer.uniform_(0.5, 1.5)
+        for module in net.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.momentum = 1.0
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+        net.train()((pictures / 255 - mean) / std)  # with any other statistics some network is constant
         net.eval()
         last = [m for m in net.head.modules() if isinstance(m, nn.Conv2d)][-1]
         assert last.bias is not None
-        x = torch.from_numpy(picture(160, 160).transpose(2, 0, 1)[None].copy())
-        last.bias -= Portable(net, MEAN, STD, None)(x).mean((0, 2, 3))
+        logits = Portable(net, MEAN, STD, None)(pictures)
+        last.bias -= logits.mean((0, 2, 3))
+        for tensor in (last.weight, last.bias):
+            tensor /= logits.std()
     return net
 
 
@@ -59,17 +65,32 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("resize", [None, (40, 56)])
 @pytest.mark.parametrize(("arch", "encoder"), [("tiny", "tiny"), ("deeplabv3plus", "mobilenet_v2")])
 def test_bytes_to_logits(arch: str, encoder: str, resize: tuple[int, int] | None) -> None:
-    """On sides that the stride does not divide; the run's own network stays as it was."""
+    """On sides that the stride does not divide; the run's own network stays as it was.
+
+    Half the size of multiples of 64 in a grey frame are whole numbers: nothing is rounded, which a random network would
+    blow up.
+    """
     net = network(arch, encoder)
     had = [type(m) for m in net.modules()]
-    portable, image = Portable(net, MEAN, STD, resize), picture(45, 71)
+    portable = Portable(net, MEAN, STD, resize)
+    image = picture(45, 71) if resize is None else np.pad(picture(72, 104) // 64 * 64, ((4,), (4,), (0,)))
     found = portable(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
-    torch.testing.assert_close(
-        found, model(net, resize).logits(image), rtol=1e-3, atol=1e-4 if resize is None else 0.02
-    )
+    torch.testing.assert_close(found, model(net, resize).logits(image), rtol=1e-3, atol=2e-3)
     assert [type(m) for m in net.modules()] == had
     assert not any(isinstance(m, TrimmedConv2d | nn.AdaptiveAvgPool2d) for m in portable.modules())
     assert not any(p.requires_grad for p in portable.parameters()) and not portable.training
+
+
+def test_resized_bytes() -> None:
+    """What the graph makes of any picture is what the run's network was trained on, but for one in the last bit."""
+    seen = list[torch.Tensor]()
+    net = network("tiny", "tiny")
+    net.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    image = picture(45, 71)
+    Portable(net, (0, 0, 0), (1, 1, 1), (40, 56))(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
+    want = TF.resize(torch.from_numpy(image.transpose(2, 0, 1).copy()), [40, 56], antialias=True).float()
+    off = (255 * seen[0][0] - want).abs()
+    assert off.max() <= 1.001 and (off > 0.5).float().mean() < 0.1  # torchvision's weights have 15 bits
 
 
 ARCHITECTURES = [
@@ -88,19 +109,23 @@ def test_every_architecture_to_onnx(arch: str, encoder: str, tmp_path: Path) -> 
     assert_exports(network(arch, encoder), tmp_path)
 
 
-def test_to_onnx(tmp_path: Path) -> None:
-    assert_exports(network("tiny", "tiny"), tmp_path)
+@pytest.mark.parametrize("resize", [None, (40, 56)])
+def test_to_onnx(resize: tuple[int, int] | None, tmp_path: Path) -> None:
+    assert_exports(network("tiny", "tiny"), tmp_path, resize)
 
 
-def assert_exports(net: Segmenter, folder: Path) -> None:
-    graph = module._graph(Portable(net, MEAN, STD, None), None)
+def assert_exports(net: Segmenter, folder: Path, resize: tuple[int, int] | None = None) -> None:
+    graph = module._graph(Portable(net, MEAN, STD, resize), None)
     _, exported = module._onnx(graph, {})
     files = [folder / f"{n}.png" for n in range(3)]
     for n, (file, size) in enumerate(zip(files, [(150, 133), (128, 160), (201, 140)], strict=True)):
         Image.fromarray(picture(*size, seed=n)).save(file)
-    found = module._compare(model(net), exported, files, None, folder)
-    assert found["differing_pixels"] < 1e-3 and found["images"] == 3 and found["max_difference"] < 1e-2
-    assert len(np.unique(model(net).predict(files[0]))) > 1, "a constant prediction would show nothing"
+    found = module._compare(model(net, resize), exported, files, None, folder)
+    assert found["images"] == 3
+    if resize is None:  # else a byte may be rounded otherwise
+        assert found["differing_pixels"] < 1e-3 and found["max_difference"] < 1e-2
+    assert found["differing_pixels"] < 0.01
+    assert len(np.unique(model(net, resize).predict(files[0]))) > 1, "a constant prediction would show nothing"
     assert found["differing_from_predict"] == found["differing_pixels"]
 
 

@@ -40,9 +40,10 @@ class Portable(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits float32 [B, K, H, W] for RGB images uint8 [B, 3, H, W]."""
         size, x = images.shape[-2:], images.float()
-        if self.resize is not None:  # bytes again, as the images that the network was trained on
-            x = F.interpolate(x, list(self.resize), mode="bilinear", align_corners=False, antialias=True)
-            x = x.round().clamp(0, 255)
+        if self.resize is not None:  # bytes after each pass, as in the images that the network was trained on
+            for shape in ([size[0], self.resize[1]], list(self.resize)):
+                x = F.interpolate(x, shape, mode="bilinear", align_corners=False, antialias=True)
+                x = x.round().clamp(0, 255)
         x = (x - self.mean) / self.std
         height, width = x.shape[-2:]
         stride = self.net.stride
