@@ -178,7 +178,7 @@ def test_a_disk_error_may_pass(data, monkeypatch):
                 raise DataError("cannot be read", where=item.image) from error
         return read(item)
 
-    from fewmask.data.masks import read_item as read
+    from fewmask.data.images import read_item as read
 
     monkeypatch.setattr("fewmask.data.stream.read_item", failing)
     left[:] = [1, 1, 1]

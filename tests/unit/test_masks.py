@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1]))
-from fewmask.data.index import NO_ID, MaskCode
-from fewmask.data.masks import image_size, read_header, read_image, read_mask
+from fewmask.data.decode import read_header
+from fewmask.data.images import image_size, read_image
+from fewmask.data.index import NO_ID, ImageCode, MaskCode
+from fewmask.data.masks import read_mask
 from fewmask.errors import DataError
 from fixtures_data import blocks, picture, raw_png, save_image, save_mask
 
@@ -137,7 +139,7 @@ def test_what_would_lose_bits_is_refused(tmp_path):
     raw_png(tmp_path / "rgb16.png", [[0, 255, 1, 0, 2, 0]], width=1, bits=16, colour_type=2)
     Image.fromarray(picture()).convert("CMYK").save(tmp_path / "cmyk.jpg")
     for name, kind in (("grey16.png", "16-bit"), ("rgb16.png", "16-bit RGB"), ("cmyk.jpg", "CMYK")):
-        with pytest.raises(DataError, match=f"{kind}.* images are not read"):
+        with pytest.raises(DataError, match=f"{kind}.* images are not read without declaration"):
             read_image(tmp_path / name)
 
 
@@ -195,7 +197,7 @@ def test_orientation_is_applied_only_on_request(tmp_path, name):
     path = save_image(tmp_path / name, exif=6)
     assert read_header(path).orientation == 6
     np.testing.assert_array_equal(read_image(path), stored)
-    np.testing.assert_array_equal(read_image(path, orient=True), np.rot90(stored, -1))
+    np.testing.assert_array_equal(read_image(path, ImageCode(upright=True)), np.rot90(stored, -1))
 
 
 def test_size_needs_no_pixels(tmp_path):

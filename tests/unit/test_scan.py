@@ -10,7 +10,7 @@ from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1]))
 from fewmask.data import scan as scan_module
-from fewmask.data.index import Item, MaskCode
+from fewmask.data.index import ImageCode, Item, MaskCode
 from fewmask.data.scan import scan
 from fewmask.errors import DataError
 from fixtures_data import blocks, save_image, save_mask
@@ -145,7 +145,7 @@ class TestOrientation:
     def test_turned(self, tmp_path, tag, height, mask, message):
         """exif: apply; sizes are those of the turned image."""
         items = make_items(tmp_path, [blocks((0, 1), *mask)], height=height, exif=tag)
-        found = look([replace(items[0], upright=True)], exif="apply")
+        found = look([replace(items[0], code=ImageCode(upright=True))], exif="apply")
         assert [p.what for p in found.problems] == [] if message is None else message in found.problems[0].what
         assert found.sizes.tolist() == [[16, 12] if tag == 6 else [12, 16]]
 

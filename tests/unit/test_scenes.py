@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from fewmask.data.check import check
+from fewmask.data.images import read_image
 from fewmask.data.index import MaskCode
 from fewmask.data.layouts import read_folder
-from fewmask.data.masks import read_image, read_mask
+from fewmask.data.masks import read_mask
 from fewmask.data.scenes import CLASSES, SHARES, VERSION, scene, write_scenes
 from fewmask.errors import ConfigError, WriteError
 

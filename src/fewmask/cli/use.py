@@ -98,7 +98,8 @@ def predict(
     """Example: fewmask predict runs/photos-fixmatch-001 new-photos/ -o masks
 
     Writes for every image: OUT/NAME.png (class ids, paletted; 16-bit grey where an id needs that),
-    OUT/colour/NAME.png, OUT/overlay/NAME.png; and adds a line to OUT/quality.csv: the pixel accuracy to expect.
+    OUT/colour/NAME.png, OUT/overlay/NAME.png, of a georeferenced TIFF OUT/NAME.tif too; and adds a line to
+    OUT/quality.csv: the pixel accuracy to expect.
     """
     from fewmask.run.model import Model
     from fewmask.run.quality import add_row
@@ -109,7 +110,7 @@ def predict(
     folder = run if alone else load(run).folder.model
     model = Model.load(folder)
     files = list(image_names(inputs))
-    targets = [_targets(out, name, probs) for _, name in files]
+    targets = [_targets(out, name, file, probs) for file, name in files]
     _refuse_existing([path for paths in targets for path in paths.values()])
     quality, expected = load_quality(folder), list[tuple[float, str]]()
     for (file, name), paths in zip(_progress(files), targets, strict=True):
@@ -128,6 +129,9 @@ def _predict(model: Any, file: Path, paths: dict[str, Path], tile: int | None) -
     """Predict one image, write its files, each under its own name when it is whole, and return its mean confidence."""
     import numpy as np
 
+    from fewmask.data.bands import shown
+    from fewmask.data.geo import save_mask
+    from fewmask.data.images import georeference
     from fewmask.data.masks import id_type
     from fewmask.engine.tiles import npy_file
     from fewmask.report.pictures import colour_image, index_image, overlay, save_png
@@ -142,7 +146,9 @@ def _predict(model: Any, file: Path, paths: dict[str, Path], tile: int | None) -
                 keep(row, p)
     save_png(index_image(ids[mask]), paths["mask"])
     save_png(colour_image(mask), paths["colour"])
-    save_png(overlay(image, mask), paths["overlay"])
+    save_png(overlay(shown(image, model.card.bands), mask), paths["overlay"])
+    if "tiff" in paths and (place := georeference(file)):
+        save_mask(ids[mask], paths["tiff"], place)
     return sure / mask.size
 
 
@@ -199,8 +205,9 @@ def image_names(inputs: list[Path]) -> Iterator[tuple[Path, str]]:
             raise DataError("no such file or folder", where=entry, todo="check the path")
 
 
-def _targets(out: Path, name: str, probs: bool) -> dict[str, Path]:
+def _targets(out: Path, name: str, file: Path, probs: bool) -> dict[str, Path]:
     paths = {"mask": out / f"{name}.png"} | {k: out / k / f"{name}.png" for k in ("colour", "overlay")}
+    paths |= {"tiff": out / f"{name}.tif"} if file.suffix.lower() in (".tif", ".tiff") else {}
     return paths | ({"probs": out / "probs" / f"{name}.npy"} if probs else {})
 
 

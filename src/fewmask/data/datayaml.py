@@ -13,7 +13,8 @@ ignore           an id, or several, that do not count; 255 is always one of them
 unlabelled_id    an id of pixels that nobody has labelled yet, in masks that are finished in part
 colours          ``{"r,g,b": id or class name or ignore}`` for masks that spell classes as colours
 groups           a regular expression, ``folder``, or a file of ``name<TAB>group`` lines
-channels         ``rgb``
+channels         ``rgb``; or a list of bands ``{band: 1, name: red, range: [0, 4095]}``: the number in the file, a name
+                 (red, green and blue are shown and changed as colours), and the values that become 0 and 255
 exif             ``ignore``: pixels count as stored, whatever the EXIF orientation says; ``apply``: they are turned
                  as it says, and masks were drawn on them so
 empty_masks      ``labelled`` or ``unlabelled``: what a mask that holds only class 0 means
@@ -22,6 +23,7 @@ empty_masks      ``labelled`` or ``unlabelled``: what a mask that holds only cla
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +33,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, WithJsonSchema, fie
 
 from fewmask.batch import IGNORE, MAX_CLASSES, OPEN
 from fewmask.config import load_yaml
-from fewmask.data.index import NO_ID, MaskCode, Role
+from fewmask.data.bands import MOST, Band, Bands, ordered
+from fewmask.data.index import NO_ID, ImageCode, MaskCode, Role
 from fewmask.errors import ConfigError, did_you_mean
 
 FILE_NAME = "data.yaml"
@@ -51,6 +54,13 @@ _COLOURS = {
     "type": "object", "propertyNames": {"pattern": "^ *[0-9]{1,3} *, *[0-9]{1,3} *, *[0-9]{1,3} *$"},
     "additionalProperties": {"anyOf": [_ID, _TEXT]}, "minProperties": 1,
 }  # fmt: skip
+_CHANNELS = {"anyOf": [{"const": "rgb"}, {"type": "array", "minItems": 1, "maxItems": MOST, "items": {
+    "type": "object", "required": ["band"], "additionalProperties": False,
+    "properties": {
+        "band": {"type": "integer", "minimum": 1}, "name": _TEXT,
+        "range": {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2},
+    },
+}}]}  # fmt: skip
 _ROLES = {
     "type": "object", "propertyNames": {"enum": ["train", "val", "test"]}, "minProperties": 1,
     "additionalProperties": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]},
@@ -84,7 +94,10 @@ class DataYaml(BaseModel):
         Mapping[Colour, int | str] | None,
         _says('{"r,g,b": id, class name or ignore}: masks spell classes so', _COLOURS),
     ] = None
-    channels: Annotated[Literal["rgb"], _says("of the images", {"const": "rgb"})] = "rgb"
+    channels: Annotated[
+        Literal["rgb"] | Bands,
+        _says("of the images: rgb, or bands: number in the file, name, values that become 0 and 255", _CHANNELS),
+    ] = "rgb"
     groups: Annotated[str | None, _says("a regular expression, folder, or a file of name<TAB>group lines", _TEXT)] = (
         None
     )
@@ -135,9 +148,16 @@ class DataYaml(BaseModel):
     @field_validator("channels", mode="plain")
     @classmethod
     def _channels(cls, value: object) -> object:
-        if value != "rgb":
-            raise ValueError(f"only rgb is implemented yet, not {value!r}")
-        return value
+        if value == "rgb":
+            return value
+        if not isinstance(value, list) or not 1 <= len(value) <= MOST:
+            raise ValueError(f"write rgb, or a list of 1 to {MOST} bands {{band: 1, name: red, range: [0, 255]}}")
+        bands = [_band(entry) for entry in value]
+        for what in ("number", "name"):
+            seen = [getattr(band, what) for band in bands]
+            if len(set(seen)) < len(seen):
+                raise ValueError(f"two bands have one {what}")
+        return ordered(bands)
 
     @field_validator("colours", mode="plain")
     @classmethod
@@ -151,6 +171,10 @@ class DataYaml(BaseModel):
         if len(colours) < len(value):
             raise ValueError("one colour stands there twice")
         return colours
+
+    def image_code(self) -> ImageCode:
+        """Return how image files become pixels."""
+        return ImageCode(self.exif == "apply", () if self.channels == "rgb" else self.channels)
 
     def legend(self, names: tuple[str, ...], where: object) -> tuple[tuple[str, ...], MaskCode]:
         """Return (class names, how masks spell them).
@@ -296,6 +320,21 @@ def _id(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
         raise ValueError(f"{value!r} is no id, must be a whole number from 0 to 65535")
     return value
+
+
+def _band(value: object) -> Band:
+    if not isinstance(value, dict) or not {"band"} <= value.keys() <= {"band", "name", "range"}:
+        raise ValueError(f"{value!r} is no band, must be {{band: 1, name: red, range: [0, 255]}}")
+    number, span = value["band"], value.get("range", [0, 255])
+    name = value.get("name", f"band {number}")
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"band {number!r} is no number of a band, which count from 1")
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise ValueError(f"the name of band {number} is {name!r}, must be one line of text")
+    numbers = isinstance(span, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in span)
+    if not numbers or len(span) != 2 or not (math.isfinite(span[0]) and math.isfinite(span[1]) and span[0] < span[1]):
+        raise ValueError(f"the range of band {number} is {span!r}, must be [low, high] with low < high")
+    return Band(number, name, float(span[0]), float(span[1]))
 
 
 def _colour(key: object) -> Colour:

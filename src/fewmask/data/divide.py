@@ -130,7 +130,7 @@ def draw_labelled(
     part = parse_part(unlabelled)
     if part.pool is not None and part.pool.endswith(SUFFIX):
         known = [item.image for item in (*chosen, *index.items["val"], *index.items["test"])]
-        pool = read_index(Path(part.pool), index.root, known, anywhere=outside, upright=index.upright)
+        pool = read_index(Path(part.pool), index.root, known, anywhere=outside, code=index.images)
         if part.count is None:
             return Pools(_by_name(chosen), pool, pool.digest)
         some = Permutation(len(pool), split_seed, _UNLABELLED_STREAM)

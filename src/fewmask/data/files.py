@@ -8,7 +8,7 @@ from collections.abc import Iterator, Set
 from itertools import takewhile
 from pathlib import Path
 
-from fewmask.data.masks import EXTENSIONS
+from fewmask.data.decode import EXTENSIONS
 from fewmask.errors import ConfigError, DataError
 
 

@@ -11,11 +11,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from fewmask.data.bands import Bands
+
 Role = Literal["train", "val", "test"]
 ROLES: tuple[Role, ...] = ("train", "val", "test")
 
 NO_ID = -1
 """In a colour map: this colour does not count (255 would be an id like any other)."""
+
+
+@dataclass(frozen=True)
+class ImageCode:
+    """How an image file becomes pixels.
+
+    Attributes:
+        upright: they are turned as the EXIF orientation says; else they count as stored.
+        bands: the network's channels; empty = red, green and blue of 8 bits.
+    """
+
+    upright: bool = False
+    bands: Bands = ()
+
+
+PHOTOGRAPH = ImageCode()
 
 
 @dataclass(frozen=True)
@@ -29,7 +47,7 @@ class Item:
         group: images of one group (video, field, patient) correlate; "" = a group of its own.
         pseudo: its pseudo-labels, a PNG of learned class indices that an earlier round of this run wrote.
         open: its mask file, of which only the pixels that nobody has labelled yet are looked at.
-        upright: its pixels are turned as its EXIF orientation says; else they count as stored.
+        code: how its file becomes pixels.
     """
 
     name: str
@@ -38,7 +56,7 @@ class Item:
     group: str = ""
     pseudo: Path | None = None
     open: Path | None = None
-    upright: bool = False
+    code: ImageCode = PHOTOGRAPH
 
     def without_mask(self) -> Item:
         """The same image with no path to its mask: what an unlabelled pool is made of."""
@@ -86,7 +104,7 @@ class DataIndex:
         items: per role, sorted by name. Items of "train" may have no mask; "val" and "test" items all have one.
         code: how mask files spell ids.
         notes: sentences on what was decided while reading (a division that was drawn, files that were left out).
-        upright: see ``Item``; the same for all of them.
+        images: how image files become pixels; the same for all of them.
     """
 
     root: Path
@@ -95,7 +113,7 @@ class DataIndex:
     items: dict[Role, tuple[Item, ...]]
     code: MaskCode = MaskCode()
     notes: tuple[str, ...] = ()
-    upright: bool = False
+    images: ImageCode = PHOTOGRAPH
 
     @property
     def labelled(self) -> tuple[Item, ...]:
@@ -143,7 +161,8 @@ def manifest_hash(index: DataIndex, roles: Sequence[Role] = ROLES, may_break: Co
         roles: those that count.
         may_break: names of the images whose files may be damaged or mended: their sizes do not count.
     """
-    rows = [repr(index.classes), repr(index.code), *(["upright"] if index.upright else [])]
+    rows = [repr(index.classes), repr(index.code), *(["upright"] if index.images.upright else [])]
+    rows += [repr(index.images.bands)] if index.images.bands else []
     for role in roles:
         for i in index.items[role]:
             size = "" if i.name in may_break else i.image.stat().st_size

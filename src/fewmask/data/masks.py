@@ -1,141 +1,29 @@
-"""Reading image and mask files honestly: nothing is truncated, rescaled or guessed in silence.
+"""Reading mask files honestly: nothing is truncated, rescaled or guessed in silence.
 
-What becomes of an image:
-
-========================================= =========================================================
-stored as                                 read as
-========================================= =========================================================
-RGB                                       as it is
-grey, 1-bit, palette                      RGB, exact
-alpha channel, opaque everywhere          RGB, the channel is dropped
-alpha channel, transparent somewhere      DataError: what lies under it is undefined
-16-bit, float, CMYK, Lab, several frames  DataError: needs channels that are not read yet
-========================================= =========================================================
-
-Colour profiles are not applied. The EXIF orientation of JPEG, PNG and WEBP is applied only where it is asked
-for; that of TIFF is part of the format, and Pillow always applies it.
-
-A mask is read as the ids that the file stores: palette indices (never the palette's greys), grey values,
-bits.
+A mask is read as the ids that the file stores: palette indices (never the palette's greys), grey values, bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
-from typing import BinaryIO
 
 import numpy as np
-from PIL import BmpImagePlugin, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL import ImageFile, TiffImagePlugin
 
 from fewmask.batch import IGNORE, MAX_CLASSES
-from fewmask.data.index import NO_ID, Item, MaskCode
-from fewmask.data.remote import fetch
-from fewmask.errors import DataError, FewmaskError
-
-MAX_PIXELS = 300_000_000
-"""Largest image that is decoded; the size is looked up in the header, before anything is allocated."""
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
-"""Extensions of files that are looked at, in lower case; the first bytes decide what a file is."""
+from fewmask.data.decode import MAX_PIXELS, Header, opened, refuse_frames
+from fewmask.data.index import NO_ID, MaskCode
+from fewmask.errors import DataError
 
 _UNDECLARED = -1  # no class index
 _LOSSLESS = ("PNG", "TIFF", "BMP")
-_ORIENTATION = 274  # tag of EXIF and TIFF
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says about itself before its pixels are decoded.
-
-    Attributes:
-        format: ``JPEG``, ``PNG``, ``TIFF``, ``BMP`` or ``WEBP``.
-        mode: Pillow's mode, such as ``RGB``, ``L`` or ``P``.
-        bits: stored bits a channel.
-        height: pixels, as stored.
-        width: pixels, as stored.
-        orientation: EXIF orientation 1-8 that is not applied yet; 1 = upright. Of PNG only tags before the pixels.
-    """
-
-    format: str
-    mode: str
-    bits: int
-    height: int
-    width: int
-    orientation: int
-
-
-def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
-    """Return what ``path`` says about itself, without decoding it.
-
-    Raises:
-        DataError: no such file, no image, or more than ``max_pixels`` pixels.
-    """
-    with _opened(path, max_pixels) as (_, header):
-        return header
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) in pixels as stored, from the header alone.
-
-    Raises:
-        DataError: see :func:`read_header`.
-    """
-    header = read_header(path)
-    return header.height, header.width
-
-
-def item_size(item: Item) -> tuple[int, int]:
-    """Return (height, width) of an item's image, turned where its data say so, from the header alone.
-
-    Raises:
-        DataError: see :func:`read_header`.
-    """
-    header = read_header(item.image)
-    turned = item.upright and header.orientation >= 5
-    return (header.width, header.height) if turned else (header.height, header.width)
 
 
 def id_type(ids: Sequence[int]) -> type[np.uint8 | np.uint16]:
     """Return the type of masks that hold these class ids, and the ignored one."""
     return np.uint8 if max(ids) <= IGNORE else np.uint16
-
-
-def read_image(path: Path, *, orient: bool = False, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Return the image as uint8 [H, W, 3], RGB; see the table above for other kinds.
-
-    Args:
-        path: the file.
-        orient: turn the pixels as the EXIF orientation says; otherwise they come as stored.
-        max_pixels: refuse larger images before decoding.
-
-    Raises:
-        DataError: no such file, no image, truncated or corrupt, too large, or of a kind the table refuses.
-    """
-    with _opened(path, max_pixels) as (image, header):
-        if header.bits > 8 or image.mode not in ("RGB", "L", "1", "P", "LA", "PA", "RGBA"):
-            kind = f"{header.bits}-bit {image.mode}" if header.bits > 8 else image.mode
-            raise DataError(f"{kind} images are not read yet", where=path, todo="convert it to 8-bit RGB or grey")
-        _refuse_frames(image, path)
-        image.load()
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            if np.asarray(image.getchannel("A")).min() < 255:
-                todo = "flatten it onto a background, or remove its alpha channel"
-                raise DataError("image has transparent pixels: no defined colour", where=path, todo=todo)
-        if orient and header.orientation > 1:
-            image = ImageOps.exif_transpose(image)
-        return np.array(image.convert("RGB"))
-
-
-def read_item(item: Item) -> np.ndarray:
-    """Return an item's image as uint8 [H, W, 3], RGB, turned where its data say so; see :func:`read_image`."""
-    return read_image(item.image, orient=item.upright)
 
 
 def read_mask(path: Path, code: MaskCode, *, max_pixels: int = MAX_PIXELS, unlabelled: int = IGNORE) -> np.ndarray:
@@ -157,84 +45,13 @@ def read_mask(path: Path, code: MaskCode, *, max_pixels: int = MAX_PIXELS, unlab
         DataError: no such file, no image, truncated or corrupt; a lossy format; colours without a colour map,
             or a colour that is not in it; an id above 254 or outside the mapping.
     """
-    with _opened(path, max_pixels) as (image, header):
-        _refuse_frames(image, path)
+    with opened(path, max_pixels) as (image, header):
+        refuse_frames(image, path)
         _refuse_inexact(image, header, path)
         image.load()
         colours = code.colours is not None
         stored = _stored_colours(image, path) if colours else _stored_ids(image, header, path)
     return _translate(stored, code, path, unlabelled)
-
-
-@contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[tuple[ImageFile.ImageFile, Header]]:
-    """Open an image of a known format; turn whatever its decoder throws into a DataError."""
-    try:
-        with _bytes(path) as file:
-            first = file.read(32)
-            file.seek(0)
-            # the class itself, not Image.open: that one has a pixel limit of its own, global to the process
-            image = _decoder(first, path)(file)
-            pixels = image.height * image.width
-            if pixels > max_pixels:
-                what = f"image has {pixels} pixels, more than the limit of {max_pixels}"
-                raise DataError(what, where=path, todo="cut it into smaller images")
-            yield image, _header(image, first)
-    except (FewmaskError, MemoryError):
-        raise
-    except FileNotFoundError as e:
-        raise DataError("file does not exist", where=path) from e
-    except Exception as e:  # damaged files make Pillow raise nearly anything
-        raise DataError(f"cannot be read: {e}", where=path, todo="replace or remove this file") from e
-
-
-def _bytes(path: Path) -> BinaryIO:
-    if not isinstance(path, Path):
-        return fetch(path)
-    mode = path.stat().st_mode
-    if not S_ISREG(mode) and not S_ISDIR(mode):  # a pipe would be waited for, a device never ends
-        raise DataError("is no regular file", where=path, todo="replace or remove it")
-    return path.open("rb")
-
-
-def _decoder(first: bytes, path: Path) -> type[ImageFile.ImageFile]:
-    if first.startswith(b"\xff\xd8\xff"):
-        return JpegImagePlugin.JpegImageFile
-    if first.startswith(b"\x89PNG\r\n\x1a\n"):
-        return PngImagePlugin.PngImageFile
-    if first.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return TiffImagePlugin.TiffImageFile
-    if first.startswith(b"BM"):
-        return BmpImagePlugin.BmpImageFile
-    if first[:4] == b"RIFF" and first[8:12] == b"WEBP":
-        return WebPImageFile
-    what = "is no JPEG, PNG, TIFF, BMP or WEBP file" if first else "file is empty (0 bytes)"
-    raise DataError(what, where=path, todo="replace or remove this file")
-
-
-def _header(image: ImageFile.ImageFile, first: bytes) -> Header:
-    bits = 8
-    if isinstance(image, PngImagePlugin.PngImageFile):
-        bits = first[24]  # of IHDR; Pillow does not tell, and stretches 2 and 4 bits to 8
-    elif isinstance(image, TiffImagePlugin.TiffImageFile):
-        bits = max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
-    tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
-    # not image.getexif(): for PNG that one decodes the pixels, to look for tags that follow them
-    orientation = 1 if tiff else Image.Image.getexif(image).get(_ORIENTATION, 1)
-    return Header(
-        format=str(image.format),
-        mode=image.mode,
-        bits=bits,
-        height=image.height,
-        width=image.width,
-        orientation=orientation if orientation in range(1, 9) else 1,
-    )
-
-
-def _refuse_frames(image: ImageFile.ImageFile, path: Path) -> None:
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise DataError(f"file holds {frames} frames or pages", where=path, todo="save one image a file")
 
 
 def _refuse_inexact(image: ImageFile.ImageFile, header: Header, path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from fewmask.data.index import Item
+from fewmask.data.index import PHOTOGRAPH, ImageCode, Item
 from fewmask.data.remote import is_uri, remote_path
 from fewmask.errors import DataError
 
@@ -51,12 +51,12 @@ class IndexPool(_Pool):
         path: the file.
         starts: place of the first byte of each line, and the end of the file, int64 [N + 1].
         digest: 16 hex digits of the file's content.
-        upright: of the items.
+        code: how the images become pixels.
     """
 
-    def __init__(self, path: Path, starts: np.ndarray, digest: str, upright: bool = False) -> None:
+    def __init__(self, path: Path, starts: np.ndarray, digest: str, code: ImageCode = PHOTOGRAPH) -> None:
         self.path, self.digest, self._starts, self._prefix = path, digest, starts, _prefix(path.parent)
-        self._upright = upright
+        self._code = code
         self._handle: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class IndexPool(_Pool):
             raise DataError(
                 "the index was changed while it is used", where=f"{self.path} line {i + 1}", todo="start another run"
             ) from error
-        return Item(name, remote_path(image) if is_uri(image) else Path(image), upright=self._upright)
+        return Item(name, remote_path(image) if is_uri(image) else Path(image), code=self._code)
 
     def _open(self) -> int:
         """Return a descriptor of this process: one that was forked would share its state with the others."""
@@ -101,7 +101,7 @@ class Joined(_Pool):
 
 
 def read_index(
-    path: Path, inside: Path, known: Collection[Path], *, anywhere: bool = False, upright: bool = False
+    path: Path, inside: Path, known: Collection[Path], *, anywhere: bool = False, code: ImageCode = PHOTOGRAPH
 ) -> IndexPool:
     """Read every line of an index file once and return the pool.
 
@@ -110,7 +110,7 @@ def read_index(
         inside: the data folder, below which images may lie too.
         known: image files that are labelled, or scored on: none of them may be in the pool.
         anywhere: images may lie wherever the file says.
-        upright: of the items.
+        code: how the images become pixels.
 
     Raises:
         DataError: it cannot be read; a line is no such object, leads elsewhere, or names an image of ``known``.
@@ -144,7 +144,7 @@ def read_index(
         remote_path(remote)  # what it needs is missing before step 0, not in it
     if len(starts) == 1:
         raise DataError("the index names no image", where=path, todo="write one object a line")
-    return IndexPool(path, np.frombuffer(starts, np.int64), digest.hexdigest()[:16], upright)
+    return IndexPool(path, np.frombuffer(starts, np.int64), digest.hexdigest()[:16], code)
 
 
 def _prefix(folder: Path) -> str:

@@ -26,10 +26,13 @@ import PIL
 from PIL import Image
 
 from fewmask.batch import IGNORE, OPEN
+from fewmask.data.bands import shown
+from fewmask.data.decode import read_header
 from fewmask.data.duplicates import difference_hash
 from fewmask.data.files import cache_folder
+from fewmask.data.images import image_header, read_image
 from fewmask.data.index import Item, MaskCode
-from fewmask.data.masks import read_header, read_image, read_mask
+from fewmask.data.masks import read_mask
 from fewmask.errors import DataError
 
 _VERSION = 2  # of the remembered facts: raise it when read_image, read_mask or the facts change
@@ -173,7 +176,7 @@ def scan(
 
     def look(item: Item) -> tuple[Facts | None, Facts | None, list[Problem]]:
         kind = "image" if images else "header"
-        image, bad = _facts(memory, kind, item, item.image, lambda: _image_facts(item.image, images))
+        image, bad = _facts(memory, kind, item, item.image, lambda: _image_facts(item, images))
         if item.mask is None:
             return image, None, bad
         path = item.mask
@@ -232,13 +235,13 @@ def _facts(
         return None, [Problem(e.what, e.where, e.todo, item.name)]
 
 
-def _image_facts(path: Path, decode: bool) -> Facts:
-    header = read_header(path)
+def _image_facts(item: Item, decode: bool) -> Facts:
+    header = image_header(item.image, item.code)
     content = likeness = ""
     if decode:
-        pixels = read_image(path)
+        pixels = read_image(item.image, replace(item.code, upright=False))
         content = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).hexdigest()
-        likeness = f"{int(difference_hash(Image.fromarray(pixels).convert('L'))):016x}"
+        likeness = f"{int(difference_hash(Image.fromarray(shown(pixels, item.code.bands)).convert('L'))):016x}"
     kind = f"{header.format}, {header.mode}"
     return Facts(header.height, header.width, kind, header.orientation, None, content, likeness)
 
@@ -268,10 +271,10 @@ def _ids_problem(item: Item, mask: Facts, classes: int, code: MaskCode, nothing:
 def _size_problem(item: Item, image: Facts, mask: Facts, exif: str | None) -> list[Problem]:
     """Return a problem if image and mask differ in size, or if the orientation leaves two readings."""
     seen, drawn = _seen_size(item, image), (mask.height, mask.width)
-    other = _seen_size(replace(item, upright=not item.upright), image)
+    other = _seen_size(item, image, turned=not item.code.upright)
     if seen != drawn:
         what = f"image is {seen[1]}x{seen[0]}, its mask {mask.width}x{mask.height}"
-        if other == drawn and item.upright:
+        if other == drawn and item.code.upright:
             what += f": the mask belongs to the image as it is stored, without its EXIF orientation {image.orientation}"
             todo = "take the orientation out of the image's file: data.yaml says exif: apply"
         elif other == drawn:
@@ -287,9 +290,9 @@ def _size_problem(item: Item, image: Facts, mask: Facts, exif: str | None) -> li
     return [Problem(what, str(item.image), todo, item.name)]
 
 
-def _seen_size(item: Item, image: Facts) -> tuple[int, int]:
-    """Return (height, width) of an item's image, turned where its data say so."""
-    turned = item.upright and image.orientation >= 5
+def _seen_size(item: Item, image: Facts, turned: bool | None = None) -> tuple[int, int]:
+    """Return (height, width) of an item's image, turned where its data say so, or as ``turned`` says."""
+    turned = (item.code.upright if turned is None else turned) and image.orientation >= 5
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
@@ -316,7 +319,8 @@ class _Memory:
             return
         folder = cache or cache_folder()
         place = os.path.commonpath([os.path.abspath(i.image.parent) for i in items])
-        key = repr((_VERSION, PIL.__version__, place, code)).encode("utf-8", "surrogateescape")
+        bands = [items[0].code.bands] if items[0].code.bands else []
+        key = repr((_VERSION, PIL.__version__, place, code, *bands)).encode("utf-8", "surrogateescape")
         self._file = folder / f"scan-{hashlib.sha256(key).hexdigest()[:24]}.json"
         with suppress(OSError, ValueError, RecursionError):
             known = json.loads(self._file.read_bytes())

@@ -10,6 +10,7 @@ import errno
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,11 +20,13 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from fewmask.batch import IGNORE, OPEN, Batch, Items, Pool, Slots, Stream
+from fewmask.data.bands import Bands, channels
+from fewmask.data.images import read_item
 from fewmask.data.index import Item, MaskCode, Pools
-from fewmask.data.masks import read_item, read_mask
+from fewmask.data.masks import read_mask
 from fewmask.data.pool import Joined
 from fewmask.data.quarantine import Quarantine, Skip
-from fewmask.data.views import Augment, apply_geometry, draw_geometry, photometry
+from fewmask.data.views import Augment, apply_geometry, as_pictures, draw_geometry, from_pictures, photometry
 from fewmask.errors import ConfigError, DataError
 from fewmask.ops.rng import Draws, Purpose, order
 
@@ -147,6 +150,7 @@ class StepDataset(Dataset[dict[str, Items]]):
         augment: constants.
         seed: the run's seed.
         quarantine: passes over unlabelled images that cannot be read; None: they are errors.
+        bands: the channels of the images; empty = red, green and blue.
 
     Attributes:
         reading: is told the step, the number of the stream and the position in its pool of an item before it is read.
@@ -156,8 +160,9 @@ class StepDataset(Dataset[dict[str, Items]]):
 
     def __init__(
         self, pools: Pools, streams: Mapping[str, Stream], slots: Mapping[str, Slots], loader: ItemLoader,
-        crop: tuple[int, int], augment: Augment, seed: int, quarantine: Quarantine | None = None,
+        crop: tuple[int, int], augment: Augment, seed: int, quarantine: Quarantine | None = None, bands: Bands = (),
     ) -> None:  # fmt: skip
+        self.bands = bands
         self.streams, self.slots, self.loader, self.quarantine = dict(streams), dict(slots), loader, quarantine
         self._labelled, self._partial = frozenset(item.name for item in pools.labelled), bool(pools.partial)
         self.crop, self.augment, self.seed = crop, augment, seed
@@ -205,15 +210,14 @@ class StepDataset(Dataset[dict[str, Items]]):
         size = number = 0
         for name, stream in self.streams.items():
             moved = stream.views.count("geo")
-            planes = (
-                3 * len(stream.views) + 8 * moved + 4
-            )  # views, int64 sources, valid, inside and two kinds of labels
+            # views, int64 sources, valid, inside and two kinds of labels
+            planes = channels(self.bands) * len(stream.views) + 8 * moved + 4
             size += self.slots[name].count * (height * width * planes + 8)
             number += len(stream.views) + moved + 5
         return size, number
 
     def __getitem__(self, t: int) -> dict[str, Items]:
-        """Return the batch of step ``t``: views uint8 [B, 3, h, w]."""
+        """Return the batch of step ``t``: views uint8 [B, C, h, w]."""
         return {name: self._items(name, t) for name in self.streams}
 
     def _photometry(self, image: Tensor, draws: Draws) -> Tensor:
@@ -239,13 +243,16 @@ class StepDataset(Dataset[dict[str, Items]]):
             image, labels, valid = apply_geometry(image, labels, geometry, self.crop)
             geo = iter(sources)
             for v, kind in enumerate(stream.views):
-                draws = Draws(self.seed, Purpose.PHOTOMETRY, t, slot, slots.view(v))
+                drawn = partial(Draws, self.seed, Purpose.PHOTOMETRY, t, slot, slots.view(v))
                 if kind == "geo":
                     assert stream.warp is not None, f"stream {name!r} declares a geo view and no warp"
-                    view, source = stream.warp(image, draws)
+                    moved = [stream.warp(part, drawn()) for part in as_pictures(image, self.bands)]
+                    view, source = from_pictures([part for part, _ in moved], self.bands), moved[0][1]
                     next(geo).append(torch.where(valid.flatten()[source.clamp(min=0)], source, -1))
                 else:
-                    view = (weak if kind == "weak" else strong)(image, draws)
+                    change = weak if kind == "weak" else strong
+                    parts = [change(part, drawn()) for part in as_pictures(image, self.bands)]
+                    view = from_pictures(parts, self.bands)
                 views[v].append(view)
             index.append(i)
             kinds = [kind for kind in (*known, "open") if getattr(pool[i], kind) is not None]
@@ -254,11 +261,11 @@ class StepDataset(Dataset[dict[str, Items]]):
             valids.append(valid & (planes.pop("open") == OPEN) if "open" in planes else valid)
             for kind, plane in planes.items():
                 known[kind].append(plane)
-        partial = self._partial and stream.pool == "unlabelled"
+        in_part = self._partial and stream.pool == "unlabelled"
         return Items(
             views=tuple(torch.stack(v) for v in views), kinds=stream.views, valid=torch.stack(valids),
             index=torch.tensor(index), source=tuple(torch.stack(s) for s in sources),
-            inside=torch.stack(insides) if partial else None,
+            inside=torch.stack(insides) if in_part else None,
             **{kind: torch.stack(planes) for kind, planes in known.items() if planes},
         )  # fmt: skip
 

@@ -6,6 +6,7 @@ one call. Library transforms that draw from the global generator are not used: p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,7 @@ from torchvision.transforms.v2 import functional as F
 
 from fewmask.batch import IGNORE
 from fewmask.config import Config
+from fewmask.data.bands import Bands, are_coloured
 from fewmask.ops.rng import Draws
 
 _BLUR_CROP = 321  # smallest crop side of the published code, pixels
@@ -164,3 +166,29 @@ def photometry(image_CHW: Tensor, draws: Draws, cfg: Augment) -> Tensor:
         if reach > 0:
             image = F.gaussian_blur(image, kernel_size=[2 * reach + 1, 2 * reach + 1], sigma=[sigma, sigma])
     return image
+
+
+def as_pictures(image_CHW: Tensor, bands: Bands) -> list[Tensor]:
+    """Return an image as RGB pictures [3, H, W], for operations that know nothing else.
+
+    Red, green and blue are one picture; every other band is a grey one of its own. The same operation with the same
+    draws on each of them moves all bands alike, and makes them brighter or blurred alike; hue and saturation of grey
+    pictures stay as they are.
+
+    Args:
+        image_CHW: any type.
+        bands: its channels.
+    """
+    if not bands:
+        return [image_CHW]
+    whole = 3 if are_coloured(bands) else 0
+    colours = [image_CHW[:3]] if whole else []
+    return colours + [band.expand(3, -1, -1) for band in image_CHW[whole:].split(1)]
+
+
+def from_pictures(pictures: Sequence[Tensor], bands: Bands) -> Tensor:
+    """Return the image of which ``as_pictures`` has made ``pictures``."""
+    if not bands:
+        return pictures[0]
+    colours = [pictures[0]] if are_coloured(bands) else []
+    return torch.cat(colours + [picture[:1] for picture in pictures[len(colours) :]])

@@ -35,6 +35,19 @@ DEFAULT_ARCH = "deeplabv3plus"
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_GREY = (0.449, 0.226)  # the means of both
+
+
+def statistics(channels: int, coloured: bool = True) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation of each input channel, in 0..1: ImageNet's, of grey for what has no colour.
+
+    Args:
+        channels: how many.
+        coloured: the first three are red, green and blue.
+    """
+    own = (IMAGENET_MEAN, IMAGENET_STD) if coloured else ((), ())
+    mean, std = ((*values, *(channels - len(values)) * (grey,)) for values, grey in zip(own, _GREY, strict=True))
+    return mean, std
 
 
 def architectures() -> list[str]:
@@ -83,7 +96,8 @@ def build(
         encoder: a name of ``encoders()``, or a timm name with the prefix ``tu-``.
         classes: K.
         weights: "imagenet" (downloaded by segmentation_models_pytorch or timm), "none", or a .safetensors file.
-        channels: input channels.
+        channels: input channels; pretrained weights of three are repeated, 3/channels as strong, or summed for one, as
+            timm does.
         output_stride: pixels a feature cell of the encoder's last map, for architectures with a dilated encoder (8 or
             16; PAN 16 or 32); None = the architecture's default.
         atrous_rates: the three rates of ASPP, for DeepLabV3 and V3+; None = 12, 24, 36.
@@ -110,7 +124,7 @@ def build(
     net = _make(make, arch, encoder, weights)
     if weights not in ("none", "imagenet"):
         path = Path(weights)
-        load_encoder(net.encoder, read_weights(path), path)
+        load_encoder(net.encoder, read_weights(path), path, channels)
     return net
 
 
@@ -184,16 +198,19 @@ class Builder:
         classes: K.
         weights: see ``build``.
         seed: the run's seed.
+        channels: see ``build``.
         output_stride: see ``build``.
         atrous_rates: see ``build``.
     """
 
     def __init__(
-        self, arch: str, encoder: str, classes: int, *, weights: str, seed: int,
+        self, arch: str, encoder: str, classes: int, *, weights: str, seed: int, channels: int = 3,
         output_stride: int | None = None, atrous_rates: Sequence[int] | None = None,
     ) -> None:  # fmt: skip
         self.weights, self.seed = weights, seed
-        self._build = partial(build, arch, encoder, classes, output_stride=output_stride, atrous_rates=atrous_rates)
+        self._build = partial(
+            build, arch, encoder, classes, channels=channels, output_stride=output_stride, atrous_rates=atrous_rates
+        )
         self._pretrained: dict[str, torch.Tensor] | None = None
 
     def __call__(self, name: str) -> nn.Module:

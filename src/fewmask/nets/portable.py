@@ -21,7 +21,7 @@ class Portable(nn.Module):
 
     Args:
         net: copied.
-        mean, std: of the three channels, in 0..1.
+        mean, std: of the C channels, in 0..1.
         resize: (height, width) of the network's input; None = an image's own size.
     """
 
@@ -33,12 +33,12 @@ class Portable(nn.Module):
         _pool_by_matrix(self.net)
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1))
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1))
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits float32 [B, K, H, W] for RGB images uint8 [B, 3, H, W]."""
+        """Return logits float32 [B, K, H, W] for images uint8 [B, C, H, W]."""
         size, x = images.shape[-2:], images.float()
         if self.resize is not None:  # bytes after each pass, as in the images that the network was trained on
             for shape in ([size[0], self.resize[1]], list(self.resize)):

@@ -96,6 +96,7 @@ def probe(net: Segmenter, what: Callable[[Tensor], T]) -> T:
     was, side = net.training, 2 * max(net.stride, 16)
     net.eval()
     try:
-        return what(torch.zeros(1, 3, side, side))
+        first = next(m for m in net.encoder.modules() if isinstance(m, nn.Conv2d))
+        return what(torch.zeros(1, first.in_channels, side, side))
     finally:
         net.train(was)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from fewmask.errors import ConfigError
@@ -43,13 +44,14 @@ def _strip(name: str) -> str:
     return name
 
 
-def load_encoder(encoder: nn.Module, tensors: dict[str, Tensor], source: object) -> None:
+def load_encoder(encoder: nn.Module, tensors: dict[str, Tensor], source: object, channels: int = 3) -> None:
     """Copy encoder weights into ``encoder``; a classifier among them is ignored.
 
     Args:
         encoder: changed in place.
         tensors: name to tensor; common wrapper prefixes are stripped.
         source: where they come from, for the message.
+        channels: input channels of ``encoder``; weights of three are adapted.
 
     Raises:
         ConfigError: a tensor of the encoder is missing or has another shape, or the file holds tensors that the
@@ -58,6 +60,8 @@ def load_encoder(encoder: nn.Module, tensors: dict[str, Tensor], source: object)
     own = encoder.state_dict()
     prefix = "model." if all(name.startswith("model.") for name in own) else ""  # timm encoders inside smp
     given = {prefix + _strip(name): tensor for name, tensor in tensors.items()}
+    if channels != 3:
+        given = {name: _adapted(tensor, own.get(name), channels) for name, tensor in given.items()}
     # some encoders keep a part of that name: what an HRNet's classifier begins with, under other decoders than its own
     given = {n: t for n, t in given.items() if n in own or not n.removeprefix(prefix).startswith(_CLASSIFIER)}
     counters = {name for name in own if name.endswith("num_batches_tracked")}  # absent from older files; harmless
@@ -72,3 +76,10 @@ def load_encoder(encoder: nn.Module, tensors: dict[str, Tensor], source: object)
             todo="choose the encoder these weights belong to, or --weights none",
         )  # fmt: skip
     encoder.load_state_dict(given, strict=False)
+
+
+def _adapted(tensor: Tensor, own: Tensor | None, channels: int) -> Tensor:
+    """Return the weights of a first convolution of three channels for so many; others as they are."""
+    if own is None or tensor.dim() != 4 or (tensor.shape[1], own.shape[1]) != (3, channels):
+        return tensor
+    return adapt_input_conv(channels, tensor)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import torch
 
+from fewmask.data.bands import channels
 from fewmask.data.divide import enough
 from fewmask.data.index import Pools
 from fewmask.engine.progress import Ticker
@@ -47,7 +48,9 @@ def choose(pools: Pools, number: int, asked: Recipe, say: Say) -> Pools:
     cuda = torch.cuda.is_available() and not asked.machine.devices.startswith("cpu")
     arch = model.arch or DEFAULT_ARCH
     encoder = model.encoder or default_encoder(arch, cuda)
-    look = Look(build(arch, encoder, 2, weights=model.weights), torch.device("cuda" if cuda else "cpu"))
+    bands = pools.labelled[0].code.bands
+    net = build(arch, encoder, 2, weights=model.weights, channels=channels(bands))
+    look = Look(net, torch.device("cuda" if cuda else "cpu"), bands)
     with Ticker("looking at the unlabelled images", say) as tick:
         labelled, _ = look(pools.labelled, skip=False)
         points, places = look(pools.unlabelled, skip, tick)

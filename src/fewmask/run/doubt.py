@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from fewmask.data.bands import shown
 from fewmask.data.folds import hold_out
+from fewmask.data.images import read_item
 from fewmask.data.index import DataIndex, Item, MaskCode, Pools
-from fewmask.data.masks import read_item, read_mask
+from fewmask.data.masks import read_mask
 from fewmask.engine.progress import Ticker
 from fewmask.ops.rng import Permutation
 from fewmask.report.pictures import save_png, side_by_side
@@ -85,7 +87,7 @@ def relabel(run: Path, count: int, out: Path, say: Say, most: int | None = None)
         assert item.mask is not None
         image = read_item(item)
         prediction = model_of(judge[item.name]).predict(image)
-        picture = side_by_side(image, read_mask(item.mask, index.code), prediction)
+        picture = side_by_side(shown(image, item.code.bands), read_mask(item.mask, index.code), prediction)
         save_png(picture, out / f"{doubt.rank:04d}-{doubt.name.replace('/', '_')}.png")
     say(f"{len(doubts)} of {len(seen)} masks in {out}: image, mask and prediction, the most doubtful first")
     return doubts

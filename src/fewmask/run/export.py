@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from fewmask._version import __version__
+from fewmask.data.bands import Bands
 from fewmask.engine.files import ensure_writable, write_atomic
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.errors import CheckpointError, ConfigError, DataError
@@ -28,7 +29,7 @@ Format = Literal["onnx", "torch-export"]
 
 OPSET = 18
 """The first with anti-aliased resizing; onnxruntime has known it since 1.14."""
-_EXAMPLE = (2, 3, 269, 331)  # of no size that any network likes
+_EXAMPLE = (2, 269, 331)  # images of no size that any network likes
 _IMAGES = 8  # for the parity check
 _TOLERANCE = 0.01  # share of the pixels: more is another network, not rounding
 
@@ -40,8 +41,9 @@ def export(
 ) -> dict[str, Any]:  # fmt: skip
     """Write the delivered model of a run as one file and an example beside it, and compare both networks on images.
 
-    The graph takes RGB images, uint8 [N, 3, H, W], and gives logits, float32 [N, K, H, W]: resizing, normalisation and
-    padding are inside. It makes one forward pass over the whole image, whatever the model's protocol averages.
+    The graph takes images, uint8 [N, C, H, W], RGB or the declared channels, and gives logits, float32 [N, K, H, W]:
+    resizing, normalisation and padding are inside. It makes one forward pass over the whole image, whatever the model's
+    protocol averages.
 
     Args:
         run: a finished run.
@@ -73,7 +75,7 @@ def export(
     content, exported = (_onnx if form == "onnx" else _torch)(_graph(portable, size), _about(model))
     found = _compare(model, exported, files, size, out)
     write_atomic(out, content)
-    write_atomic(example, _example(form, out.name))
+    write_atomic(example, _example(form, out.name, model.card.bands))
     protocol, sizes = found["protocol"], "any size" if size is None else f"{size[0]}x{size[1]}"
     say(
         f"{out}: {form}, images of {sizes}; on {found['images']} images logits differ by {found['max_difference']:.1e} "
@@ -103,11 +105,12 @@ def _about(model: Model) -> dict[str, str]:
     return {
         "classes": json.dumps(model.classes), "ids": json.dumps(model.ids), "architecture": model.card.arch,
         "encoder": model.card.encoder, "protocol": model.card.protocol, "made_by": f"fewmask {__version__}",
+        "channels": json.dumps([band.told() for band in model.card.bands] or "rgb"),
     }  # fmt: skip
 
 
 def _graph(portable: Portable, size: tuple[int, int] | None) -> torch.export.ExportedProgram:
-    shape = _EXAMPLE if size is None else (*_EXAMPLE[:2], *size)
+    shape = (_EXAMPLE[0], portable.mean.shape[1], *(_EXAMPLE[1:] if size is None else size))
     free = [0, 2, 3] if size is None else [0]
     images = torch.zeros(shape, dtype=torch.uint8)
     try:
@@ -195,13 +198,28 @@ def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.tile(image, (*times, 1))[: size[0], : size[1]]
 
 
-def _example(form: Format, name: str) -> str:
-    return _EXAMPLES[form].substitute(name=name, stem=Path(name).stem)
+def _example(form: Format, name: str, bands: Bands) -> str:
+    how = {"library": "pillow", "photo": "photo.jpg", "imports": "", "read": _PHOTOGRAPH}
+    if bands:
+        ranges = {"numbers": [b.number for b in bands], "low": [b.low for b in bands], "high": [b.high for b in bands]}
+        read = Template(_BANDS).substitute(ranges)
+        how = {"library": "pillow rasterio", "photo": "photo.tif", "imports": "import rasterio\n", "read": read}
+    return _EXAMPLES[form].substitute(name=name, stem=Path(name).stem, **how)
+
+
+_PHOTOGRAPH = """\
+image = np.asarray(Image.open(sys.argv[1]).convert("RGB"))  # uint8 [H, W, 3], any size
+image = image.transpose(2, 0, 1)[None]"""
+_BANDS = """\
+with rasterio.open(sys.argv[1]) as file:
+    bands = file.read($numbers).astype(np.float32)  # [C, H, W], any size
+low, high = np.array($low, np.float32)[:, None, None], np.array($high, np.float32)[:, None, None]
+image = np.clip(np.nan_to_num((bands - low) * (255 / (high - low))), 0, 255).round().astype(np.uint8)[None]"""
 
 
 _EXAMPLES = {
     "onnx": Template('''\
-"""Segment one image: python ${stem}_example.py photo.jpg mask.png   (pip install onnxruntime numpy pillow)"""
+"""Segment one image: python ${stem}_example.py $photo mask.png   (pip install onnxruntime numpy $library)"""
 
 import json
 import sys
@@ -209,28 +227,28 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+${imports}from PIL import Image
 
 session = onnxruntime.InferenceSession(str(Path(__file__).with_name("$name")), providers=["CPUExecutionProvider"])
 about = session.get_modelmeta().custom_metadata_map
 classes, ids = json.loads(about["classes"]), np.array(json.loads(about["ids"]))
 
-image = np.asarray(Image.open(sys.argv[1]).convert("RGB"))  # uint8 [H, W, 3], any size
-(logits,) = session.run(None, {"images": image.transpose(2, 0, 1)[None]})  # float32 [1, K, H, W]
+$read
+(logits,) = session.run(None, {"images": image})  # float32 [1, K, H, W]
 mask = ids[logits[0].argmax(0)]  # the class ids of your masks
 Image.fromarray(mask.astype(np.uint8 if ids.max() < 256 else np.uint16)).save(sys.argv[2])
 for name, i in zip(classes, ids):
     print(f"{name}: {100 * (mask == i).mean():.1f}% of the image")
 '''),
     "torch-export": Template('''\
-"""Segment one image: python ${stem}_example.py photo.jpg mask.png   (pip install torch numpy pillow)"""
+"""Segment one image: python ${stem}_example.py $photo mask.png   (pip install torch numpy $library)"""
 
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
-import torch
+${imports}import torch
 from PIL import Image
 
 extra = {"about.json": ""}
@@ -238,8 +256,8 @@ network = torch.export.load(str(Path(__file__).with_name("$name")), extra_files=
 about = json.loads(extra["about.json"])
 classes, ids = json.loads(about["classes"]), np.array(json.loads(about["ids"]))
 
-image = np.asarray(Image.open(sys.argv[1]).convert("RGB"))  # uint8 [H, W, 3], any size
-logits = network(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))  # float32 [1, K, H, W]
+$read
+logits = network(torch.from_numpy(image.copy()))  # float32 [1, K, H, W]
 mask = ids[logits[0].argmax(0).numpy()]  # the class ids of your masks
 Image.fromarray(mask.astype(np.uint8 if ids.max() < 256 else np.uint16)).save(sys.argv[2])
 for name, i in zip(classes, ids):

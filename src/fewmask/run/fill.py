@@ -51,16 +51,19 @@ def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:
     return recipe
 
 
-def choose_layout(recipe: Recipe, classes: int, say: Say) -> Format:
+def choose_layout(recipe: Recipe, classes: int, channels: int, say: Say) -> Format:
     """Probe precision and memory format on a throw-away network of the run's kind."""
     machine, model, data = recipe.machine, recipe.model, recipe.data
     device = torch.device("cpu" if machine.devices.startswith("cpu") or not torch.cuda.is_available() else "cuda")
     assert model.arch and model.encoder and data.crop  # fill() has chosen them
-    build = Builder(model.arch, model.encoder, classes, weights=model.weights, seed=recipe.train.seed, **model.options)
+    build = Builder(
+        model.arch, model.encoder, classes, weights=model.weights, seed=recipe.train.seed, channels=channels,
+        **model.options,
+    )  # fmt: skip
     # building it also proves, before anything is written, that the architecture and its weights can be had
     net = build("probe").to(device)
     try:
-        layout = choose(machine.precision, machine.channels_last, net, (data.batch, 3, *data.crop), device)
+        layout = choose(machine.precision, machine.channels_last, net, (data.batch, channels, *data.crop), device)
     except (
         ValueError,
         RuntimeError,

@@ -13,8 +13,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from fewmask.data.bands import shown
+from fewmask.data.images import read_item
 from fewmask.data.index import Item, Role
-from fewmask.data.masks import read_item
 from fewmask.engine.checkpoint import Store
 from fewmask.engine.evaluate import Pictures, confusion_of
 from fewmask.engine.files import write_atomic, write_json
@@ -22,7 +23,6 @@ from fewmask.engine.flatten import load_networks, networks_to_flat
 from fewmask.engine.infer import PROTOCOLS, Forward, Protocol, image_logits, normalise, to_grid
 from fewmask.engine.train import Progress
 from fewmask.errors import CheckpointError
-from fewmask.nets import IMAGENET_MEAN, IMAGENET_STD
 from fewmask.ops.metrics import mean_iou
 from fewmask.report.pictures import save_png, side_by_side
 from fewmask.run.folder import RunFolder
@@ -137,7 +137,7 @@ def _peak_memory_mb(device: torch.device) -> float | None:
 
 def _deliver(scorer: Scorer, folder: RunFolder) -> None:
     """Write model/ as a sibling first, so that a reader never sees half of it."""
-    recipe, index = scorer.prepared.recipe, scorer.prepared.index
+    recipe, index, (mean, std) = scorer.prepared.recipe, scorer.prepared.index, scorer.prepared.statistics
     fresh = folder.path / ".model-new"
     shutil.rmtree(fresh, ignore_errors=True)
     net = scorer.learner.method.network(scorer.learner.nets, scorer.reported)
@@ -150,9 +150,10 @@ def _deliver(scorer: Scorer, folder: RunFolder) -> None:
         {
             "format": 1, "arch": recipe.model.arch, "encoder": recipe.model.encoder, **recipe.model.options,
             "classes": list(index.classes),
-            "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "resize": recipe.data.resize, "protocol": recipe.protocol,
+            "mean": mean, "std": std, "resize": recipe.data.resize, "protocol": recipe.protocol,
             "method": recipe.method_name, "predictor": scorer.reported,
-            "ids": index.file_ids, **({"upright": True} if index.upright else {}),
+            "ids": index.file_ids, **({"upright": True} if index.images.upright else {}),
+            **({"channels": [band.told() for band in index.images.bands]} if index.images.bands else {}),
         },
     )  # fmt: skip
     shutil.rmtree(folder.model, ignore_errors=True)
@@ -194,7 +195,7 @@ def predict_item(
         image = normalise(pictures.image(item), pictures.mean, pictures.std, pictures.device)
         logits = image_logits(forward, image, protocol).float()
     prediction = to_grid(logits, (truth.shape[0], truth.shape[1]))[0].to("cpu", torch.uint8)
-    return read_item(item), truth.numpy(), prediction.numpy()
+    return shown(read_item(item), item.code.bands), truth.numpy(), prediction.numpy()
 
 
 _IMAGE = "#   "

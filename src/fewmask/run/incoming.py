@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from fewmask.batch import IGNORE
+from fewmask.data.decode import MAX_PIXELS
 from fewmask.data.index import DataIndex, Item
 from fewmask.data.layouts import read_folder, with_classes
-from fewmask.data.masks import MAX_PIXELS, read_mask
+from fewmask.data.masks import read_mask
 from fewmask.data.scan import scan
 from fewmask.errors import DataError
 

@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image
 
 from fewmask.batch import IGNORE
+from fewmask.data.images import item_size
 from fewmask.data.index import DataIndex, Item
 from fewmask.data.layouts import read_unlabelled
-from fewmask.data.masks import id_type, item_size, read_mask
+from fewmask.data.masks import id_type, read_mask
 from fewmask.data.writers import WRITERS, Annotated, Tool
 from fewmask.data.writers.annotated import png_bytes
 from fewmask.engine.files import ensure_writable, write_atomic, write_errors

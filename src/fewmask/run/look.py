@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewmask.data.bands import Bands, are_coloured, channels
 from fewmask.data.index import Item, MaskCode
 from fewmask.data.stream import ItemLoader
 from fewmask.engine.infer import normalise
 from fewmask.errors import DataError
-from fewmask.nets import IMAGENET_MEAN, IMAGENET_STD
+from fewmask.nets import statistics
 from fewmask.nets.segmenter import Segmenter
 
 SIDE = 224
@@ -29,11 +30,13 @@ class Look:
     Args:
         net: its encoder is used.
         device: where.
+        bands: the channels of the images.
     """
 
-    def __init__(self, net: Segmenter, device: torch.device) -> None:
+    def __init__(self, net: Segmenter, device: torch.device, bands: Bands = ()) -> None:
         self._net, self._device = net.to(device).eval(), device
-        self._mean, self._std = (torch.tensor(v, device=device) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        values = statistics(channels(bands), are_coloured(bands))
+        self._mean, self._std = (torch.tensor(v, device=device) for v in values)
         self._read = ItemLoader(MaskCode(), (SIDE, SIDE))
         self._onto: Tensor | None = None
 
@@ -62,7 +65,7 @@ class Look:
 
     @torch.inference_mode()
     def vectors(self, images: Sequence[Tensor]) -> Tensor:
-        """Return vectors of length 1, float32 [N, D] on the CPU, of images uint8 [3, SIDE, SIDE]."""
+        """Return vectors of length 1, float32 [N, D] on the CPU, of images uint8 [C, SIDE, SIDE]."""
         batch = torch.cat([normalise(image, self._mean, self._std, self._device) for image in images])
         z = _deepest(self._net.encode(batch)).float().mean((2, 3))
         if z.shape[1] > NUMBERS:  # distances survive a random projection (Johnson and Lindenstrauss 1984)

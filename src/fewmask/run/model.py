@@ -14,10 +14,12 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
 from fewmask.batch import MAX_CLASSES
-from fewmask.data.masks import read_image
+from fewmask.data.bands import Band, Bands, channels
+from fewmask.data.images import read_image
+from fewmask.data.index import ImageCode
 from fewmask.engine.infer import PROTOCOLS, Protocol, as_logits, image_logits, normalise
 from fewmask.engine.tiles import bands
-from fewmask.errors import CheckpointError
+from fewmask.errors import CheckpointError, DataError
 from fewmask.nets import build
 from fewmask.nets.options import OPTIONS
 from fewmask.nets.weights import read_weights
@@ -30,6 +32,22 @@ Id = Annotated[int, Field(ge=0, le=65535)]
 Deviation = Annotated[float, Field(gt=0)]
 
 
+class BandCard(BaseModel):
+    """A band, as data.yaml spells it; see ``Band``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    band: Side
+    name: str
+    range: tuple[float, float]
+
+    @model_validator(mode="after")
+    def _rising(self) -> BandCard:
+        if self.range[0] >= self.range[1]:
+            raise ValueError(f"the range of band {self.band} does not rise")
+        return self
+
+
 class ModelCard(BaseModel):
     """What ``model/config.json`` says; nothing in it is taken on trust, for models are handed on.
 
@@ -38,10 +56,11 @@ class ModelCard(BaseModel):
         arch, encoder, output_stride, atrous_rates: what the network is built with.
         classes: names.
         ids: the id that mask files use for each class.
-        mean, std: of the three channels, in 0..1.
+        mean, std: of the channels, in 0..1.
         resize: (height, width) of the network's input; None = an image's own size.
         protocol: how an image becomes a prediction.
         upright: image files are turned as their EXIF orientation says, as those of the training data were.
+        channels: the bands that were declared of the training data, as data.yaml spells them; empty = RGB.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -53,11 +72,17 @@ class ModelCard(BaseModel):
     atrous_rates: tuple[Side, Side, Side] | None = None
     classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_CLASSES)]
     ids: tuple[Id, ...]
-    mean: tuple[float, float, float]
-    std: tuple[Deviation, Deviation, Deviation]
+    mean: tuple[float, ...]
+    std: tuple[Deviation, ...]
     resize: tuple[Side, Side] | None
     protocol: str
     upright: bool = False
+    channels: tuple[BandCard, ...] = ()
+
+    @property
+    def bands(self) -> Bands:
+        """Its channels."""
+        return tuple(Band(one.band, one.name, *one.range) for one in self.channels)
 
     @model_validator(mode="after")
     def _whole(self) -> ModelCard:
@@ -65,6 +90,9 @@ class ModelCard(BaseModel):
             raise ValueError(f"{len(self.ids)} ids for {len(self.classes)} classes")
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"unknown protocol {self.protocol!r}")
+        if not len(self.mean) == len(self.std) == channels(self.bands):
+            count = channels(self.bands)
+            raise ValueError(f"{len(self.mean)} means and {len(self.std)} deviations of {count} channels")
         return self
 
 
@@ -105,7 +133,8 @@ class Model:
                 where=folder, todo="copy or train it again",
             ) from error  # fmt: skip
         options = {name: getattr(card, name) for name in OPTIONS}
-        net = build(card.arch, card.encoder, len(card.classes), weights="none", **options)
+        inputs = channels(card.bands)
+        net = build(card.arch, card.encoder, len(card.classes), weights="none", channels=inputs, **options)
         tensors = read_weights(folder / "model.safetensors")
         try:
             net.load_state_dict(tensors)
@@ -117,23 +146,28 @@ class Model:
         return cls(net, card, torch.device(name))
 
     def read(self, file: Path | str) -> np.ndarray:
-        """Return an image file as uint8 RGB [H, W, 3], turned as the training data were.
+        """Return an image file as uint8 [H, W, C]: RGB, or the bands of the training data; turned as those were.
 
         Raises:
             DataError: it cannot be read.
         """
-        return read_image(Path(file), orient=self.card.upright)
+        return read_image(Path(file), ImageCode(self.card.upright, self.card.bands))
 
     @torch.no_grad()
     def logits(self, image: np.ndarray | Path | str, protocol: Protocol | None = None) -> Tensor:
         """Return logits float32 [1, K, H, W] on the image's own grid.
 
         Args:
-            image: a file, or uint8 RGB [H, W, 3], of any size.
+            image: a file, or uint8 [H, W, C] as ``read`` returns it, of any size.
             protocol: how an image becomes a prediction; None = the model's own.
         """
         protocol = PROTOCOLS[self.card.protocol] if protocol is None else protocol
         pixels = image if isinstance(image, np.ndarray) else self.read(image)
+        if pixels.ndim != 3 or pixels.shape[2] != len(self.card.mean):
+            raise DataError(
+                f"an array {list(pixels.shape)} is no image of {len(self.card.mean)} channels", where="image",
+                todo="give uint8 [H, W, C], as Model.read returns it",
+            )  # fmt: skip
         tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         if self.card.resize is not None:
             tensor = TF.resize(tensor, list(self.card.resize), antialias=True)
@@ -144,7 +178,7 @@ class Model:
         """Return class probabilities float32 [K, H, W] on the image's own grid.
 
         Args:
-            image: a file, or uint8 RGB [H, W, 3], of any size.
+            image: a file, or uint8 [H, W, C] as ``read`` returns it, of any size.
             temperature: divides the logits before the softmax.
         """
         return (self.logits(image) / temperature).softmax(1)[0].cpu().numpy()
@@ -155,7 +189,7 @@ class Model:
         """Yield (row, class probabilities float32 [K, rows, W]) from the top of an image to its bottom.
 
         Args:
-            pixels: uint8 RGB [H, W, 3].
+            pixels: uint8 [H, W, C].
             tile: side of tiles, which share an eighth; None = ``tile_for`` it.
             temperature: divides the logits before the softmax.
         """

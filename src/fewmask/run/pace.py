@@ -140,7 +140,7 @@ def _pace(prepared: Prepared, method: Method, learner: Learner, reading: float) 
     device = learner.fabric.device
     learner.train_mode()
     pictures = pictures_of(prepared, learner)
-    raw = made_up(method.streams, learner.slots, recipe.data.crop, prepared.task.classes)
+    raw = made_up(method.streams, learner.slots, recipe.data.crop, prepared.task.classes, len(pictures.mean))
     spent = list[float]()
     with faults.held():
         for n, t in enumerate(_spread(recipe.train.steps)):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fewmask.config import dump_yaml
+from fewmask.data.bands import are_coloured, channels
 from fewmask.data.check import remarks
 from fewmask.data.index import DataIndex, Pools, manifest_hash
 from fewmask.data.scan import Scan
@@ -20,6 +21,7 @@ from fewmask.engine.precision import Format
 from fewmask.errors import CheckpointError, ConfigError
 from fewmask.method import Round, Task, trainings
 from fewmask.methods import resolve
+from fewmask.nets import statistics
 from fewmask.recipe import FREE, Recipe
 from fewmask.run.data import Data, read_data
 from fewmask.run.environment import environment, warn_of_versions
@@ -109,6 +111,12 @@ class Prepared:
     plan: dict[str, Any] | None = None
     folds: tuple[Fold, ...] = ()
 
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation of each channel that networks see, in 0..1."""
+        bands = self.index.images.bands
+        return statistics(channels(bands), are_coloured(bands))
+
 
 def prepare(asked: Recipe, folder: RunFolder, say: Say, like: RunFolder | None = None) -> Prepared:
     """Check everything that can be checked before networks are built; nothing is written.
@@ -152,7 +160,7 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say, like: RunFolder | None =
     task = _task(data)
     _check_weights(recipe, task)
     _check_batches(recipe, task, pools)
-    layout = choose_layout(recipe, len(index.classes), say)
+    layout = choose_layout(recipe, len(index.classes), channels(index.images.bands), say)
     recipe = recipe.replace("machine", precision=layout.precision, channels_last=layout.channels_last)
     seen = fingerprint(index, pools, counts)
     largest, folds = _largest(recipe, counts), _each_fold(data, asked) if recipe.cross_fitted else ()
@@ -280,6 +288,7 @@ def _manifest(data: Data, asked: Recipe) -> dict[str, Any]:
         "truth_hash": hashlib.sha256(truth.tobytes()).hexdigest()[:16],  # without unlabelled images
         "labelled_pixels": {name: int(n) for name, n in zip(index.classes, labelled, strict=False)},
         "labelled_names": [i.name for i in pools.labelled],
+        **({"channels": [band.told() for band in index.images.bands]} if index.images.bands else {}),
         **({"set_aside": counts.aside} if counts.aside else {}),
         **({"folds": [list(names) for names in data.folds]} if data.folds else {}),
     }  # fmt: skip

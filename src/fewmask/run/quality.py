@@ -16,8 +16,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fewmask.data.images import read_item
 from fewmask.data.index import DataIndex, Item
-from fewmask.data.masks import read_item, read_mask
+from fewmask.data.masks import read_mask
 from fewmask.engine.files import write_atomic, write_errors
 from fewmask.errors import CheckpointError
 from fewmask.ops.rng import Permutation

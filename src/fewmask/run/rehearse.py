@@ -18,7 +18,6 @@ from fewmask.engine import faults
 from fewmask.engine.infer import PROTOCOLS, image_logits, to_grid
 from fewmask.errors import ResourceError, short_of_memory
 from fewmask.method import Method
-from fewmask.nets import IMAGENET_MEAN, IMAGENET_STD
 from fewmask.recipe import Recipe
 from fewmask.run.prepare import Prepared
 from fewmask.run.training import learner_of
@@ -64,20 +63,20 @@ def _rehearse(prepared: Prepared, method: Method, fabric: Any) -> None:
     assert recipe.data.crop is not None
     learner = learner_of(prepared, method, fabric)
     learner.train_mode()
-    mean, std = (torch.tensor(values, device=fabric.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    raw = made_up(method.streams, learner.slots, recipe.data.crop, prepared.task.classes)
+    mean, std = (torch.tensor(values, device=fabric.device) for values in prepared.statistics)
+    raw = made_up(method.streams, learner.slots, recipe.data.crop, prepared.task.classes, len(mean))
     learner.update(to_device(raw, fabric.device, mean, std, layout.channels_last), recipe.train.steps - 1)
     for net in learner.nets.values():
         net.eval()
     with torch.no_grad(), learner.autocast():
-        picture = torch.zeros(1, 3, *prepared.largest, device=fabric.device)
+        picture = torch.zeros(1, len(mean), *prepared.largest, device=fabric.device)
         name = method.predictors[0]
         logits = image_logits(lambda x: method.predict(learner.nets, name, x), picture, PROTOCOLS[recipe.protocol])
         to_grid(logits.float(), prepared.largest)
 
 
 def made_up(
-    streams: Mapping[str, Stream], slots: Mapping[str, Slots], crop: tuple[int, int], classes: int
+    streams: Mapping[str, Stream], slots: Mapping[str, Slots], crop: tuple[int, int], classes: int, channels: int
 ) -> dict[str, Items]:
     """Return a batch of noise as a loader would make it, with every kind of label that a round may have."""
     g = torch.Generator().manual_seed(0)
@@ -86,7 +85,8 @@ def made_up(
         count = slots[name].count
         labels = torch.randint(0, classes, (2, count, *crop), generator=g).to(torch.uint8)
         place = torch.arange(crop[0] * crop[1]).view(1, *crop).expand(count, -1, -1)
-        views = tuple(torch.randint(0, 256, (count, 3, *crop), generator=g).to(torch.uint8) for _ in stream.views)
+        shape = (count, channels, *crop)
+        views = tuple(torch.randint(0, 256, shape, generator=g).to(torch.uint8) for _ in stream.views)
         batch[name] = Items(
             views, stream.views, torch.ones(count, *crop, dtype=torch.bool), torch.arange(count),
             labels[0] if stream.pool == "labelled" else None, labels[1],

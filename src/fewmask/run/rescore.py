@@ -69,12 +69,12 @@ def model_of(folder: RunFolder, which: Which, trust_code: bool = False) -> tuple
     holds, before = folder, 0  # a run of several rounds has its networks in the last one
     if rounds := metrics.get("rounds"):
         holds, before = folder.round(len(rounds) - 1, rounds[-1]["name"]), metrics["steps"] - rounds[-1]["steps"]
-    model.net.load_state_dict(_reported(holds, step - before, trust_code).state_dict())
+    model.net.load_state_dict(_reported(holds, step - before, len(model.mean), trust_code).state_dict())
     return model, step
 
 
-def _reported(folder: RunFolder, step: int, trust_code: bool) -> torch.nn.Module:
-    """Return the reported predictor of a run at a checkpoint."""
+def _reported(folder: RunFolder, step: int, inputs: int, trust_code: bool) -> torch.nn.Module:
+    """Return the reported predictor of a run at a checkpoint, of so many input channels."""
     recipe, pixels = folder.recipe(), list(folder.manifest()["labelled_pixels"].values())
     if recipe.method_name not in METHODS and not trust_code:
         raise ConfigError(
@@ -85,7 +85,10 @@ def _reported(folder: RunFolder, step: int, trust_code: bool) -> torch.nn.Module
     method = trainings(resolve(recipe.method_name)(recipe.constants(), task))[-1]
     model = recipe.model
     assert model.arch and model.encoder  # a run's recipe is complete
-    build = Builder(model.arch, model.encoder, task.classes, weights="none", seed=recipe.train.seed, **model.options)
+    build = Builder(
+        model.arch, model.encoder, task.classes, weights="none", seed=recipe.train.seed, channels=inputs,
+        **model.options,
+    )  # fmt: skip
     nets = make_networks(method, build, recipe.train.seed)
     load_networks(nets, Store(folder.path).load(step).networks)
     return method.network(nets, method.predictors[0])
@@ -156,6 +159,11 @@ def _score(folder: RunFolder, dir: Path | None, split: Role, which: Which, trust
         raise ConfigError(
             f"the data have the classes {list(index.classes)}, the model {model.classes}", where=root,
             todo="evaluate on data with the same classes in the same order",
+        )  # fmt: skip
+    if index.images.bands != model.card.bands:
+        raise ConfigError(
+            "the data have other channels than the model", where=root,
+            todo="declare in its data.yaml the channels that model/config.json tells",
         )  # fmt: skip
     items = index.items[split]
     if not items:

@@ -18,9 +18,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
+from fewmask.data.bands import shown
 from fewmask.data.duplicates import kin, thumbnail
+from fewmask.data.images import read_item
 from fewmask.data.index import Item
-from fewmask.data.masks import read_item
 from fewmask.data.writers import WRITERS, Annotated, Tool
 from fewmask.engine.files import write_atomic
 from fewmask.engine.progress import Ticker
@@ -132,7 +133,8 @@ def suggest(run: Path, count: int, out: Path | None, tools: Sequence[Tool], say:
 def _look(model: Model, items: Sequence[Item], say: Say, what: str, skip: bool = False) -> _Seen:
     """Predict every image once; files are read ahead."""
     assert isinstance(model.net, Segmenter), "build makes Segmenters"
-    look, seen = Look(model.net, model.device), _Seen(torch.empty(0), np.empty(0), np.empty(0), [], [])
+    look = Look(model.net, model.device, model.card.bands)
+    seen = _Seen(torch.empty(0), np.empty(0), np.empty(0), [], [])
     vectors, shares, entropy, small = list[Tensor](), list[np.ndarray](), list[float](), list[Tensor]()
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads, Ticker(f"looking at {what} images", say) as tick:
         for place, pixels in enumerate(_ahead(threads, items, skip)):
@@ -142,7 +144,7 @@ def _look(model: Model, items: Sequence[Item], say: Say, what: str, skip: bool =
                 entropy.append(bits)
                 tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
                 small.append(TF.resize(tensor, [SIDE, SIDE], antialias=True))
-                seen.thumbnails.append(thumbnail(Image.fromarray(pixels).convert("L")))
+                seen.thumbnails.append(thumbnail(Image.fromarray(shown(pixels, model.card.bands)).convert("L")))
                 seen.places.append(place)
             if len(small) == _BATCH or (small and place + 1 == len(items)):
                 vectors.append(look.vectors(small))

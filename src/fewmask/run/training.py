@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from fewmask.batch import Items
+from fewmask.data.bands import channels
 from fewmask.data.feed import Feed, bearable_workers
 from fewmask.data.index import Item
 from fewmask.data.masks import read_mask
@@ -28,7 +29,7 @@ from fewmask.engine.progress import Reporter
 from fewmask.engine.signals import StopRequest
 from fewmask.engine.train import Progress, Surroundings, fit
 from fewmask.method import Method
-from fewmask.nets import IMAGENET_MEAN, IMAGENET_STD, Builder
+from fewmask.nets import Builder
 from fewmask.run.finish import finish
 from fewmask.run.folder import RunFolder
 from fewmask.run.prepare import Notes, Prepared, begin
@@ -87,8 +88,9 @@ def learner_of(prepared: Prepared, method: Method, fabric: Any) -> Learner:
         method.streams, prepared.pools, data.batch, data.unlabelled_batch, fabric.global_rank, fabric.world_size
     )
     build = Builder(
-        model.arch, model.encoder, prepared.task.classes, weights=model.weights, seed=recipe.train.seed, **model.options
-    )
+        model.arch, model.encoder, prepared.task.classes, weights=model.weights, seed=recipe.train.seed,
+        channels=channels(prepared.index.images.bands), **model.options,
+    )  # fmt: skip
     return Learner(fabric, method, build, recipe.optim, slots, recipe.train.steps, recipe.train.seed, prepared.layout)
 
 
@@ -101,7 +103,7 @@ def pictures_of(prepared: Prepared, learner: Learner) -> Pictures:
         assert item.mask is not None  # val and test items all have one
         return torch.from_numpy(read_mask(item.mask, code))
 
-    mean, std = (torch.tensor(values, device=device) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (torch.tensor(values, device=device) for values in prepared.statistics)
     return Pictures(lambda i: stored(i.without_labels())[0], truth, mean, std, device, learner.autocast)
 
 
@@ -114,7 +116,7 @@ def dataset_of(
     stored = ItemLoader(prepared.index.code, data.resize, machine.cache_mb / max(1, machine.workers))
     return StepDataset(
         prepared.pools, method.streams, learner.slots, stored, data.crop, data.augment, prepared.recipe.train.seed,
-        quarantine,
+        quarantine, prepared.index.images.bands,
     )  # fmt: skip
 
 

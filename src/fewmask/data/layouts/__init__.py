@@ -33,7 +33,7 @@ from pathlib import Path
 
 from fewmask.data.datayaml import FILE_NAME, DataYaml, check_names, load_data_yaml
 from fewmask.data.files import hidden
-from fewmask.data.index import ROLES, DataIndex, Item, MaskCode, Role
+from fewmask.data.index import ROLES, DataIndex, ImageCode, Item, MaskCode, Role
 from fewmask.data.layouts import coco, datumaro, huggingface, labelstudio, listed, published, tools, yolo
 from fewmask.data.layouts.found import DO, Found, image_files, join, pairs, read_text
 from fewmask.data.roles import draw_val, propose_groups, read_groups, roles_by_folder, roles_by_pattern
@@ -122,8 +122,8 @@ def read_folder(
     classes, code = _legend(root, declared, found)
     _put_in_groups(found, declared.groups if groups is None else groups, root, asked=groups is not None)
     _only_masked(found)
-    upright = declared.exif == "apply"
-    index = DataIndex(root, found.layout, classes, _sorted(found, upright), code, tuple(found.notes), upright)
+    images = declared.image_code()
+    index = DataIndex(root, found.layout, classes, _sorted(found, images), code, tuple(found.notes), images)
     return index if index.items["val"] or val_fraction is None else with_val(index, val_fraction, split_seed)
 
 
@@ -163,8 +163,8 @@ def read_unlabelled(root: Path) -> DataIndex | None:
     roles, _ = roles_by_folder(join(images, {}, notes), root)
     found = Found("folders", roles, notes)
     classes, code = _legend(root, declared, found)
-    upright = declared.exif == "apply"
-    return DataIndex(root, found.layout, classes, _sorted(found, upright), code, tuple(notes), upright)
+    images = declared.image_code()
+    return DataIndex(root, found.layout, classes, _sorted(found, images), code, tuple(notes), images)
 
 
 def with_classes(index: DataIndex, scan: Scan) -> DataIndex:
@@ -281,12 +281,8 @@ def _only_masked(found: Found) -> None:
         found.roles[role] = kept
 
 
-def _sorted(found: Found, upright: bool) -> dict[Role, tuple[Item, ...]]:
-    out: dict[Role, tuple[Item, ...]] = {}
-    for role in ROLES:
-        items = sorted(found.roles[role], key=_name)
-        out[role] = tuple(replace(i, upright=True) for i in items) if upright else tuple(items)
-    return out
+def _sorted(found: Found, images: ImageCode) -> dict[Role, tuple[Item, ...]]:
+    return {role: tuple(replace(i, code=images) for i in sorted(found.roles[role], key=_name)) for role in ROLES}
 
 
 def _name(item: Item) -> str:

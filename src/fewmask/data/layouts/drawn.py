@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fewmask.data.decode import MAX_PIXELS
 from fewmask.data.files import cache_folder
 from fewmask.data.layouts.brush import Brush
-from fewmask.data.masks import MAX_PIXELS
 from fewmask.errors import ConfigError, DataError, WriteError
 
 BACKGROUND = "background"

@@ -8,10 +8,10 @@ from typing import Any
 from fewmask.config import load_yaml
 from fewmask.data.datayaml import FILE_NAME, check_names, is_ultralytics
 from fewmask.data.files import image_files
+from fewmask.data.images import image_size
 from fewmask.data.index import Item
 from fewmask.data.layouts.drawn import BACKGROUND, Drawing, Shape, draw
 from fewmask.data.layouts.found import Found, read_text, single
-from fewmask.data.masks import image_size
 from fewmask.data.roles import roles_by_folder
 from fewmask.errors import DataError
 

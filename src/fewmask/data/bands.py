@@ -1,0 +1,94 @@
+"""Images that are not 8-bit red, green and blue: what data.yaml declares of their bands.
+
+Every declared band becomes one channel of 8 bits: its range is stretched to 0..255, what lies outside is cut off, and
+where a file has no value (NaN, nodata) there is 0. Bands that are called red, green and blue come first, whatever their
+order in the file, so that pretrained weights and colour augmentations meet what they know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+COLOURS = ("red", "green", "blue")
+MOST = 64
+"""Bands that may be declared."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """One channel of what the network sees.
+
+    Attributes:
+        number: of the band in its file, from 1.
+        name: what it shows.
+        low: value that becomes 0.
+        high: value that becomes 255.
+    """
+
+    number: int
+    name: str
+    low: float = 0.0
+    high: float = 255.0
+
+    def stretch(self, values: np.ndarray) -> np.ndarray:
+        """Return values of any type as uint8; masked ones and NaN become 0."""
+        factor = 255.0 / (self.high - self.low)
+        scaled = np.ma.filled(np.ma.asarray((values.astype(np.float32) - self.low) * factor), 0.0)
+        return np.nan_to_num(scaled, nan=0.0, posinf=255.0, neginf=0.0).clip(0, 255).round().astype(np.uint8)
+
+    def told(self) -> dict[str, Any]:
+        """Return it as data.yaml and model/config.json spell it."""
+        return {"band": self.number, "name": self.name, "range": [self.low, self.high]}
+
+
+Bands = tuple[Band, ...]
+
+
+def ordered(bands: Sequence[Band]) -> Bands:
+    """Return bands in the order of the network's channels: red, green and blue first if all three are there."""
+    if not set(COLOURS) <= {band.name for band in bands}:
+        return tuple(bands)
+    place = {name: n for n, name in enumerate(COLOURS)}
+    return tuple(sorted(bands, key=lambda band: place.get(band.name, len(place))))
+
+
+def are_coloured(bands: Bands) -> bool:
+    """Return whether the first three channels are red, green and blue; no bands are the colours of a photograph."""
+    return not bands or tuple(band.name for band in bands[:3]) == COLOURS
+
+
+def channels(bands: Bands) -> int:
+    """Return how many channels the network sees."""
+    return len(bands) or 3
+
+
+def shown(image_HWC: np.ndarray, bands: Bands) -> np.ndarray:
+    """Return a picture for people, uint8 [H, W, 3]: its colours, false ones of the first three bands, or grey."""
+    if not bands or len(bands) >= 3:
+        return image_HWC[..., :3]
+    return np.repeat(image_HWC[..., :1], 3, axis=2)
+
+
+def proposal(found: Sequence[tuple[str, np.dtype[Any], float, float]]) -> str:
+    """Return what data.yaml could say of the bands of one image.
+
+    Args:
+        found: name, type, least and largest value of each band.
+    """
+    rows = []
+    for number, (name, kind, least, most) in enumerate(found, start=1):
+        rows.append(f"{{band: {number}, name: {name}, range: [{', '.join(_range(kind, least, most))}]}}")
+    return f"channels: [{', '.join(rows)}]"
+
+
+def _range(kind: np.dtype[Any], least: float, most: float) -> tuple[str, str]:
+    """Return a range that holds the values: as many bits as they need, 0 to 1, or what they are."""
+    if kind.kind in "ui" and least >= 0:
+        return "0", str(2 ** max(1, int(most).bit_length()) - 1)
+    if least >= 0 and most <= 1:
+        return "0", "1"
+    return f"{least:.4g}", f"{max(most, least + 1e-3):.4g}"

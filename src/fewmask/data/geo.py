@@ -1,0 +1,94 @@
+"""TIFF of any bands and depths, and where on earth its pixels lie, by rasterio of the extra ``geo``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewmask.data.decode import MAX_PIXELS, readable, refuse_large
+from fewmask.errors import ConfigError
+
+
+@contextmanager
+def raster(path: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[Any]:
+    """Open a TIFF file as rasterio's dataset.
+
+    Raises:
+        ConfigError: the extra is not installed.
+        DataError: no such file, no TIFF, damaged (while it is read, too), or too large.
+    """
+    rasterio = _library(path)
+    with readable(path) as file:
+        # its driver by name: GDAL knows formats that are made of other files; and no sidecar files are looked for
+        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+            local = isinstance(path, Path)
+            with rasterio.open(path if local else file, driver="GTiff") as dataset:
+                refuse_large(dataset.width * dataset.height, max_pixels, path)
+                yield dataset
+
+
+def georeference(path: Path) -> dict[str, Any]:
+    """Return what says where a TIFF's pixels lie, as rasterio takes it (``crs``, ``transform``); empty = nothing does.
+
+    Raises:
+        ConfigError: the extra is not installed.
+        DataError: the file cannot be read.
+    """
+    with raster(path) as dataset:
+        if dataset.crs is None and dataset.transform.is_identity:
+            return {}
+        return {"crs": dataset.crs, "transform": dataset.transform}
+
+
+def save_mask(ids_HW: np.ndarray, path: Path, where: dict[str, Any]) -> None:
+    """Write class ids as a GeoTIFF, under its name when it is whole.
+
+    Args:
+        ids_HW: uint8 or uint16.
+        path: the file.
+        where: what ``georeference`` returned.
+    """
+    rasterio = _library(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width = ids_HW.shape
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with rasterio.open(
+            part, "w", driver="GTiff", height=height, width=width, count=1, dtype=ids_HW.dtype.name, compress="deflate",
+            **where,
+        ) as file:  # fmt: skip
+            file.write(ids_HW, 1)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def installed() -> bool:
+    """Return whether the extra is there."""
+    return _rasterio() is not None
+
+
+def _library(path: Path) -> Any:
+    if (found := _rasterio()) is None:
+        raise ConfigError(
+            "a TIFF file of such bands is read by rasterio, which is not installed", where=path,
+            todo="pip install 'fewmask[geo]'",
+        )  # fmt: skip
+    return found
+
+
+@cache
+def _rasterio() -> Any:
+    try:
+        import rasterio
+        from rasterio.errors import NotGeoreferencedWarning
+    except ImportError:
+        return None
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # most pictures have no place on earth
+    return rasterio

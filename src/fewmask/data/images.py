@@ -1,0 +1,195 @@
+"""Reading image files honestly: nothing is truncated, rescaled or guessed in silence.
+
+What becomes of an image:
+
+========================================= =========================================================
+stored as                                 read as
+========================================= =========================================================
+RGB                                       as it is
+grey, 1-bit, palette                      RGB, exact
+alpha channel, opaque everywhere          RGB, the channel is dropped
+alpha channel, transparent somewhere      DataError: what lies under it is undefined
+16-bit, float, more bands                 the bands that data.yaml declares; else DataError with a declaration to paste
+CMYK, Lab, several frames                 DataError
+========================================= =========================================================
+
+Colour profiles are not applied. The EXIF orientation of JPEG, PNG and WEBP is applied only where it is asked
+for; that of TIFF is part of the format: Pillow always applies it. Declared bands of a TIFF come as stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+from fewmask.data.bands import COLOURS, Bands, proposal
+from fewmask.data.decode import MAX_PIXELS, Header, OtherBands, is_tiff, opened, refuse_frames
+from fewmask.data.geo import georeference as _georeference
+from fewmask.data.geo import installed, raster
+from fewmask.data.index import PHOTOGRAPH, ImageCode, Item
+from fewmask.errors import DataError
+
+_PRINTED = ("CMYK", "YCbCr", "LAB", "HSV")  # no bands of their own: another way to write colours
+_PLAIN = ("RGB", "L", "1", "P", "LA", "PA", "RGBA")
+_DECLARE = "write in data.yaml, with your own names and ranges: "
+_NAMES = {"gray": "grey", "R": "red", "G": "green", "B": "blue"} | {name: name for name in (*COLOURS, "nir")}
+"""What Pillow and GDAL call bands, and what they are called here."""
+_GLANCE = 512  # pixels of a side that are looked at to propose a range
+
+
+def read_image(path: Path, code: ImageCode = PHOTOGRAPH, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Return the image as uint8 [H, W, C]: RGB, or the declared bands; see the table above.
+
+    Args:
+        path: the file.
+        code: how pixels are to be read.
+        max_pixels: refuse larger images before decoding.
+
+    Raises:
+        DataError: no such file, no image, truncated or corrupt, too large, or of a kind the table refuses.
+        ConfigError: rasterio is needed and not installed.
+    """
+    if code.bands and is_tiff(path):
+        return _raster_bands(path, code.bands, max_pixels)
+    with _opened(path, max_pixels) as (image, header):
+        if code.bands:
+            return _stored_bands(image, header, path, code)
+        if header.bits > 8 or image.mode not in _PLAIN:
+            kind = f"{header.bits}-bit {image.mode}" if header.bits > 8 else image.mode
+            todo = "convert it to 8-bit RGB or grey" if image.mode in _PRINTED else _proposal(path)
+            raise DataError(f"{kind} images are not read without declaration", where=path, todo=todo)
+        refuse_frames(image, path)
+        image.load()
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            if np.asarray(image.getchannel("A")).min() < 255:
+                todo = "flatten it onto a background, or remove its alpha channel; if it is no alpha channel, "
+                raise DataError(
+                    "image has transparent pixels: no defined colour", where=path, todo=todo + _proposal(path)
+                )  # fmt: skip
+        return np.array(_turned(image, header, code).convert("RGB"))
+
+
+def read_item(item: Item) -> np.ndarray:
+    """Return an item's image as uint8 [H, W, C], as its data say; see :func:`read_image`."""
+    return read_image(item.image, item.code)
+
+
+def image_header(path: Path, code: ImageCode = PHOTOGRAPH, *, max_pixels: int = MAX_PIXELS) -> Header:
+    """Return what an image file says about itself, without decoding it.
+
+    Raises:
+        DataError: no such file, no image, or more than ``max_pixels`` pixels.
+        ConfigError: rasterio is needed and not installed.
+    """
+    if code.bands and is_tiff(path):
+        with raster(path, max_pixels=max_pixels) as file:
+            bits = max(8 * np.dtype(kind).itemsize for kind in file.dtypes)
+            return Header("TIFF", f"{file.count} bands of {bits} bits", bits, file.height, file.width, 1)
+    with _opened(path, max_pixels) as (_, header):
+        return header
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) in pixels as stored, from the header alone.
+
+    Raises:
+        DataError: see :func:`image_header`.
+    """
+    header = image_header(path)
+    return header.height, header.width
+
+
+def item_size(item: Item) -> tuple[int, int]:
+    """Return (height, width) of an item's image, turned where its data say so, from the header alone.
+
+    Raises:
+        DataError: see :func:`image_header`.
+    """
+    header = image_header(item.image, item.code)
+    turned = item.code.upright and header.orientation >= 5
+    return (header.width, header.height) if turned else (header.height, header.width)
+
+
+def georeference(path: Path) -> dict[str, Any]:
+    """Return where on earth an image's pixels lie; see ``geo.georeference``. Empty without rasterio, and of no TIFF."""
+    return _georeference(path) if is_tiff(path) and installed() else {}
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[tuple[ImageFile.ImageFile, Header]]:
+    """As ``decode.opened``; of unknown bands the error says what to declare."""
+    try:
+        with opened(path, max_pixels) as found:
+            yield found
+    except OtherBands as error:
+        raise DataError(error.what, where=path, todo=_proposal(path)) from error
+
+
+def _turned(image: Image.Image, header: Header, code: ImageCode) -> Image.Image:
+    return ImageOps.exif_transpose(image) if code.upright and header.orientation > 1 else image
+
+
+def _raster_bands(path: Path, bands: Bands, max_pixels: int) -> np.ndarray:
+    with raster(path, max_pixels=max_pixels) as file:
+        _check_count(bands, file.count, path)
+        out = np.empty((file.height, file.width, len(bands)), np.uint8)
+        for channel, band in enumerate(bands):
+            values, nothing = file.read(band.number), file.nodatavals[band.number - 1]
+            out[..., channel] = band.stretch(values if nothing is None else np.ma.masked_equal(values, nothing))
+        return out
+
+
+def _stored_bands(image: ImageFile.ImageFile, header: Header, path: Path, code: ImageCode) -> np.ndarray:
+    """Return the declared bands of what Pillow has opened."""
+    refuse_frames(image, path)
+    image.load()
+    if header.bits > 8 and not image.mode.startswith(("I", "F")):
+        todo = "save it as TIFF"
+        raise DataError(f"of {header.bits}-bit {image.mode} files only 8 bits can be read", where=path, todo=todo)
+    upright = _turned(image, header, code)
+    values = np.asarray(upright.convert({"P": "RGB", "PA": "RGBA", "1": "L"}.get(upright.mode, upright.mode)))
+    values = values[..., None] if values.ndim == 2 else values
+    _check_count(code.bands, values.shape[2], path)
+    return np.stack([band.stretch(values[..., band.number - 1]) for band in code.bands], axis=2)
+
+
+def _check_count(bands: Bands, count: int, path: Path) -> None:
+    most = max(band.number for band in bands)
+    if most > count:
+        what = f"image has {count} band{'s' * (count != 1)}, data.yaml declares band {most} (channels)"
+        raise DataError(what, where=path, todo="mend channels in data.yaml, or replace this file")
+
+
+def _proposal(path: Path) -> str:
+    """Return what to write in data.yaml so that a file like this one can be read."""
+    if not is_tiff(path):
+        with opened(path, MAX_PIXELS) as (image, header):
+            values = np.asarray(image)
+            if header.bits > 8 and not image.mode.startswith(("I", "F")):
+                return "save it as TIFF, of which all bits can be read"
+            values = values[..., None] if values.ndim == 2 else values
+            names = ["grey"] if values.shape[2] == 1 else list(image.getbands())
+            names = [_NAMES.get(name, name) for name in names]
+            return _DECLARE + proposal([_told(n, values[..., i]) for i, n in enumerate(names)])
+    if not installed():
+        example = "channels: [{band: 1, name: red, range: [0, 4095]}, ...]"
+        return f"pip install 'fewmask[geo]', and declare its bands in data.yaml: {example}"
+    with raster(path) as file:
+        size = (min(file.height, _GLANCE), min(file.width, _GLANCE))
+        kinds = ["band" if file.count > 1 and c.name == "gray" else c.name for c in file.colorinterp]
+        names = [
+            said or _NAMES.get(kind, f"band{n}")
+            for n, (said, kind) in enumerate(zip(file.descriptions, kinds, strict=True), start=1)
+        ]
+        return _DECLARE + proposal([_told(n, file.read(i, out_shape=size)) for i, n in enumerate(names, start=1)])
+
+
+def _told(name: str, values: np.ndarray) -> tuple[str, np.dtype[Any], float, float]:
+    found = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    return name, values.dtype, *((float(found.min()), float(found.max())) if found.size else (0.0, 1.0))
