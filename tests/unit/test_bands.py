@@ -178,7 +178,8 @@ def test_bands_as_pictures(bands):
     """Colours go through an operation together, other bands as grey pictures; the same draws move all alike."""
     image = torch.randint(0, 256, (len(bands), 24, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     pictures = as_pictures(image, bands)
-    assert len(pictures) == (2 if len(bands) == 4 else len(bands)) and torch.equal(from_pictures(pictures, bands), image)
+    assert len(pictures) == (2 if len(bands) == 4 else len(bands))
+    assert torch.equal(from_pictures(pictures, bands), image)
     warp, strong = RandAugmentCutout(chance=1.0, side=6), NineOps(n=3)
     for t in range(12):
         drawn = lambda t=t: Draws(3, Purpose.PHOTOMETRY, t)  # noqa: E731
