@@ -32,7 +32,7 @@ class TestDataYaml:
             ("classes: [a, b]\nunlabelled_id: 1", "unlabelled_id: 1 is also class 'b'"),
             ("classes: [a, b]\nignore: 7\nunlabelled_id: 7", "unlabelled_id: 7 is also one of ignore"),
             ("classes: [a, b]\nunlabelled_id: 255", "unlabelled_id: 255 is also void"),
-            ("channels: rgbn", "channels: only rgb is implemented"),
+            ("channels: rgbn", "channels: write rgb, or a list of 1 to 64 bands"),
             ("images: index.csv", "images: an index file is JSONL"),
             ("exif: turn", "exif: is 'turn', must be"),
             ("empty_masks: maybe", "empty_masks: is 'maybe'"),
