@@ -16,7 +16,7 @@ from fewmask import nets
 from fewmask.data import geo
 from fewmask.data.bands import Band, are_coloured, channels, ordered, shown
 from fewmask.data.datayaml import load_data_yaml
-from fewmask.data.images import image_header, item_size, read_image
+from fewmask.data.images import georeference, image_header, item_size, loses_place, read_image
 from fewmask.data.index import ImageCode, Item
 from fewmask.data.perturb import NineOps
 from fewmask.data.randaugment import RandAugmentCutout
@@ -138,6 +138,12 @@ def test_without_the_extra(tmp_path, monkeypatch):
         read_image(path, ImageCode(bands=(RED,)))
     with pytest.raises(DataError, match=r"pip install 'fewmask\[geo\]', and declare"):
         read_image(path)
+    plain = np.zeros((3, 2, 2), np.uint8)
+    placed = tiff(tmp_path / "placed.tif", plain, photometric="RGB", **WORLD)
+    assert read_image(placed).shape == (2, 2, 3) and georeference(placed) == {} and loses_place(placed)
+    assert not loses_place(tiff(tmp_path / "plain.tif", plain, photometric="RGB"))
+    monkeypatch.undo()
+    assert not loses_place(placed) and georeference(placed)["crs"].to_epsg() == 32632
 
 
 @pytest.mark.parametrize(

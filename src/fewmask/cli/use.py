@@ -101,6 +101,7 @@ def predict(
     OUT/colour/NAME.png, OUT/overlay/NAME.png, of a georeferenced TIFF OUT/NAME.tif too; and adds a line to
     OUT/quality.csv: the pixel accuracy to expect.
     """
+    from fewmask.data.images import loses_place
     from fewmask.run.model import Model
     from fewmask.run.quality import add_row
     from fewmask.run.quality import load as load_quality
@@ -112,6 +113,8 @@ def predict(
     files = list(image_names(inputs))
     targets = [_targets(out, name, file, probs) for file, name in files]
     _refuse_existing([path for paths in targets for path in paths.values()])
+    if any("tiff" in paths and loses_place(file) for (file, _), paths in zip(files, targets, strict=True)):
+        say("WARNING: these images lie on a map, their masks will not: pip install 'fewmask[geo]'")
     quality, expected = load_quality(folder), list[tuple[float, str]]()
     for (file, name), paths in zip(_progress(files), targets, strict=True):
         sure = _predict(model, file, paths, tile)

@@ -39,6 +39,7 @@ _PLAIN = ("RGB", "L", "1", "P", "LA", "PA", "RGBA")
 _DECLARE = "write in data.yaml, with your own names and ranges: "
 _NAMES = {"gray": "grey", "R": "red", "G": "green", "B": "blue"} | {name: name for name in (*COLOURS, "nir")}
 """What Pillow and GDAL call bands, and what they are called here."""
+_GEO_KEYS = 34735  # TIFF tag of GeoTIFF's keys
 _GLANCE = 512  # pixels of a side that are looked at to propose a range
 
 
@@ -119,6 +120,14 @@ def item_size(item: Item) -> tuple[int, int]:
 def georeference(path: Path) -> dict[str, Any]:
     """Return where on earth an image's pixels lie; see ``geo.georeference``. Empty without rasterio, and of no TIFF."""
     return _georeference(path) if is_tiff(path) and installed() else {}
+
+
+def loses_place(path: Path) -> bool:
+    """Return whether an image lies on a map, and rasterio, which could tell where, is not installed."""
+    if installed() or not is_tiff(path):
+        return False
+    with opened(path, MAX_PIXELS) as (image, _):
+        return _GEO_KEYS in getattr(image, "tag_v2", {})
 
 
 @contextmanager
