@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from benchmarks.experiments.source import ROOT, source_hash
 from benchmarks.experiments.study import HERE, SHARED, WEIGHTS, Experiment, data_folder
 
@@ -80,7 +82,21 @@ def _environment(tree: Path) -> dict[str, str]:
 
 
 def _hash_in(tree: Path, method: str) -> str:
-    code = f"from benchmarks.experiments.source import source_hash; print(source_hash({method!r}))"
+    return _said_in(tree, f"from benchmarks.experiments.source import source_hash; print(source_hash({method!r}))")
+
+
+def _recipe_in(tree: Path, experiment: Experiment, keys: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the complete recipe of an arm as that source completes it: flags would take constants of short runs."""
+    code = f"""
+import json
+from benchmarks.experiments.study import Experiment
+one = Experiment({experiment.study!r}, {experiment.arm!r}, {experiment.data!r}, json.loads({json.dumps(keys)!r}))
+print(json.dumps(one.recipe({str(folder)!r})))
+"""
+    return json.loads(_said_in(tree, code))
+
+
+def _said_in(tree: Path, code: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tree, env=_environment(tree), capture_output=True, text=True, check=True
     )
@@ -91,13 +107,14 @@ def _train(experiment: Experiment, tree: Path, out: Path, scratch: Path, without
     """Return the hash of all networks and optimisers after a few steps."""
     keys = experiment.keys | {"train.steps": STEPS, "train.eval_every": 0, "train.save_every": STEPS}
     keys = {key: value for key, value in keys.items() if key not in without}
-    if keys.get("model.weights") == WEIGHTS:
-        keys["model.weights"] = str(SHARED / "weights" / f"{WEIGHTS}.safetensors")
-    words = [f"{key}={json.dumps(value)}" for key, value in keys.items()]
-    command = [sys.executable, "-m", "fewmask", "train", str(scratch / "data" / experiment.data), "--out", str(out)]
-    subprocess.run(
-        [*command, "--no-baseline", *words], cwd=tree, env=_environment(tree), check=True, capture_output=True
-    )
-    files = sorted((out / "checkpoints" / f"step-{STEPS:08d}").glob("*.safetensors"))
-    assert len(files) == 2, files
+    folder = scratch / "data" / experiment.data
+    recipe = _recipe_in(tree, experiment, keys, folder)
+    if recipe["model"]["weights"] == WEIGHTS:
+        recipe["model"]["weights"] = str(SHARED / "weights" / f"{WEIGHTS}.safetensors")
+    file = out.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    command = [sys.executable, "-m", "fewmask", "train", str(folder), "--recipe", str(file), "--out", str(out)]
+    subprocess.run(command, cwd=tree, env=_environment(tree), check=True, capture_output=True)
+    files = sorted(out.rglob("checkpoints/step-*/*.safetensors"))
+    assert files, out
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
