@@ -133,9 +133,10 @@ def _predict(model: Any, file: Path, paths: dict[str, Path], tile: int | None) -
     import numpy as np
 
     from fewmask.data.bands import shown
-    from fewmask.data.geo import save_mask
+    from fewmask.data.geo import mask_bytes
     from fewmask.data.images import georeference
     from fewmask.data.masks import id_type
+    from fewmask.engine.files import write_atomic
     from fewmask.engine.tiles import npy_file
     from fewmask.report.pictures import colour_image, index_image, overlay, save_png
 
@@ -151,7 +152,7 @@ def _predict(model: Any, file: Path, paths: dict[str, Path], tile: int | None) -
     save_png(colour_image(mask), paths["colour"])
     save_png(overlay(shown(image, model.card.bands), mask), paths["overlay"])
     if "tiff" in paths and (place := georeference(file)):
-        save_mask(ids[mask], paths["tiff"], place)
+        write_atomic(paths["tiff"], mask_bytes(ids[mask], place))
     return sure / mask.size
 
 

@@ -7,6 +7,7 @@ order in the file, so that pretrained weights and colour augmentations meet what
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +82,8 @@ def proposal(found: Sequence[tuple[str, np.dtype[Any], float, float]]) -> str:
     """
     rows = []
     for number, (name, kind, least, most) in enumerate(found, start=1):
-        rows.append(f"{{band: {number}, name: {name}, range: [{', '.join(_range(kind, least, most))}]}}")
+        told = name if name.isidentifier() else json.dumps(name)  # YAML reads it as it stands, or as JSON
+        rows.append(f"{{band: {number}, name: {told}, range: [{', '.join(_range(kind, least, most))}]}}")
     return f"channels: [{', '.join(rows)}]"
 
 

@@ -46,27 +46,20 @@ def georeference(path: Path) -> dict[str, Any]:
         return {"crs": dataset.crs, "transform": dataset.transform}
 
 
-def save_mask(ids_HW: np.ndarray, path: Path, where: dict[str, Any]) -> None:
-    """Write class ids as a GeoTIFF, under its name when it is whole.
+def mask_bytes(ids_HW: np.ndarray, where: dict[str, Any]) -> bytes:
+    """Return class ids as the content of a GeoTIFF file.
 
     Args:
         ids_HW: uint8 or uint16.
-        path: the file.
         where: what ``georeference`` returned.
     """
-    rasterio = _library(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    rasterio = _library(Path())
     height, width = ids_HW.shape
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with rasterio.open(
-            part, "w", driver="GTiff", height=height, width=width, count=1, dtype=ids_HW.dtype.name, compress="deflate",
-            **where,
-        ) as file:  # fmt: skip
+    shape = {"height": height, "width": width, "count": 1, "dtype": ids_HW.dtype.name}
+    with rasterio.MemoryFile() as memory:
+        with memory.open(driver="GTiff", compress="deflate", **shape, **where) as file:
             file.write(ids_HW, 1)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        return bytes(memory.getbuffer())
 
 
 def installed() -> bool:
