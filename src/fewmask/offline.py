@@ -117,6 +117,7 @@ class OnPseudoLabels(_OnBoth):
             view: of the unlabelled images: "weak", or "strong", which adds photometry.
             together: labelled and unlabelled images go through the network in one pass, and share the statistics of
                 BatchNorm; else in one pass each.
+            one_loss: ``sup`` compares with pseudo-labels too, its class weights included; else a plain cross-entropy.
             aux: weight of an auxiliary classifier; 0 = none.
         """
 
@@ -124,6 +125,7 @@ class OnPseudoLabels(_OnBoth):
         lam: float = Field(default=1.0, ge=0)
         view: ViewKind = "weak"
         together: bool = False
+        one_loss: bool = False
         aux: float = Field(default=0.0, ge=0)
 
     def losses(self, nets: Nets, batch: Batch, step: Step, memo: dict[str, Tensor]) -> Terms:
@@ -136,10 +138,14 @@ class OnPseudoLabels(_OnBoth):
         else:
             p_l, p_u = (outputs(nets["net"](x)) for x in (lab.weak, x_u))
         memo |= self._told(label, u.valid)
-        return {
-            "sup": self._loss(p_l, lambda p: self.config.sup(p, lab.labels, self.task, step.average)),
-            "unsup": self.config.lam * self._loss(p_u, lambda p: losses.cross_entropy(p, label, average=step.average)),
-        }
+
+        def sup(p: Tensor, y: Tensor) -> Tensor:
+            return self.config.sup(p, y, self.task, step.average)
+
+        def unsup(p: Tensor) -> Tensor:
+            return sup(p, label) if self.config.one_loss else losses.cross_entropy(p, label, average=step.average)
+
+        return {"sup": self._loss(p_l, lambda p: sup(p, lab.labels)), "unsup": self.config.lam * self._loss(p_u, unsup)}
 
 
 class OnUnion(_OnBoth):

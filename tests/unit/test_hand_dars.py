@@ -67,6 +67,29 @@ def test_one_pass_where_it_is_asked_for() -> None:
     assert out["unsup"].item() == pytest.approx(GUESSED) and len(net.seen) == 1
 
 
+def test_one_loss_weighs_the_classes_of_pseudo_labels_too() -> None:
+    """Σ w_y·ℓ / Σ w_y, with weights 1, 2 and 4."""
+    weights = (1.0, 2.0, 4.0)
+    sup = {"class_weights": weights}
+    given = sum(weights[y] * ce(P[code], y) for code, y in ((0, 0), (1, 1), (1, 2))) / 7
+    guessed = sum(weights[y] * ce(P[code], y) for code, y in PAIRS) / sum(weights[y] for _, y in PAIRS)
+    for one_loss, wanted in ((False, GUESSED), (True, guessed)):
+        config = {"sup": sup, "one_loss": one_loss}
+        for method in (dars(**config), SelfTraining(SelfTraining.Config.model_validate(config), Task(3))):
+            out, _, _ = terms(method.rounds()[1].method)
+            assert out["sup"].item() == pytest.approx(given) and out["unsup"].item() == pytest.approx(wanted)
+
+
+def test_the_switches_of_later_rounds() -> None:
+    """together: one pass; flip: the mirror image is asked too, in every round."""
+    config = {"together": True, "flip": True}
+    for method in (dars(**config), SelfTraining(SelfTraining.Config.model_validate(config | {"more": 1}), Task(3))):
+        for later in method.rounds()[1:]:
+            out, net, _ = terms(later.method)
+            assert out["unsup"].item() == pytest.approx(GUESSED) and len(net.seen) == 1
+            assert [m.flip for m in later.labels] == [True]
+
+
 def test_the_auxiliary_classifier_weighs_in_both_terms() -> None:
     """ℓ(p) + 0.4·ℓ(q), labelled and pseudo-labelled; what is delivered is the network without it."""
     first, later, _ = (r.method for r in dars(aux=0.4).rounds())

@@ -30,9 +30,12 @@ Implementation details and departures
 5. The student resumes from the teacher's weights with a new optimiser and schedule (the paper's rate in each round).
    The code keeps optimiser and epoch counter, so that its rate starts lower in each round.
 6. The labels come from the last step's network, on whole images under the run's protocol. No score on val chooses it.
+   ``flip`` averages its probabilities with those of the mirror image (the code, which does so in its scores too).
 7. Round 0 trains on the labelled images alone; the rounds divide the steps as ``shares`` says (the paper: 200 epochs of
    the labelled images, then of the unlabelled ones, each).
-8. Labelled and unlabelled images take one forward pass each, so that BatchNorm sees them apart (the code).
+8. Labelled and unlabelled images take one forward pass each, so that BatchNorm sees them apart (the code);
+   ``together`` = one pass. ``one_loss``: Eq. 2 writes one L for both; a difference only where ``sup`` is no plain
+   cross-entropy.
 9. The rotation and blur of section 4.1 are recipe keys (data.augment.rotate, blur). ``aux`` is the auxiliary classifier
    of the authors' PSPNet; the code trains it with pseudo-labels too, which the paper does not mention.
 """
@@ -70,7 +73,10 @@ class DARS(Method):
             select: which pixels keep their label (Table 4).
             drop: see above.
             temperature: T.
+            flip: the labels are those of the mean probability over an image and its mirror image.
             view: of the pseudo-labelled images; "strong" adds photometry.
+            together: one pass for labelled and unlabelled images.
+            one_loss: ``sup`` compares with pseudo-labels too, its class weights included.
             aux: weight of an auxiliary classifier on the encoder's last map but one; the code: 0.4.
         """
 
@@ -83,7 +89,10 @@ class DARS(Method):
         select: Literal["dars", "da", "cbst", "st"] = "dars"
         drop: Literal["dataset", "image"] = "dataset"
         temperature: float = Field(default=1.0, gt=0)
+        flip: bool = False
         view: ViewKind = "weak"
+        together: bool = False
+        one_loss: bool = False
         aux: float = Field(default=0.0, ge=0)
 
         @model_validator(mode="after")
@@ -98,18 +107,20 @@ class DARS(Method):
     def rounds(self) -> list[Round]:
         """Labelled images; then with pseudo-labels, as often as there are ratios."""
         cfg = self.config
-        later = OnPseudoLabels(OnPseudoLabels.Config(sup=cfg.sup, lam=cfg.lam, view=cfg.view, aux=cfg.aux), self.task)
+        told = cfg.model_dump(include={"lam", "view", "together", "one_loss", "aux"})
+        later = OnPseudoLabels(OnPseudoLabels.Config(sup=cfg.sup, **told), self.task)
         shares = shares_of(cfg.shares, 1 + len(cfg.alpha))
         out = [Round("labelled", OnLabels(OnLabels.Config(sup=cfg.sup, aux=cfg.aux), self.task), shares[0])]
         for k, alpha in enumerate(cfg.alpha, start=1):
             before = out[-1].name
+            select = Selection(cfg.select, alpha, cfg.drop, cfg.temperature)
             out.append(
                 Round(
                     f"dars-{k}",
                     later,
                     shares[k],
                     init=before,
-                    labels=(Labelling(before, select=Selection(cfg.select, alpha, cfg.drop, cfg.temperature)),),
+                    labels=(Labelling(before, select=select, flip=cfg.flip),),
                     scale=(1 - cfg.beta[0], 1 + cfg.beta[1]) if k >= cfg.beta_from else (1.0, 1.0),
                 )  # fmt: skip
             )

@@ -14,7 +14,8 @@ al., ICCV 2021). Hard labels, from a network that saw the labelled images alone.
 
 Implementation details and departures
 1. CPS retrains on the union of both sets as under full supervision; here a batch has as many labelled as unlabelled
-   images and two terms, so that few labelled images keep their weight.
+   images and two terms, so that few labelled images keep their weight. ``together`` and ``one_loss`` come nearer to it:
+   one pass, and one loss.
 2. Round 2 starts from scratch (``init = scratch``) as in CPS; ``continue`` resumes from round 1, as DARS does.
 3. The labels are those of the last step, of whole images under the run's protocol; no validation score chooses them.
 4. ``rule = st`` keeps the most confident ``ratio`` of all pixels, with one threshold for all classes (DARS's "ST");
@@ -54,7 +55,10 @@ class SelfTraining(Method):
             lam: λ.
             rule: which pixels keep their label; see ``fewmask.ops.select.cut``.
             ratio: share of the pixels that do, for "st" and "cbst".
+            flip: the labels are those of the mean probability over an image and its mirror image.
             view: of the pseudo-labelled images.
+            together: one pass for labelled and unlabelled images, which then share BatchNorm's statistics.
+            one_loss: ``sup`` compares with pseudo-labels too, its class weights included.
             init: how the later rounds begin.
             first: share of the steps of the first round.
             more: further rounds after the second.
@@ -66,7 +70,10 @@ class SelfTraining(Method):
         lam: float = Field(default=1.0, ge=0)
         rule: Literal["none", "st", "cbst"] = "none"
         ratio: float = Field(default=0.5, gt=0, le=1)
+        flip: bool = False
         view: ViewKind = "weak"
+        together: bool = False
+        one_loss: bool = False
         init: Literal["scratch", "continue"] = "scratch"
         first: float = Field(default=0.4, gt=0, lt=1)
         more: int = Field(default=0, ge=0)
@@ -101,12 +108,13 @@ class SelfTraining(Method):
     def rounds(self) -> list[Round]:
         """Labelled images; then all of them, once or more often."""
         cfg = self.config
-        later = OnPseudoLabels(OnPseudoLabels.Config(sup=cfg.sup, lam=cfg.lam, view=cfg.view), self.task)
+        told = cfg.model_dump(include={"lam", "view", "together", "one_loss"})
+        later = OnPseudoLabels(OnPseudoLabels.Config(sup=cfg.sup, **told), self.task)
         out = [Round(cfg.teacher.rpartition(":")[2] or "labelled", self._teacher(), cfg.first)]
         for n in range(1 + cfg.more):
             before, share = out[-1].name, (1 - cfg.first) / (1 + cfg.more)
             init = before if cfg.init == "continue" else None
-            labels = Labelling(before, select=Selection(cfg.rule, cfg.ratio))
+            labels = Labelling(before, select=Selection(cfg.rule, cfg.ratio), flip=cfg.flip)
             out.append(Round(f"all-{n + 1}", later, share, init, (labels,)))
         return out
 
