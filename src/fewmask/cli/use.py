@@ -150,7 +150,7 @@ def _predict(model: Any, file: Path, paths: dict[str, Path], tile: int | None) -
                 keep(row, p)
     save_png(index_image(ids[mask]), paths["mask"])
     save_png(colour_image(mask), paths["colour"])
-    save_png(overlay(shown(image, model.card.bands), mask), paths["overlay"])
+    save_png(overlay(shown(image, model.card.channels), mask), paths["overlay"])
     if "tiff" in paths and (place := georeference(file)):
         write_atomic(paths["tiff"], mask_bytes(ids[mask], place))
     return sure / mask.size

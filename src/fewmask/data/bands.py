@@ -8,6 +8,7 @@ order in the file, so that pretrained weights and colour augmentations meet what
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,25 @@ class Band:
     name: str
     low: float = 0.0
     high: float = 255.0
+
+    @classmethod
+    def read(cls, value: object) -> Band:
+        """Return what data.yaml or model/config.json spells as ``{band: 1, name: red, range: [0, 255]}``.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if not isinstance(value, dict) or not {"band"} <= value.keys() <= {"band", "name", "range"}:
+            raise ValueError(f"{value!r} is no band, must be {{band: 1, name: red, range: [0, 255]}}")
+        number, span = value["band"], value.get("range", [0, 255])
+        name = value.get("name", f"band {number}")
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ValueError(f"band {number!r} is no number of a band, which count from 1")
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise ValueError(f"the name of band {number} is {name!r}, must be one line of text")
+        if not _is_range(span):
+            raise ValueError(f"the range of band {number} is {span!r}, must be [low, high] with low < high")
+        return cls(number, name, float(span[0]), float(span[1]))
 
     def stretch(self, values: np.ndarray) -> np.ndarray:
         """Return values of any type as uint8; masked ones and NaN become 0."""
@@ -85,6 +105,12 @@ def proposal(found: Sequence[tuple[str, np.dtype[Any], float, float]]) -> str:
         told = name if name.isidentifier() else json.dumps(name)  # YAML reads it as it stands, or as JSON
         rows.append(f"{{band: {number}, name: {told}, range: [{', '.join(_range(kind, least, most))}]}}")
     return f"channels: [{', '.join(rows)}]"
+
+
+def _is_range(span: object) -> bool:
+    if not isinstance(span, list) or len(span) != 2 or not all(type(v) in (int, float) for v in span):
+        return False
+    return math.isfinite(span[0]) and math.isfinite(span[1]) and span[0] < span[1]
 
 
 def _range(kind: np.dtype[Any], least: float, most: float) -> tuple[str, str]:

@@ -23,8 +23,6 @@ empty_masks      ``labelled`` or ``unlabelled``: what a mask that holds only cla
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,14 +32,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError, WithJsonSchema, fie
 from fewmask.batch import IGNORE, MAX_CLASSES, OPEN
 from fewmask.config import load_yaml
 from fewmask.data.bands import MOST, Band, Bands, ordered
+from fewmask.data.colours import Colour, parse_colour, spelled
 from fewmask.data.index import NO_ID, ImageCode, MaskCode, Role
 from fewmask.errors import ConfigError, did_you_mean
 
 FILE_NAME = "data.yaml"
 _MAX_BYTES = 1_000_000  # far above any real one; keeps a hostile file from being parsed for hours
 _IGNORE_WORD = "ignore"
-
-Colour = tuple[int, int, int]
 
 _TEXT = {"type": "string"}
 _ID = {"type": "integer", "minimum": 0, "maximum": 65535}
@@ -152,7 +149,7 @@ class DataYaml(BaseModel):
             return value
         if not isinstance(value, list) or not 1 <= len(value) <= MOST:
             raise ValueError(f"write rgb, or a list of 1 to {MOST} bands {{band: 1, name: red, range: [0, 255]}}")
-        bands = [_band(entry) for entry in value]
+        bands = [Band.read(entry) for entry in value]
         for what in ("number", "name"):
             seen = [getattr(band, what) for band in bands]
             if len(set(seen)) < len(seen):
@@ -164,7 +161,7 @@ class DataYaml(BaseModel):
     def _colour_map(cls, value: object) -> object:
         if not isinstance(value, dict) or not value:
             raise ValueError('write {"r,g,b": class, …}')
-        colours = {_colour(key): target for key, target in value.items()}
+        colours = {parse_colour(key): target for key, target in value.items()}
         for key, target in colours.items():
             if isinstance(target, bool) or not isinstance(target, int | str):
                 raise ValueError(f"{key} leads to {target!r}, must lead to an id, a class name or ignore")
@@ -225,11 +222,11 @@ class DataYaml(BaseModel):
         pairs = []
         for colour, target in colours.items():
             if isinstance(target, str) and target not in by_name:
-                what = f"colours: {_spelled(colour)} leads to unknown class {target!r}"
+                what = f"colours: {spelled(colour)} leads to unknown class {target!r}"
                 raise ConfigError(what, where=where, todo=did_you_mean(target, by_name))
             stored = target if isinstance(target, int) else by_name[target]
             if ids and stored not in ids and stored not in (NO_ID, IGNORE, *self.ignore, self.unlabelled_id):
-                what = f"colours: {_spelled(colour)} leads to id {stored}, which is no class and not ignored"
+                what = f"colours: {spelled(colour)} leads to id {stored}, which is no class and not ignored"
                 raise ConfigError(what, where=where, todo="declare it under classes, ignore or unlabelled_id")
             pairs.append((colour, stored))
         return tuple(pairs)
@@ -320,33 +317,6 @@ def _id(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
         raise ValueError(f"{value!r} is no id, must be a whole number from 0 to 65535")
     return value
-
-
-def _band(value: object) -> Band:
-    if not isinstance(value, dict) or not {"band"} <= value.keys() <= {"band", "name", "range"}:
-        raise ValueError(f"{value!r} is no band, must be {{band: 1, name: red, range: [0, 255]}}")
-    number, span = value["band"], value.get("range", [0, 255])
-    name = value.get("name", f"band {number}")
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f"band {number!r} is no number of a band, which count from 1")
-    if not isinstance(name, str) or not name.strip() or not name.isprintable():
-        raise ValueError(f"the name of band {number} is {name!r}, must be one line of text")
-    numbers = isinstance(span, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in span)
-    if not numbers or len(span) != 2 or not (math.isfinite(span[0]) and math.isfinite(span[1]) and span[0] < span[1]):
-        raise ValueError(f"the range of band {number} is {span!r}, must be [low, high] with low < high")
-    return Band(number, name, float(span[0]), float(span[1]))
-
-
-def _colour(key: object) -> Colour:
-    match = re.fullmatch(r"\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*", str(key), re.ASCII)
-    channels = tuple(int(c) for c in match.groups()) if match else ()
-    if len(channels) != 3 or max(channels) > 255:
-        raise ValueError(f'{key!r} is no colour, must be "r,g,b" with numbers from 0 to 255')
-    return channels
-
-
-def _spelled(colour: Colour) -> str:
-    return '"{},{},{}"'.format(*colour)
 
 
 def _known() -> str:

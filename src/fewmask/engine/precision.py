@@ -82,7 +82,10 @@ def choose(
     """
     if wanted != "auto":
         last = (wanted != "fp32" or device.type == "cuda") if channels_last is None else channels_last
-        return Format(wanted, last, f"{wanted}{_layout(last)} as asked")
+        why = f"{wanted}{_layout(last)} as asked"
+        if wanted == "bf16" and not has_bf16(device):
+            why += "; it is emulated here, which can take ten times as long as fp32 (--precision auto measures)"
+        return Format(wanted, last, why)
     candidates: list[tuple[Precision, bool]] = [("fp32", False), ("fp32", True)]
     if has_bf16(device):
         candidates.append(("bf16", True))

@@ -75,7 +75,7 @@ def export(
     content, exported = (_onnx if form == "onnx" else _torch)(_graph(portable, size), _about(model))
     found = _compare(model, exported, files, size, out)
     write_atomic(out, content)
-    write_atomic(example, _example(form, out.name, model.card.bands))
+    write_atomic(example, _example(form, out.name, model.card.channels))
     protocol, sizes = found["protocol"], "any size" if size is None else f"{size[0]}x{size[1]}"
     say(
         f"{out}: {form}, images of {sizes}; on {found['images']} images logits differ by {found['max_difference']:.1e} "
@@ -105,7 +105,7 @@ def _about(model: Model) -> dict[str, str]:
     return {
         "classes": json.dumps(model.classes), "ids": json.dumps(model.ids), "architecture": model.card.arch,
         "encoder": model.card.encoder, "protocol": model.card.protocol, "made_by": f"fewmask {__version__}",
-        "channels": json.dumps([band.told() for band in model.card.bands] or "rgb"),
+        "channels": json.dumps([band.told() for band in model.card.channels] or "rgb"),
     }  # fmt: skip
 
 

@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
 from fewmask.batch import MAX_CLASSES
-from fewmask.data.bands import Band, Bands, channels
+from fewmask.data.bands import Band, channels
 from fewmask.data.images import read_image
 from fewmask.data.index import ImageCode
 from fewmask.engine.infer import PROTOCOLS, Protocol, as_logits, image_logits, normalise
@@ -30,22 +30,7 @@ _TILE = 2048
 Side = Annotated[int, Field(ge=1, le=32768)]
 Id = Annotated[int, Field(ge=0, le=65535)]
 Deviation = Annotated[float, Field(gt=0)]
-
-
-class BandCard(BaseModel):
-    """A band, as data.yaml spells it; see ``Band``."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-    band: Side
-    name: str
-    range: tuple[float, float]
-
-    @model_validator(mode="after")
-    def _rising(self) -> BandCard:
-        if self.range[0] >= self.range[1]:
-            raise ValueError(f"the range of band {self.band} does not rise")
-        return self
+OneBand = Annotated[Band, PlainValidator(Band.read)]
 
 
 class ModelCard(BaseModel):
@@ -77,12 +62,7 @@ class ModelCard(BaseModel):
     resize: tuple[Side, Side] | None
     protocol: str
     upright: bool = False
-    channels: tuple[BandCard, ...] = ()
-
-    @property
-    def bands(self) -> Bands:
-        """Its channels."""
-        return tuple(Band(one.band, one.name, *one.range) for one in self.channels)
+    channels: tuple[OneBand, ...] = ()
 
     @model_validator(mode="after")
     def _whole(self) -> ModelCard:
@@ -90,8 +70,8 @@ class ModelCard(BaseModel):
             raise ValueError(f"{len(self.ids)} ids for {len(self.classes)} classes")
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"unknown protocol {self.protocol!r}")
-        if not len(self.mean) == len(self.std) == channels(self.bands):
-            count = channels(self.bands)
+        if not len(self.mean) == len(self.std) == channels(self.channels):
+            count = channels(self.channels)
             raise ValueError(f"{len(self.mean)} means and {len(self.std)} deviations of {count} channels")
         return self
 
@@ -133,7 +113,7 @@ class Model:
                 where=folder, todo="copy or train it again",
             ) from error  # fmt: skip
         options = {name: getattr(card, name) for name in OPTIONS}
-        inputs = channels(card.bands)
+        inputs = channels(card.channels)
         net = build(card.arch, card.encoder, len(card.classes), weights="none", channels=inputs, **options)
         tensors = read_weights(folder / "model.safetensors")
         try:
@@ -151,7 +131,7 @@ class Model:
         Raises:
             DataError: it cannot be read.
         """
-        return read_image(Path(file), ImageCode(self.card.upright, self.card.bands))
+        return read_image(Path(file), ImageCode(self.card.upright, self.card.channels))
 
     @torch.no_grad()
     def logits(self, image: np.ndarray | Path | str, protocol: Protocol | None = None) -> Tensor:

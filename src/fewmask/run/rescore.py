@@ -160,7 +160,7 @@ def _score(folder: RunFolder, dir: Path | None, split: Role, which: Which, trust
             f"the data have the classes {list(index.classes)}, the model {model.classes}", where=root,
             todo="evaluate on data with the same classes in the same order",
         )  # fmt: skip
-    if index.images.bands != model.card.bands:
+    if index.images.bands != model.card.channels:
         raise ConfigError(
             "the data have other channels than the model", where=root,
             todo="declare in its data.yaml the channels that model/config.json tells",

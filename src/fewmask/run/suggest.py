@@ -133,7 +133,7 @@ def suggest(run: Path, count: int, out: Path | None, tools: Sequence[Tool], say:
 def _look(model: Model, items: Sequence[Item], say: Say, what: str, skip: bool = False) -> _Seen:
     """Predict every image once; files are read ahead."""
     assert isinstance(model.net, Segmenter), "build makes Segmenters"
-    look = Look(model.net, model.device, model.card.bands)
+    look = Look(model.net, model.device, model.card.channels)
     seen = _Seen(torch.empty(0), np.empty(0), np.empty(0), [], [])
     vectors, shares, entropy, small = list[Tensor](), list[np.ndarray](), list[float](), list[Tensor]()
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads, Ticker(f"looking at {what} images", say) as tick:
@@ -144,7 +144,7 @@ def _look(model: Model, items: Sequence[Item], say: Say, what: str, skip: bool =
                 entropy.append(bits)
                 tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
                 small.append(TF.resize(tensor, [SIDE, SIDE], antialias=True))
-                seen.thumbnails.append(thumbnail(Image.fromarray(shown(pixels, model.card.bands)).convert("L")))
+                seen.thumbnails.append(thumbnail(Image.fromarray(shown(pixels, model.card.channels)).convert("L")))
                 seen.places.append(place)
             if len(small) == _BATCH or (small and place + 1 == len(items)):
                 vectors.append(look.vectors(small))

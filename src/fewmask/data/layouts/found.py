@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
+from fewmask.data.colours import Colour
 from fewmask.data.files import image_files
 from fewmask.data.index import NO_ID, Item, MaskCode, Role
 from fewmask.data.palette import palette
@@ -41,7 +42,6 @@ class Found:
     code: MaskCode = field(default_factory=MaskCode)
 
 
-Colour = tuple[int, int, int]
 Files = Mapping[str, list[Path]]
 """Name of an image to its files; more than one is an error."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from fewmask.data.colours import Colour
 from fewmask.data.files import image_files
 from fewmask.data.index import Item, MaskCode, Role
 from fewmask.data.layouts.found import (
     DO,
-    Colour,
     Found,
     colour_legend,
     colour_rows,
