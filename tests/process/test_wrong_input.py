@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from fixtures_data import blocks, save_mask
+from fixtures_data import blocks, save_image, save_mask
 from process.helpers import assert_refused, content, run, start, tiny_data, training
 
 # --- the data
@@ -99,6 +101,46 @@ def test_a_file_vanishes_while_it_trains(workers, own_data, tmp_path, io):
     for path in own_data.glob("images/train/0*.jpg"):
         path.unlink()
     assert_refused(running.wait(), 3, "does not exist", "images/train/0", first=False)
+
+
+def other_masks(folder: Path) -> None:
+    for path in folder.glob("masks/train/*.png"):
+        renew(path, lambda new: save_mask(new, blocks((5, 0, 9), height=14, width=20)))
+
+
+def other_images(folder: Path) -> None:
+    for path in folder.glob("images/train/0*.jpg"):
+        renew(path, lambda new: save_image(new, height=14, width=20))
+
+
+def other_ids(folder: Path) -> None:
+    for path in folder.glob("masks/val/*.png"):
+        renew(path, lambda new: save_mask(new, blocks((5, 0, 37))))
+
+
+def renew(path: Path, write: Callable[[Path], object]) -> None:
+    new = path.with_name(f"new{path.suffix}")
+    write(new)
+    os.replace(new, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "fragments"),
+    [
+        (other_masks, ("mask is 20x14", "16x12", "masks/train/", "put the old one back")),
+        (other_images, ("mask is 16x12", "20x14", "masks/train/", "put the old one back")),
+        (other_ids, ("class id 37", "masks/val/")),
+    ],
+)
+def test_a_file_is_changed_while_it_trains(change, fragments, own_data, tmp_path, io):
+    """Not only files that cannot be read any more: what was looked at before step 0 holds to the end."""
+    command = training(own_data, tmp_path / "run", "--method", "supervised", "--steps", "5000", "--workers", "0")
+    running = start(io, [*command, "machine.cache_mb=0", "train.save_every=5000", "train.eval_every=300"])
+    log = tmp_path / "run" / "metrics.jsonl"
+    while running.process.is_alive() and not (log.exists() and log.stat().st_size):
+        time.sleep(0.005)
+    change(own_data)
+    assert_refused(running.wait(), 3, *fragments, first=False)
 
 
 # --- names, flags and files of the command

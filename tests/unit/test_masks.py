@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1]))
+from fewmask.batch import OPEN
 from fewmask.data.decode import read_header
 from fewmask.data.images import image_size, read_image
 from fewmask.data.index import NO_ID, ImageCode, MaskCode
-from fewmask.data.masks import read_mask
+from fewmask.data.masks import read_known, read_mask
 from fewmask.errors import DataError
 from fixtures_data import blocks, picture, raw_png, save_image, save_mask
 
@@ -204,3 +205,27 @@ def test_size_needs_no_pixels(tmp_path):
     path = save_image(tmp_path / "i.jpg", height=48, width=64)
     path.write_bytes(path.read_bytes()[:700])
     assert image_size(path) == (48, 64)
+
+
+def test_a_known_mask_fits_its_image_and_the_classes(tmp_path):
+    path = save_mask(tmp_path / "m.png", blocks((0, 1, 255)))
+    size = read_mask(path, PLAIN).shape
+    np.testing.assert_array_equal(read_known(path, PLAIN, 2, size), read_mask(path, PLAIN))
+    with pytest.raises(DataError, match=r"class index 1, which no class has \(\d+ pixels, first at x=\d+ y=0\)"):
+        read_known(path, PLAIN, 1, size)
+    with pytest.raises(DataError, match=f"is {size[1]}x{size[0]}, and should be {size[0]}x{size[1]}"):
+        read_known(path, PLAIN, 2, size[::-1])
+
+
+def test_unlabelled_pixels_are_no_class_of_a_known_mask(tmp_path):
+    path = save_mask(tmp_path / "m.png", blocks((0, 9, 255)))
+    code, size = MaskCode(unlabelled=9), blocks((0,)).shape
+    assert set(np.unique(read_known(path, code, 1, size, unlabelled=OPEN))) == {0, OPEN, 255}
+    assert set(np.unique(read_known(path, code, 1, size))) == {0, 255}
+
+
+def test_254_is_an_id_like_any_other_where_nothing_is_open(tmp_path):
+    path = save_mask(tmp_path / "m.png", blocks((OPEN,)), palette=False)
+    with pytest.raises(DataError, match="class index 254"):
+        read_known(path, PLAIN, 2, blocks((0,)).shape)
+    assert (read_known(path, PLAIN, 255, blocks((0,)).shape) == OPEN).all()

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 from PIL import ImageFile, TiffImagePlugin
 
-from fewmask.batch import IGNORE, MAX_CLASSES
+from fewmask.batch import IGNORE, MAX_CLASSES, OPEN
 from fewmask.data.decode import MAX_PIXELS, Header, opened, refuse_frames
 from fewmask.data.index import NO_ID, MaskCode
 from fewmask.errors import DataError
 
 _UNDECLARED = -1  # no class index
 _LOSSLESS = ("PNG", "TIFF", "BMP")
+_PUT_BACK = "if the file was changed since training began, put the old one back, or train anew with --init"
 
 
 def id_type(ids: Sequence[int]) -> type[np.uint8 | np.uint16]:
@@ -52,6 +53,43 @@ def read_mask(path: Path, code: MaskCode, *, max_pixels: int = MAX_PIXELS, unlab
         colours = code.colours is not None
         stored = _stored_colours(image, path) if colours else _stored_ids(image, header, path)
     return _translate(stored, code, path, unlabelled)
+
+
+def read_known(
+    path: Path, code: MaskCode, classes: int, size: tuple[int, int], *, unlabelled: int = IGNORE
+) -> np.ndarray:  # fmt: skip
+    """Return what ``read_mask`` does, of a file that fits what is known of it.
+
+    All files are looked at before anything is trained; this is for those that somebody writes anew meanwhile. An id
+    that no class has would read foreign memory in a loss on a GPU, a mask of another size would label other pixels.
+
+    Args:
+        path: the file.
+        code: how masks spell classes.
+        classes: K; class indices are below it.
+        size: (height, width) of the image, or of the grid that was labelled.
+        unlabelled: see ``read_mask``.
+
+    Raises:
+        DataError: see ``read_mask``; it has another size, or holds another id.
+    """
+    mask = read_mask(path, code, unlabelled=unlabelled)
+    if mask.shape != size:
+        what = f"mask is {mask.shape[1]}x{mask.shape[0]}, and should be {size[1]}x{size[0]} as its image"
+        raise DataError(what, where=path, todo=_PUT_BACK)
+    nothing = mask == IGNORE if unlabelled != OPEN else mask >= OPEN
+    if (bad := (mask >= classes) & ~nothing).any():
+        value, places = _first(mask, bad)
+        todo = f"{classes} classes are known; {_PUT_BACK}"
+        raise DataError(f"mask holds class index {value}, which no class has {places}", where=path, todo=todo)
+    return mask
+
+
+def _first(stored: np.ndarray, bad: np.ndarray) -> tuple[int, str]:
+    """Return the value of the first bad pixel, and where it stands, how often."""
+    y, x = np.unravel_index(int(bad.argmax()), bad.shape)
+    value = int(stored[y, x])
+    return value, f"({(stored == value).sum()} pixels, first at x={x} y={y})"
 
 
 def _refuse_inexact(image: ImageFile.ImageFile, header: Header, path: Path) -> None:
@@ -149,13 +187,10 @@ def _as_dict(pairs: tuple | None) -> dict:
 
 def _undeclared_error(stored: np.ndarray, bad: np.ndarray, code: MaskCode, path: Path) -> DataError:
     """Return the error for the first undeclared id or colour."""
-    y, x = np.unravel_index(int(bad.argmax()), bad.shape)
-    value = int(stored[y, x])
-    pixels = int((stored == value).sum())
-    where_in = f"({pixels} pixels, first at x={x} y={y})"
+    value, places = _first(stored, bad)
     if code.colours is not None:
         colour = _spell(value)
         todo = f'add "{colour}" to colours in data.yaml, with a class or with ignore'
-        return DataError(f"mask shows undeclared colour {colour} {where_in}", where=path, todo=todo)
+        return DataError(f"mask shows undeclared colour {colour} {places}", where=path, todo=todo)
     todo = f"declare it in data.yaml under classes, or write ignore: [{value}] there"
-    return DataError(f"mask holds undeclared class id {value} {where_in}", where=path, todo=todo)
+    return DataError(f"mask holds undeclared class id {value} {places}", where=path, todo=todo)

@@ -19,11 +19,11 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from fewmask.batch import IGNORE, OPEN, Batch, Items, Pool, Slots, Stream
+from fewmask.batch import IGNORE, MAX_CLASSES, OPEN, Batch, Items, Pool, Slots, Stream
 from fewmask.data.bands import Bands, channels
 from fewmask.data.images import read_item
 from fewmask.data.index import Item, MaskCode, Pools
-from fewmask.data.masks import read_mask
+from fewmask.data.masks import read_known
 from fewmask.data.pool import Joined
 from fewmask.data.quarantine import Quarantine, Skip
 from fewmask.data.views import Augment, apply_geometry, as_pictures, draw_geometry, from_pictures, photometry
@@ -47,10 +47,13 @@ class ItemLoader:
         code: how masks spell ids.
         resize: (height, width) of the network's input, or None for native sizes.
         cache_mb: bound on the memory of kept items, per process; 0 keeps none.
+        classes: K: a mask or pseudo-label of another class is an error.
     """
 
-    def __init__(self, code: MaskCode, resize: tuple[int, int] | None, cache_mb: float = 0) -> None:
-        self.code, self.resize = code, resize
+    def __init__(
+        self, code: MaskCode, resize: tuple[int, int] | None, cache_mb: float = 0, classes: int = MAX_CLASSES
+    ) -> None:  # fmt: skip
+        self.code, self.resize, self.classes = code, resize, classes
         self._room = int(cache_mb * 2**20)
         self._kept: OrderedDict[Item, tuple[Tensor, Tensor | None]] = OrderedDict()
 
@@ -60,7 +63,7 @@ class ItemLoader:
         These are its mask, its pseudo-labels, and OPEN where nobody has labelled it yet: those that the item names.
 
         Raises:
-            DataError: a file cannot be read.
+            DataError: a file cannot be read, or a mask does not fit its image or the classes.
         """
         if item in self._kept:
             self._kept.move_to_end(item)
@@ -76,10 +79,15 @@ class ItemLoader:
 
     def _read(self, item: Item) -> tuple[Tensor, Tensor | None]:
         image = torch.from_numpy(np.ascontiguousarray(read_item(item).transpose(2, 0, 1)))
-        files = ((item.mask, self.code, IGNORE), (item.pseudo, MaskCode(), IGNORE), (item.open, self.code, OPEN))
+        size = (image.shape[1], image.shape[2])
+        files = (
+            (item.mask, self.code, size, IGNORE),
+            (item.pseudo, MaskCode(), self.resize or size, IGNORE),  # on the grid that is trained on
+            (item.open, self.code, size, OPEN),
+        )  # fmt: skip
         planes = [
-            torch.from_numpy(read_mask(file, code, unlabelled=open_as)) for file, code, open_as in files
-            if file is not None
+            torch.from_numpy(read_known(file, code, self.classes, grid, unlabelled=open_as))
+            for file, code, grid, open_as in files if file is not None
         ]  # fmt: skip
         if self.resize is not None:
             image = F.resize(image, list(self.resize), antialias=True)

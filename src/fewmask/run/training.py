@@ -14,8 +14,9 @@ from torch import nn
 from fewmask.batch import Items
 from fewmask.data.bands import channels
 from fewmask.data.feed import Feed, bearable_workers
+from fewmask.data.images import item_size
 from fewmask.data.index import Item
-from fewmask.data.masks import read_mask
+from fewmask.data.masks import read_known
 from fewmask.data.quarantine import Quarantine, QuarantineFile
 from fewmask.data.stream import ItemLoader, StepDataset, plan_slots, to_device
 from fewmask.engine.checkpoint import Store
@@ -97,11 +98,12 @@ def learner_of(prepared: Prepared, method: Method, fabric: Any) -> Learner:
 def pictures_of(prepared: Prepared, learner: Learner) -> Pictures:
     """Return how the images and masks of a run's data become inputs and truths of a learner's networks."""
     recipe, code, device = prepared.recipe, prepared.index.code, learner.fabric.device
-    stored = ItemLoader(code, recipe.data.resize, recipe.machine.cache_mb / 4)
+    classes = len(prepared.index.classes)
+    stored = ItemLoader(code, recipe.data.resize, recipe.machine.cache_mb / 4, classes)
 
     def truth(item: Item) -> torch.Tensor:
         assert item.mask is not None  # val and test items all have one
-        return torch.from_numpy(read_mask(item.mask, code))
+        return torch.from_numpy(read_known(item.mask, code, classes, item_size(item)))
 
     mean, std = (torch.tensor(values, device=device) for values in prepared.statistics)
     return Pictures(lambda i: stored(i.without_labels())[0], truth, mean, std, device, learner.autocast)
@@ -113,7 +115,8 @@ def dataset_of(
     """Return step to batch, as a recipe wants it, for the streams of a method."""
     data, machine = prepared.recipe.data, prepared.recipe.machine
     assert data.crop and machine.workers is not None  # prepare() has chosen them
-    stored = ItemLoader(prepared.index.code, data.resize, machine.cache_mb / max(1, machine.workers))
+    room, classes = machine.cache_mb / max(1, machine.workers), len(prepared.index.classes)
+    stored = ItemLoader(prepared.index.code, data.resize, room, classes)
     return StepDataset(
         prepared.pools, method.streams, learner.slots, stored, data.crop, data.augment, prepared.recipe.train.seed,
         quarantine, prepared.index.images.bands,
