@@ -409,7 +409,7 @@ def special(checkout: Checkout) -> Iterator[Row]:
     reached, wanted = 26625996, 15995719  # of all images of a set: here float32 has not enough digits
     m, share = 36 * 397, wanted / reached
     label, none_K = np.zeros((36, 397), dtype=np.uint8), np.zeros(one.classes, dtype=np.int64)
-    cut = select.Cut(none_K, *(np.eye(1, one.classes, dtype=np.int64)[0] * n for n in (reached, wanted)))
+    cut = select.Cut(none_K, *(np.eye(1, one.classes, dtype=np.int64)[0] * n for n in (reached, wanted, wanted)))
     with one.script() as space:
         args = one.arguments(0.2, "DARS", scaled=True)
         one.first(space, args)

@@ -186,6 +186,22 @@ def test_the_first_masks_in_classes_that_are_declared(data, tmp_path, io):
     assert (np.asarray(Image.open(mask)) == np.vectorize(lambda i: table.get(i, 255))(theirs)).all()
 
 
+def test_masks_where_255_is_a_class(data, tmp_path, io):
+    """Void pixels of another tool's masks may not become that class: the folder must have an id for them."""
+    photos, out = unlabelled(tmp_path, data), tmp_path / "out"
+    good(run(io, ["labels", "export", str(data), "--to", "coco", "-o", str(out)]))
+    (photos / "data.yaml").write_text("classes: {255: sand, 1: sea, 2: sky}\n")
+    refused = run(io, ["labels", "import", str(out), str(photos)])
+    assert_refused(refused, 3, "255 is a class", "data.yaml", "ignore: [254]")
+    assert not (photos / "masks").exists()
+    (photos / "data.yaml").write_text("classes: {255: sand, 1: sea, 2: sky}\nignore: [7]\n")
+    good(run(io, ["labels", "import", str(out), str(photos)]))
+    mask = sorted((photos / "masks").rglob("*.png"))[0]
+    theirs = np.asarray(Image.open(data / "masks" / mask.relative_to(photos / "masks")))
+    table = {IDS["sand"]: 255, IDS["sea"]: 1, IDS["sky"]: 2}
+    assert (np.asarray(Image.open(mask)) == np.vectorize(lambda i: table.get(i, 7))(theirs)).all()
+
+
 def test_masks_of_other_images(data, tmp_path, io):
     photos = tmp_path / "photos"
     (photos / "images").mkdir(parents=True)

@@ -211,12 +211,20 @@ def test_two_processes_stop_together(data, tmp_path, io):
 
 
 @pytest.mark.slow
-def test_two_processes_killed_and_continued(data, tmp_path, io):
+@pytest.mark.parametrize(
+    ("variant", "fault", "reached"),
+    [
+        ("fixmatch-ema", "step.inside:7", "checkpoints/step-00000006"),
+        # seven images to label: one process has labelled all three of its own, the other one not all four
+        ("dars", "select.inside:4", "rounds/1-dars-1/pseudo/.raw"),
+    ],
+)
+def test_two_processes_killed_and_continued(variant, fault, reached, data, tmp_path, io):
     """One process dies at a step, torchrun ends the other; the same command again gives the unbroken run."""
     broken, whole = tmp_path / "broken", tmp_path / "whole"
-    four = [*VARIANTS["fixmatch-ema"], "--unlabelled-batch", "4"]
+    four = [*VARIANTS[variant], "--unlabelled-batch", "4", "machine.rank_timeout=60"]
     assert torchrun(io, training(data, whole, *four)) == 0, (io / "stderr").read_text()
-    assert torchrun(io, training(data, broken, *four), fault="step.inside:7") != 0
-    assert (broken / "checkpoints" / "step-00000006").is_dir() and not (broken / "metrics.json").exists()
+    assert torchrun(io, training(data, broken, *four), fault=fault) != 0
+    assert (broken / reached).is_dir() and not (broken / "metrics.json").exists()
     assert torchrun(io, training(data, broken, *four)) == 0, (io / "stderr").read_text()
     assert_same(outcome(broken), outcome(whole))

@@ -54,12 +54,13 @@ def test_what_is_shared_and_what_is_not(arch: str, encoder: str, _: None) -> Non
     assert set(net.state_dict()) >= {f"branch_decoder.{k}" for k in other.decoder.state_dict()}
 
 
-def test_the_fresh_stage_has_half_the_width_and_the_stride_of_the_last_one() -> None:
-    for arch, stride in (("deeplabv3plus", 1), ("unet", 2)):
-        net, _ = branched(arch, "resnet18")
-        first = net.stage[0].body
-        assert (first[3].stride, first[3].dilation) == ((stride,) * 2, (2 if stride == 1 else 1,) * 2)
-        assert first[6].out_channels == 512 // 2 and net.stage[3].out_channels == 512
+@pytest.mark.parametrize(("arch", "stride", "dilation"), [("deeplabv3plus", 1, 2), ("deeplabv2", 1, 4), ("unet", 2, 1)])
+def test_the_fresh_stage_is_the_last_one_at_half_the_width(arch: str, stride: int, dilation: int) -> None:
+    """Stride and dilation of the encoder's last stage: 4 in the paper's DeepLabV2, whose maps are of stride 8."""
+    net, _ = branched(arch, "resnet18")
+    for n, block in enumerate(list(net.stage)[:3]):
+        assert block.body[3].stride == (stride if n == 0 else 1,) * 2 and block.body[3].dilation == (dilation,) * 2
+    assert net.stage[0].body[6].out_channels == 512 // 2 and net.stage[3].out_channels == 512
 
 
 def test_an_encoder_without_stages_is_refused() -> None:

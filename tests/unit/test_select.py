@@ -40,7 +40,7 @@ SHARE = np.array([0.4, 0.4, 0.2])
 
 
 @pytest.mark.parametrize(
-    ("rule", "ratio", "reached", "wanted"),
+    ("rule", "ratio", "reached", "stays"),
     [
         # floor(0.5·10) = 5: the fifth largest confidence of all ten is 0.7
         pytest.param("st", 0.5, [4, 1, 0], [4, 1, 0], id="st"),
@@ -55,9 +55,9 @@ SHARE = np.array([0.4, 0.4, 0.2])
         pytest.param("none", 0.5, [6, 3, 1], [6, 3, 1], id="none"),
     ],
 )
-def test_ten_pixels_by_hand(rule: Rule, ratio: float, reached: list[int], wanted: list[int]) -> None:
+def test_ten_pixels_by_hand(rule: Rule, ratio: float, reached: list[int], stays: list[int]) -> None:
     found = cut(count(LABEL, bits_of(*CONF), 3), rule, ratio, SHARE)
-    assert found.reached_K.tolist() == reached and found.wanted_K.tolist() == wanted
+    assert found.reached_K.tolist() == reached and found.stays_K.tolist() == stays
     candidates = found.candidates(LABEL, bits_of(*CONF))
     assert np.bincount(LABEL[candidates], minlength=3).tolist() == reached
 
@@ -77,7 +77,7 @@ def drop(images: list[np.ndarray], bits: list[np.ndarray], found: Cut, seed: int
     """The whole random drop over a list of images; returns what stays."""
     key = [keys(seed, n, label.size) for n, label in enumerate(images)]
     candidate = [found.candidates(label, b) for label, b in zip(images, bits, strict=True)]
-    last = KeyCut(found.wanted_K)
+    last = KeyCut(found.stays_K)
     for _ in range(LEVELS):
         parts = [last.count(v[c], k[c]) for v, c, k in zip(images, candidate, key, strict=True)]
         last.descend(np.sum(parts, axis=0))
@@ -128,7 +128,7 @@ def test_every_pixel_is_dropped_as_often_as_another() -> None:
     """Of twelve equal pixels in three images four stay: each with chance 1/3, 3,000 draws, within four deviations."""
     labels = [np.zeros(n, dtype=int) for n in (2, 3, 7)]
     bits = [bits_of(*[1.0] * n) for n in (2, 3, 7)]
-    found = Cut(np.array([0]), np.array([12]), np.array([4]))
+    found = Cut(np.array([0]), np.array([12]), np.array([4]), np.array([4]))
     times = np.zeros(12)
     together = 0
     for seed in range(3000):
@@ -150,7 +150,7 @@ def test_other_rounds_and_images_draw_other_keys() -> None:
 
 def test_each_image_drops_its_own_share() -> None:
     """s = 2/8: of 5 candidates floor(5·0.75) = 3 go, of 3 floor(2.25) = 2, of another class none."""
-    found = Cut(np.array([0, 0]), np.array([8, 4]), np.array([2, 4]))
+    found = Cut(np.array([0, 0]), np.array([8, 4]), np.array([2, 4]), np.array([2, 4]))
     for m, stays in ((5, 2), (3, 1), (0, 0)):
         label = np.array([0] * m + [1, 1])
         kept = keep_of_image(label, np.ones(m + 2, dtype=bool), keys(0, 0, m + 2), found)

@@ -174,8 +174,8 @@ def pseudolabel(
 ) -> None:
     """Example: fewmask pseudolabel runs/photos-supervised-001 photos/images -o labels --select dars --ratio 0.2
 
-    Writes OUT/NAME.png with class ids, 255 where there is no label, and OUT/manifest.json. The same command continues
-    an interrupted labelling.
+    Writes OUT/NAME.png with class ids, 255 where there is no label (if a class has that id, the manifest names another
+    one: "nothing"), and OUT/manifest.json. The same command continues an interrupted labelling.
     """
     from fewmask.run.pseudolabel import pseudolabel as label
 

@@ -27,6 +27,25 @@ def id_type(ids: Sequence[int]) -> type[np.uint8 | np.uint16]:
     return np.uint8 if max(ids) <= IGNORE else np.uint16
 
 
+def nothing_id(ids: Sequence[int], ignored: Sequence[int] = ()) -> int:
+    """Return an id for pixels that have no class: 255, unless a class has it.
+
+    Args:
+        ids: of the classes.
+        ignored: ids that are declared not to count; the first one is taken where 255 is a class, else a free id.
+    """
+    if IGNORE not in ids:
+        return IGNORE
+    return next(iter(ignored), next(i for i in [*range(IGNORE, -1, -1), *range(65536)] if i not in ids))
+
+
+def spelling(ids: Sequence[int], nothing: int = IGNORE) -> np.ndarray:
+    """Return what mask files hold for each class index, [256]: the ids of the classes, ``nothing`` for the others."""
+    table = np.full(IGNORE + 1, nothing, dtype=id_type([*ids, nothing]))
+    table[: len(ids)] = ids
+    return table
+
+
 def read_mask(path: Path, code: MaskCode, *, max_pixels: int = MAX_PIXELS, unlabelled: int = IGNORE) -> np.ndarray:
     """Return the mask as class indices, uint8 [H, W]; 255 = ignore.
 

@@ -1,9 +1,10 @@
 """A labelling pass: a network's predictions on a set of images become pseudo-labels on disk.
 
-``FOLDER/<item>.png`` holds class indices, 255 where there is no label; ``FOLDER/manifest.json``, written last, says
-what made them. Between its passes a selection keeps 3 bytes a pixel below ``FOLDER/.raw``: the predicted class and the
-fp16 confidence. Images are divided among the ranks, and the result does not depend on how many there are. An
-interrupted pass predicts no image again that it has finished.
+``FOLDER/<item>.png`` holds class indices, 255 where there is no label; with ids of the user's own that is another id if
+a class has 255. ``FOLDER/manifest.json``, written last, says which ("nothing"), and what made the labels. Between its
+passes a selection keeps 3 bytes a pixel below ``FOLDER/.raw``: the predicted class and the fp16 confidence. Images are
+divided among the ranks, and the result does not depend on how many there are. An interrupted pass predicts no image
+again that it has finished.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fewmask.batch import IGNORE
 from fewmask.data.index import Item
 from fewmask.data.quarantine import check_share
 from fewmask.engine.evaluate import Pictures
@@ -92,6 +94,8 @@ def write_labels(
     finished = share.sum(np.array([share.rank == 0 and (folder / "manifest.json").is_file()], dtype=np.int64))[0]
     if finished:
         manifest = read_manifest(folder, made)
+        if share.rank == 0:  # of a pass that was killed in its last moment
+            shutil.rmtree(folder / RAW, ignore_errors=True)
         unread = manifest.get("unread", {})
         lost = [item for item in items if item.name not in unread and not label_file(folder, item).is_file()]
         if lost or manifest.get("images") != len(items):
@@ -103,7 +107,7 @@ def write_labels(
     job = Pass(predict, items, folder, how, len(classes), seed, turn, share, stop, ids, skip)
     job.begin(made)
     found = job.run(None if frequency is None else np.asarray(frequency, dtype=np.float64))
-    manifest = made | {"images": len(items), **found}
+    manifest = made | {"images": len(items), "nothing": job.nothing, **found}
     if job.unread:
         unread = {items[n].name: job.reason(n) for n in job.unread}
         check_share(len(unread), len(items), *list(unread.items())[-1], folder)
@@ -113,7 +117,8 @@ def write_labels(
         write_json(folder / "manifest.json", manifest)
         shutil.rmtree(folder / RAW, ignore_errors=True)
     kept = sum(found["kept"]) / max(1, sum(found["predicted"]))
-    say(f"pseudo-labels: {kept:.1%} of the pixels of {len(items)} images, in {folder}")
+    other = "" if job.nothing == IGNORE else f"; {job.nothing} = no label, since 255 is a class"
+    say(f"pseudo-labels: {kept:.1%} of the pixels of {len(items)} images, in {folder}{other}")
     return manifest
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from fewmask.batch import IGNORE
 from fewmask.data.index import Item
-from fewmask.data.masks import id_type
+from fewmask.data.masks import nothing_id, spelling
 from fewmask.engine.faults import site
 from fewmask.engine.files import write_atomic
 from fewmask.errors import DataError, Interrupted
@@ -107,6 +107,7 @@ class Pass:
     """One labelling pass; see ``write_labels``.
 
     Attributes:
+        nothing: what is written where there is no label.
         unread: places of the images that could not be read and were passed over, of all ranks, once it has run.
     """
 
@@ -115,8 +116,8 @@ class Pass:
         turn: int, share: Share, stop: Callable[[], str], ids: Sequence[int] | None, skip: bool,
     ) -> None:  # fmt: skip
         ids = range(classes) if ids is None else ids
-        self.spelt = np.full(IGNORE + 1, IGNORE, dtype=id_type(ids))  # class index to what is written
-        self.spelt[:classes] = ids
+        self.nothing = nothing_id(ids)
+        self.spelt = spelling(ids, self.nothing)
         self.predict, self.folder, self.how, self.classes = predict, folder, how, classes
         self.seed, self.turn, self.share, self.stop = seed, turn, share, stop
         self.raw, self.items, self.skip = folder / RAW, items, skip
@@ -216,9 +217,9 @@ class Pass:
 
     def _key_cut(self, cut: select.Cut) -> select.KeyCut | None:
         """Find the largest key of each class that stays; None where nothing is dropped, or in every image by itself."""
-        if self.how.drop == "image" or (cut.wanted_K == cut.reached_K).all():
+        if self.how.drop == "image" or (cut.stays_K == cut.reached_K).all():
             return None
-        last = select.KeyCut(cut.wanted_K)
+        last = select.KeyCut(cut.stays_K)
         for _ in range(select.LEVELS):
             last.descend(self._total((self._count_keys(n, cut, last) for n, _ in self.mine), select.BUCKETS))
         return last

@@ -35,16 +35,18 @@ class Learner:
         total: steps of the run.
         seed: of the run.
         layout: memory format and precision.
+        trains: else the networks only predict: there are no optimisers, and nothing is wrapped for distribution, which
+            all ranks would have to do together.
     """
 
     def __init__(
         self, fabric: Fabric, method: Method, build: Build, optim: OptimConfig, slots: Mapping[str, Slots],
-        total: int, seed: int, layout: Format,
+        total: int, seed: int, layout: Format, trains: bool = True,
     ) -> None:  # fmt: skip
         self.fabric, self.method, self.optim = fabric, method, optim
         self.slots, self.total, self.seed, self.layout = dict(slots), total, seed, layout
         self.phases = method.phases()
-        self.trained = sorted({name for phase in self.phases for name in phase.trained})
+        self.trained = sorted({name for phase in self.phases for name in phase.trained}) if trains else []
         if layout.precision == "fp16" and len(self.trained) > 1:
             # one gradient scaler cannot serve optimisers that step at different times
             raise ConfigError("fp16 trains one network only", where="machine.precision", todo="use bf16 or fp32")

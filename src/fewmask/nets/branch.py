@@ -34,7 +34,7 @@ class BranchedStage(Extended):
         self.decoder, self.head = self.plain.decoder, self.plain.head
         before, last = last_maps(self.plain)
         stride = max(1, before.shape[-1] // last.shape[-1])
-        self.stage = _Stage(before.shape[1], last.shape[1], stride, dilation=2 if stride == 1 else 1)
+        self.stage = _Stage(before.shape[1], last.shape[1], stride, _last_dilation(self.plain.encoder))
         self.branch_decoder, self.branch_head = other.decoder, other.head
 
     def forward(self, images_BCHW: Tensor) -> list[Tensor]:
@@ -78,6 +78,12 @@ class _Stage(nn.Sequential):
             _Bottleneck(half, half, 1, dilation),
             nn.Conv2d(half, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True),
         )  # fmt: skip
+
+
+def _last_dilation(encoder: nn.Module) -> int:
+    """Return the rate of an encoder's last convolution that looks at more than one pixel; 1 where none does."""
+    rates = [max(m.dilation) for m in encoder.modules() if isinstance(m, nn.Conv2d) and max(m.kernel_size) > 1]
+    return rates[-1] if rates else 1
 
 
 def maps_of(features: Any) -> Sequence[Tensor]:

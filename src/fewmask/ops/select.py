@@ -83,12 +83,14 @@ class Cut:
     Attributes:
         least_K: the lowest pattern of each class that stays, int64; BINS = none does.
         reached_K: ñ, pixels of each class with at least this confidence.
-        wanted_K: how many of them stay; less than ``reached_K`` only where pixels are dropped at random.
+        wanted_K: n, how many are wanted; ``reached_K`` for the rules that want no number of each class.
+        stays_K: how many stay; less than ``reached_K`` only where pixels are dropped at random.
     """
 
     least_K: np.ndarray
     reached_K: np.ndarray
     wanted_K: np.ndarray
+    stays_K: np.ndarray
 
     @property
     def least_confidence_K(self) -> np.ndarray:
@@ -116,7 +118,7 @@ def cut(counts_KV: np.ndarray, rule: Rule, ratio: float, share_K: np.ndarray | N
     """
     predicted_K, total = counts_KV.sum(1), int(counts_KV.sum())
     if rule == "none":
-        return Cut(np.zeros_like(predicted_K), predicted_K, predicted_K)
+        return Cut(np.zeros_like(predicted_K), predicted_K, predicted_K, predicted_K)
     wanted_K: np.ndarray | None = None
     if rule == "st":
         one = _kth_largest(counts_KV.sum(0, keepdims=True), _floor([ratio * total]))
@@ -128,9 +130,9 @@ def cut(counts_KV: np.ndarray, rule: Rule, ratio: float, share_K: np.ndarray | N
         wanted_K = _floor(ratio * total * np.asarray(share_K, dtype=np.float64))  # Eq. 4
         least_K = _kth_largest(counts_KV, wanted_K)
     reached_K = np.where(np.arange(BINS) >= least_K[:, None], counts_KV, 0).sum(1)
-    if rule != "dars" or wanted_K is None:
-        return Cut(least_K, reached_K, reached_K)
-    return Cut(least_K, reached_K, np.minimum(wanted_K, reached_K))
+    if wanted_K is None:
+        return Cut(least_K, reached_K, reached_K, reached_K)
+    return Cut(least_K, reached_K, wanted_K, np.minimum(wanted_K, reached_K) if rule == "dars" else reached_K)
 
 
 def _floor(x: np.ndarray | list[float] | float) -> np.ndarray:
@@ -158,18 +160,18 @@ def keys(seed: int, number: int, pixels: int, round: int = 0) -> np.ndarray:
 
 
 class KeyCut:
-    """The largest key of each class that stays: of n̂ pixels the ``wanted_K`` with the smallest ones.
+    """The largest key of each class that stays: of n̂ pixels the ``stays_K`` with the smallest ones.
 
     Use: for each level sum ``count`` over all images (and ranks), and hand it to ``descend``. Afterwards ``stays``.
-    Every set of ``wanted_K`` pixels is equally likely, as if they were dropped one by one.
+    Every set of ``stays_K`` pixels is equally likely, as if they were dropped one by one.
 
     Args:
-        wanted_K: how many stay, at most as many as there are candidates.
+        stays_K: how many stay, at most as many as there are candidates.
     """
 
-    def __init__(self, wanted_K: np.ndarray) -> None:
-        self.last_K = np.zeros(len(wanted_K), dtype=np.uint64)
-        self._left_K, self._level = np.asarray(wanted_K, dtype=np.int64), 0
+    def __init__(self, stays_K: np.ndarray) -> None:
+        self.last_K = np.zeros(len(stays_K), dtype=np.uint64)
+        self._left_K, self._level = np.asarray(stays_K, dtype=np.int64), 0
         self._none_K = self._left_K == 0
 
     def count(self, label_N: np.ndarray, key_N: np.ndarray) -> np.ndarray:
@@ -212,9 +214,9 @@ def keep_of_image(label: np.ndarray, candidate: np.ndarray, key: np.ndarray, cut
         cut: of the whole set.
     """
     keep = candidate.copy()
-    for j in np.flatnonzero(cut.wanted_K < cut.reached_K):
+    for j in np.flatnonzero(cut.stays_K < cut.reached_K):
         mine = np.flatnonzero((candidate & (label == j)).ravel())
-        lost = int(_floor(len(mine) * (1 - cut.wanted_K[j] / cut.reached_K[j])))
+        lost = int(_floor(len(mine) * (1 - cut.stays_K[j] / cut.reached_K[j])))
         keep.ravel()[mine[np.argsort(key.ravel()[mine], kind="stable")[:lost]]] = False
     return keep
 

@@ -137,7 +137,8 @@ class Labeller:
         return Scorer(learner, maker, pictures_of(maker, learner))
 
     def _learner(self, n: int, networks: dict[str, Tensor]) -> Learner:
-        learner = learner_of(self._maker(n), self.rounds[n].method, self.fabric)
+        # only predicts: a rank whose images are all labelled already never makes it, and the others must not wait
+        learner = learner_of(self._maker(n), self.rounds[n].method, self.fabric, trains=False)
         load_networks(learner.nets, networks)
         return learner
 

@@ -19,7 +19,7 @@ from fewmask.batch import IGNORE
 from fewmask.data.images import item_size
 from fewmask.data.index import DataIndex, Item
 from fewmask.data.layouts import read_unlabelled
-from fewmask.data.masks import id_type, read_mask
+from fewmask.data.masks import nothing_id, read_mask, spelling
 from fewmask.data.writers import WRITERS, Annotated, Tool
 from fewmask.data.writers.annotated import png_bytes
 from fewmask.engine.files import ensure_writable, write_atomic, write_errors
@@ -122,7 +122,11 @@ def import_labels(source: Path, root: Path, replace: bool, say: Say) -> dict[str
         ours, translation = by_name(index), Translation(found, index, source)
         new, changed, same = list[str](), list[str](), list[str]()
         for name, item in theirs.items():
-            state = _compared(translation.read(item), ours[name], index, source)
+            mask = translation.read(item)
+            if (mask == IGNORE).any() and IGNORE in index.file_ids and not index.code.ignore:
+                what = f"in the mask of {name!r} pixels do not count, and no id says so here: 255 is a class"
+                raise DataError(what, where=root / "data.yaml", todo="write ignore: [254] there, or another free id")
+            state = _compared(mask, ours[name], index, source)
             {"new": new, "changed": changed, "same": same}[state].append(name)
         if changed and not replace:
             raise ConfigError(
@@ -130,8 +134,7 @@ def import_labels(source: Path, root: Path, replace: bool, say: Say) -> dict[str
                 todo="see fewmask labels diff, and give --replace: the old ones are kept",
             )  # fmt: skip
         kept = root / REPLACED / datetime.now().strftime("%Y-%m-%d-%H%M%S") if changed else None
-        ids = np.full(IGNORE + 1, IGNORE, dtype=id_type(index.file_ids))
-        ids[: len(index.classes)] = index.file_ids
+        ids = spelling(index.file_ids, nothing_id(index.file_ids, index.code.ignore))
         if not named:
             write_atomic(root / "classes.txt", "".join(f"{name}\n" for name in index.classes))
         with write_errors(place):

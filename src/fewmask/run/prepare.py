@@ -245,8 +245,8 @@ def steps_of(rounds: Sequence[Round], total: int) -> list[int]:
     if not rounds:
         return [total]
     ends = [round(total * share) for share in accumulate(r.share for r in rounds)]
+    ends[-1] = total  # shares that a person writes sum to nearly 1
     steps = [end - start for start, end in pairwise([0, *ends])]
-    assert ends[-1] == total, "the shares of the rounds sum to 1"
     if min(steps) < 1:
         raise ConfigError(
             f"{total} steps are too few for {len(rounds)} rounds", where="train.steps", todo="train longer"

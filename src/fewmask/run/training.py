@@ -80,8 +80,8 @@ def train_one(job: Training, within: Sequence[Prepared], fabric: Any, say: Notes
         return _train(job, within, fabric, stack, say)
 
 
-def learner_of(prepared: Prepared, method: Method, fabric: Any) -> Learner:
-    """Return the networks and optimisers of a method, as a recipe wants them."""
+def learner_of(prepared: Prepared, method: Method, fabric: Any, trains: bool = True) -> Learner:
+    """Return the networks of a method, as a recipe wants them, and their optimisers unless they only predict."""
     recipe = prepared.recipe
     data, model = recipe.data, recipe.model
     assert model.arch and model.encoder  # prepare() has chosen them
@@ -92,7 +92,8 @@ def learner_of(prepared: Prepared, method: Method, fabric: Any) -> Learner:
         model.arch, model.encoder, prepared.task.classes, weights=model.weights, seed=recipe.train.seed,
         channels=channels(prepared.index.images.bands), **model.options,
     )  # fmt: skip
-    return Learner(fabric, method, build, recipe.optim, slots, recipe.train.steps, recipe.train.seed, prepared.layout)
+    steps, seed = recipe.train.steps, recipe.train.seed
+    return Learner(fabric, method, build, recipe.optim, slots, steps, seed, prepared.layout, trains)
 
 
 def pictures_of(prepared: Prepared, learner: Learner) -> Pictures:
