@@ -52,11 +52,14 @@ def block(study: str) -> str:
 
 
 def claims(study: str) -> str:
-    """Return the Markdown of the papers' claims that a study repeats."""
+    """Return the Markdown of the papers' claims that a study repeats; "ARM after ROUND" is a round of an arm's runs."""
     scores: dict[str, dict[tuple[int, int], float]] = {}
     records = newest(study)
     for r in records:
-        scores.setdefault(r["arm"], {})[_pair(r)] = _miou(r, _role(records))
+        role = _role(records)
+        scores.setdefault(r["arm"], {})[_pair(r)] = _miou(r, role)
+        for one in r["metrics"].get("rounds") or ():
+            scores.setdefault(f"{r['arm']} after {one['name']}", {})[_pair(r)] = one[role]["miou"]
     return claims_block(study, scores)
 
 

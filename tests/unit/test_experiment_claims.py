@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.experiments import claims
+from benchmarks.experiments import claims, tables
 from benchmarks.experiments.study import HERE, read_study
 
 from fewmask.config import load_yaml
+from fewmask.method import Task
+from fewmask.methods import resolve
+from fewmask.recipe import read_recipe
 
 
 def test_the_interval_by_hand():
@@ -48,6 +51,25 @@ def test_divergences_are_means_over_runs(tmp_path, monkeypatch):
 
 def test_every_claim_names_arms_of_its_study():
     for study, kinds in load_yaml((HERE / "claims.yaml").read_bytes()).items():
-        arms = {e.arm for e in read_study(study)}
-        assert all({row["from"], row["to"]} <= arms for row in kinds["claims"]), study
-        assert {row["arm"] for row in kinds.get("divergence", ())} <= arms, study
+        arms = {e.arm: e for e in read_study(study)}
+        known = arms.keys() | {f"{arm} after {name}" for arm, e in arms.items() for name in round_names(e)}
+        assert all({row["from"], row["to"]} <= known for row in kinds["claims"]), study
+        assert {row["arm"] for row in kinds.get("divergence", ())} <= arms.keys(), study
+
+
+def round_names(experiment):
+    recipe = read_recipe(None, experiment.keys)
+    return [one.name for one in resolve(recipe.method_name)(recipe.constants(), Task(3, (0.5, 0.3, 0.2))).rounds()]
+
+
+def test_a_round_of_an_arm_has_its_own_score(tmp_path, monkeypatch):
+    """Stage by stage, of one run: what its rounds scored, beside what it ended with."""
+    rounds = [{"name": f"stage-{n}", "test": {"miou": 40.0 + n}, "labels": None} for n in (1, 2)]
+    metrics = {"test": {"miou": 42.0}, "rounds": rounds}
+    record = {"arm": "three_stage", "keys": {"train.seed": 0}, "metrics": metrics}
+    monkeypatch.setattr(tables, "newest", lambda study: [record])
+    seen = {}
+    monkeypatch.setattr(tables, "claims_block", lambda study, scores: seen.update(scores) or "")
+    tables.claims("s")
+    assert seen == {"three_stage": {(0, 0): 42.0}, "three_stage after stage-1": {(0, 0): 41.0},
+                    "three_stage after stage-2": {(0, 0): 42.0}}  # fmt: skip
