@@ -58,7 +58,7 @@ def test_every_claim_names_arms_of_its_study():
 
 
 def round_names(experiment):
-    recipe = read_recipe(None, experiment.keys)
+    recipe = read_recipe(None, experiment.keys | {"data.dir": "data"})
     return [one.name for one in resolve(recipe.method_name)(recipe.constants(), Task(3, (0.5, 0.3, 0.2))).rounds()]
 
 
