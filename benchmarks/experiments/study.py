@@ -32,7 +32,8 @@ YOUNGER_SWITCHES = {
     "ucc": ("ramp",),
     "mean_teacher": ("together",),
     "u2pl": ("ramp", "strong", "warmup_unlabelled"),
-    "dars": ("flip", "together", "one_loss"),
+    "dars": ("flip", "together", "one_loss", "rates"),
+    "three_stage": ("rates",),
     "self_training": ("flip", "together", "one_loss"),
 }
 """Such keys of a method, where they are off."""

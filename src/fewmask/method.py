@@ -187,6 +187,7 @@ class Round:
         labels: where its pseudo-labels come from. With any, its unlabelled pool are the images that they label.
         keep: shares of its steps after which its networks are kept, to rank images with.
         scale: factors on the two bounds of the recipe's random scale.
+        rate: factor on the recipe's learning rate.
         fresh_heads: with ``init``: what continues is that round's reported network without further heads, as the start
             of every network of this one; their further heads and branches begin anew.
     """
@@ -198,6 +199,7 @@ class Round:
     labels: tuple[Labelling, ...] = ()
     keep: tuple[float, ...] = ()
     scale: tuple[float, float] = (1.0, 1.0)
+    rate: float = 1.0
     fresh_heads: bool = False
 
 

@@ -52,6 +52,19 @@ def shares_of(given: Sequence[float] | None, rounds: int) -> tuple[float, ...]:
     return tuple(given)
 
 
+def rates_of(given: Sequence[float] | None, rounds: int) -> tuple[float, ...]:
+    """Return the factor on the learning rate of each round; 1 where none are given.
+
+    Raises:
+        ValueError: not one positive number a round.
+    """
+    if given is None:
+        return (1.0,) * rounds
+    if len(given) != rounds or min(given) <= 0:
+        raise ValueError(f"rates takes {rounds} positive numbers, factors on the learning rate of each round")
+    return tuple(given)
+
+
 class OnLabels(_OneNetwork):
     """The labelled images alone: how every scheme begins. The loss is CPS Eq. 4, for one network."""
 

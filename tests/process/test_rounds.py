@@ -69,12 +69,15 @@ def test_a_round_continues_the_one_before_where_the_method_says_so(rounds, unbro
 
 
 def test_stages_continue_in_both_networks_with_a_fresh_branch(data, tmp_path, io):
-    """Four steps a stage, one training pass in each; the branch has another form in each."""
-    good(run(io, training(data, tmp_path / "run", "--method", "three_stage", "method.init=continue")))
+    """Four steps a stage, one training pass in each; the branch has another form in each; the rate halves."""
+    words = ["--method", "three_stage", "method.init=continue", "method.rates=[1, 0.5, 0.25]"]
+    good(run(io, training(data, tmp_path / "run", *words)))
     first, second, third = sorted((tmp_path / "run/rounds").iterdir())
     assert [passes(first), passes(second, "student.encoder.1"), passes(third, "student.encoder.1")] == [4, 8, 12]
     assert [passes(second, "student.branch_decoder.1"), passes(third, "student.decoders.1.1")] == [4, 4]
     assert passes(third, "student.decoders.0.1") == 12
+    rates = [json.loads((f / "metrics.jsonl").read_text().splitlines()[0])["lr"] for f in (first, second, third)]
+    assert rates == [rates[0], pytest.approx(rates[0] / 2), pytest.approx(rates[0] / 4)] and rates[0] > 0
 
 
 def test_students_continue_their_teachers(data, tmp_path, io):

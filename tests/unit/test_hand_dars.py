@@ -152,10 +152,20 @@ def test_the_switches_of_its_tables() -> None:
     assert [r.share for r in single] == [0.25, 0.75]
 
 
+def test_the_rate_goes_on_falling_as_in_the_code() -> None:
+    """Epochs 200 to 400 of 400, 400 to 600 of 600: rounds start at lr·(1 - 200/400)^0.9 and lr·(1 - 400/600)^0.9."""
+    rates = (1.0, 0.5**0.9, (1 / 3) ** 0.9)
+    assert [round(r, 3) for r in rates] == [1, 0.536, 0.372]  # as the docstring spells them
+    assert [r.rate for r in dars(rates=rates).rounds()] == list(rates)
+    assert [r.rate for r in dars().rounds()] == [1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("config", "says"),
     [
         ({"alpha": ()}, "one ratio"),
+        ({"rates": (1.0, 0.5)}, "rates takes 3"),
+        ({"rates": (1.0, 0.5, 0.0)}, "rates takes 3"),
         ({"alpha": (0.2, 1.5)}, "one ratio"),
         ({"beta": (1.0, 0.5)}, "β_min"),
         ({"shares": (0.5, 0.5)}, "3 positive numbers"),

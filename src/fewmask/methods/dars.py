@@ -28,7 +28,8 @@ Implementation details and departures
    ``temperature`` is T of the rows + TS in Table 4, a constant.
 4. Pixels are counted on the grid that is trained on; the code counts a constant 500x375 for VOC.
 5. The student resumes from the teacher's weights with a new optimiser and schedule (the paper's rate in each round).
-   The code keeps optimiser and epoch counter, so that its rate starts lower in each round.
+   The code keeps optimiser and epoch counter, so that its rate starts lower in each round: as ``rates`` of 1, 0.536 and
+   0.372 do, which are 1, (1/2)^0.9 and (1/3)^0.9.
 6. The labels come from the last step's network, on whole images under the run's protocol. No score on val chooses it.
    ``flip`` averages its probabilities with those of the mirror image (the code, which does so in its scores too).
 7. Round 0 trains on the labelled images alone; the rounds divide the steps as ``shares`` says (the paper: 200 epochs of
@@ -48,7 +49,7 @@ from pydantic import Field, model_validator
 
 from fewmask.batch import ViewKind
 from fewmask.method import Config, Labelling, Method, Round
-from fewmask.offline import OnLabels, OnPseudoLabels, shares_of
+from fewmask.offline import OnLabels, OnPseudoLabels, rates_of, shares_of
 from fewmask.ops.select import Selection
 from fewmask.supervision import Supervision
 
@@ -70,6 +71,7 @@ class DARS(Method):
             beta: β_min and β_max; (0, 0) leaves the scales as they are.
             beta_from: the first round with the larger scales (Table 6: 2; 1 is its second row).
             shares: of the steps, for round 0 and each later one.
+            rates: factors on the learning rate of each round; none = 1.
             select: which pixels keep their label (Table 4).
             drop: see above.
             temperature: T.
@@ -86,6 +88,7 @@ class DARS(Method):
         beta: tuple[float, float] = (0.2, 0.5)
         beta_from: int = Field(default=2, ge=1)
         shares: tuple[float, ...] | None = None
+        rates: tuple[float, ...] | None = None
         select: Literal["dars", "da", "cbst", "st"] = "dars"
         drop: Literal["dataset", "image"] = "dataset"
         temperature: float = Field(default=1.0, gt=0)
@@ -102,6 +105,7 @@ class DARS(Method):
             if not (0 <= self.beta[0] < 1 and self.beta[1] >= 0):
                 raise ValueError("beta takes 0 <= β_min < 1 and β_max >= 0")
             shares_of(self.shares, 1 + len(self.alpha))
+            rates_of(self.rates, 1 + len(self.alpha))
             return self
 
     def rounds(self) -> list[Round]:
@@ -109,8 +113,9 @@ class DARS(Method):
         cfg = self.config
         told = cfg.model_dump(include={"lam", "view", "together", "one_loss", "aux"})
         later = OnPseudoLabels(OnPseudoLabels.Config(sup=cfg.sup, **told), self.task)
-        shares = shares_of(cfg.shares, 1 + len(cfg.alpha))
-        out = [Round("labelled", OnLabels(OnLabels.Config(sup=cfg.sup, aux=cfg.aux), self.task), shares[0])]
+        shares, rates = shares_of(cfg.shares, 1 + len(cfg.alpha)), rates_of(cfg.rates, 1 + len(cfg.alpha))
+        first = OnLabels(OnLabels.Config(sup=cfg.sup, aux=cfg.aux), self.task)
+        out = [Round("labelled", first, shares[0], rate=rates[0])]
         for k, alpha in enumerate(cfg.alpha, start=1):
             before = out[-1].name
             select = Selection(cfg.select, alpha, cfg.drop, cfg.temperature)
@@ -121,6 +126,7 @@ class DARS(Method):
                     shares[k],
                     init=before,
                     labels=(Labelling(before, select=select, flip=cfg.flip),),
+                    rate=rates[k],
                     scale=(1 - cfg.beta[0], 1 + cfg.beta[1]) if k >= cfg.beta_from else (1.0, 1.0),
                 )  # fmt: skip
             )

@@ -53,7 +53,7 @@ from fewmask.method import Build, Config, Labelling, Method, Nets, Round, Step, 
 from fewmask.nets.branch import BranchedStage
 from fewmask.nets.heads import SharedEncoder
 from fewmask.nets.segmenter import outputs, plain
-from fewmask.offline import OnLabels, shares_of
+from fewmask.offline import OnLabels, rates_of, shares_of
 from fewmask.ops import ema, losses, mix, pseudo
 from fewmask.supervision import Supervision
 
@@ -70,6 +70,7 @@ class _Config(Config):
         lam_pl: λ_2; 0 = no second task (T2).
         stages: how many; 1 is supervised training, 4 repeats the third.
         shares: of the steps, one a stage; none = the paper's 60,000 each: equal.
+        rates: factors on the learning rate of each stage; none = 1.
         init: how the later stages begin.
         branch: of the stages from the third on: "n-1" g̃, or "n-2" ĝ as in stage 2 (N2).
         strong: the images of L ∪ U are strongly augmented (SA).
@@ -83,6 +84,7 @@ class _Config(Config):
     lam_pl: float = Field(default=0.5, ge=0)
     stages: int = Field(default=3, ge=1, le=4)
     shares: tuple[float, ...] | None = None
+    rates: tuple[float, ...] | None = None
     init: Literal["scratch", "continue"] = "scratch"
     branch: Literal["n-1", "n-2"] = "n-1"
     strong: bool = True
@@ -95,6 +97,7 @@ class _Config(Config):
         if self.output == "teacher" and not self.ema:
             raise ValueError("output=teacher needs the moving average: ema=true")
         shares_of(self.shares, self.stages)
+        rates_of(self.rates, self.stages)
         return self
 
 
@@ -109,14 +112,15 @@ class ThreeStage(Method):
     def rounds(self) -> list[Round]:
         """Algorithm 1."""
         cfg = self.config
-        shares = shares_of(cfg.shares, cfg.stages)
-        out = [Round("stage-1", OnLabels(OnLabels.Config(sup=cfg.sup), self.task), shares[0])]
+        shares, rates = shares_of(cfg.shares, cfg.stages), rates_of(cfg.rates, cfg.stages)
+        out = [Round("stage-1", OnLabels(OnLabels.Config(sup=cfg.sup), self.task), shares[0], rate=rates[0])]
         for number in range(2, cfg.stages + 1):
             one = MultiTask(cfg.model_copy(update={"branch": "n-2" if number == 2 else cfg.branch}), self.task)
             before = out[-1].name
             masks = (Labelling(before, "labelled+unlabelled"),) if cfg.lam_pl else ()  # nobody would look at them
             init = before if cfg.init == "continue" else None
-            out.append(Round(f"stage-{number}", one, shares[number - 1], init, masks, fresh_heads=True))
+            share, rate = shares[number - 1], rates[number - 1]
+            out.append(Round(f"stage-{number}", one, share, init, masks, rate=rate, fresh_heads=True))
         return out
 
 
