@@ -31,13 +31,14 @@ Implementation details and departures
    The code keeps optimiser and epoch counter, so that its rate starts lower in each round: as ``rates`` of 1, 0.536 and
    0.372 do, which are 1, (1/2)^0.9 and (1/3)^0.9.
 6. The labels come from the last step's network, on whole images under the run's protocol. No score on val chooses it.
-   ``flip`` averages its probabilities with those of the mirror image (the code, which does so in its scores too).
+   ``flip`` averages its probabilities with those of the mirror image; the code averages logits over mirror image and
+   windows, and T divides that mean; here it divides the logarithm of the mean probability.
 7. Round 0 trains on the labelled images alone; the rounds divide the steps as ``shares`` says (the paper: 200 epochs of
    the labelled images, then of the unlabelled ones, each).
 8. Labelled and unlabelled images take one forward pass each, so that BatchNorm sees them apart (the code);
    ``together`` = one pass. ``one_loss``: Eq. 2 writes one L for both; a difference only where ``sup`` is no plain
    cross-entropy.
-9. The rotation and blur of section 4.1 are recipe keys (data.augment.rotate, blur). ``aux`` is the auxiliary classifier
+9. The rotation of section 4.1 is a recipe key (data.augment.rotate); its blur of weak views is not here. ``aux`` is the auxiliary classifier
    of the authors' PSPNet; the code trains it with pseudo-labels too, which the paper does not mention.
 """
 
