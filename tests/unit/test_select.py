@@ -9,6 +9,7 @@ import pytest
 
 from fewmask.ops.select import (
     BINS,
+    BUCKETS,
     LEVELS,
     Cut,
     KeyCut,
@@ -79,8 +80,10 @@ def drop(images: list[np.ndarray], bits: list[np.ndarray], found: Cut, seed: int
     candidate = [found.candidates(label, b) for label, b in zip(images, bits, strict=True)]
     last = KeyCut(found.stays_K)
     for _ in range(LEVELS):
-        parts = [last.count(v[c], k[c]) for v, c, k in zip(images, candidate, key, strict=True)]
-        last.descend(np.sum(parts, axis=0))
+        total = np.zeros((len(found.stays_K), BUCKETS), dtype=np.int64)
+        for v, c, k in zip(images, candidate, key, strict=True):
+            last.count(total, v[c], k[c])
+        last.descend(total)
     return [c & last.stays(v, k) for v, c, k in zip(images, candidate, key, strict=True)]
 
 

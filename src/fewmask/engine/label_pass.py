@@ -10,8 +10,9 @@ import json
 import shutil
 import struct
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,9 @@ RAW = ".raw"
 
 Sum = Callable[[np.ndarray], np.ndarray]
 """Integers of this rank to their sum over all ranks."""
+
+Work = Callable[[int, Item, np.ndarray], None]
+"""Does something with an image, given its place in the set and itself; adds what it counts to the int64 [K, ...]."""
 
 
 @dataclass(frozen=True)
@@ -138,17 +142,16 @@ class Pass:
     def run(self, frequency_K: np.ndarray | None) -> dict[str, Any]:
         """Predict, choose, write; return what the manifest tells of it."""
         if self.how.rule == "none":
-            every_K = self._total(self._try(n, self._write_every, item) for n, item in self.mine)
+            every_K = self._total(self._readable(self._write_every))
             self._agree()
             return {"predicted": every_K.tolist(), "kept": every_K.tolist()}
-        counts_KV = self._total((self._try(n, self._count, n, item) for n, item in self.mine), select.BINS)
+        counts_KV = self._total(self._readable(self._count), select.BINS)
         self._agree()
         cut = select.cut(counts_KV, self.how.rule, self.how.ratio, frequency_K)
         if self.how.relabel:
-            kept_K = self._total(self._write_relabelled(item, cut) for _, item in self.mine)
+            kept_K = self._total(partial(self._write_relabelled, cut))
         else:
-            drop = self._key_cut(cut)
-            kept_K = self._total(self._write_kept(number, item, cut, drop) for number, item in self.mine)
+            kept_K = self._total(partial(self._write_kept, cut, self._key_cut(cut)))
         least = [None if np.isinf(t) else float(t) for t in cut.least_confidence_K]
         found: dict[str, Any] = {"predicted": counts_KV.sum(1).tolist(), "least": least}
         found |= {"reached": cut.reached_K.tolist(), "wanted": cut.wanted_K.tolist(), "kept": kept_K.tolist()}
@@ -157,28 +160,30 @@ class Pass:
             found |= {"divergence": divergence, "never": missing}
         return found
 
-    def _total(self, parts: Iterator[np.ndarray], *more: int) -> np.ndarray:
-        """Return the sum over all images of all ranks, int64 [K, ...]."""
+    def _total(self, work: Work, *more: int) -> np.ndarray:
+        """Do something with every image, and return what was counted in those of all ranks, int64 [K, ...]."""
         total, who = np.zeros((self.classes, *more), dtype=np.int64), ""
-        for part in parts:
-            total += part
+        for number, item in self.mine:
+            work(number, item, total)
             if who := self.stop():
                 break
         stop_together(who, self.share, "while labelling")
         return self.share.sum(total)
 
-    def _try(self, number: int, work: Callable[..., np.ndarray], *args: Any) -> np.ndarray:
-        """Return what is counted in an image; 0 for one that cannot be read, where such are passed over."""
-        if not self.skip:
-            return work(*args)
-        note = self.raw / f"{number}.unread"
-        if not note.is_file():
-            try:
-                return work(*args)
-            except DataError as error:
-                write_atomic(note, str(error).encode())  # an interrupted pass decides once, even if it is mended
-        self.unread.append(number)
-        return np.zeros((), dtype=np.int64)
+    def _readable(self, work: Work) -> Work:
+        """Return the same work for images of which some may not be readable, where such are passed over."""
+
+        def tried(number: int, item: Item, total: np.ndarray) -> None:
+            note = self.raw / f"{number}.unread"
+            if not note.is_file():
+                try:
+                    return work(number, item, total)
+                except DataError as error:
+                    write_atomic(note, str(error).encode())  # an interrupted pass decides once, even if it is mended
+            self.unread.append(number)
+            return None
+
+        return tried if self.skip else work
 
     def _agree(self) -> None:
         """Leave out on every rank what one could not read."""
@@ -194,7 +199,7 @@ class Pass:
         """Return why an image could not be read; the first rank knows, which removes the notes when it is done."""
         return (self.raw / f"{number}.unread").read_text() if self.share.rank == 0 else ""
 
-    def _count(self, number: int, item: Item) -> np.ndarray:
+    def _count(self, number: int, item: Item, counts_KV: np.ndarray) -> None:
         """Predict an image, unless that was done, and count its confidences."""
         file = self.raw / f"{number}.bin"
         if file.is_file():
@@ -204,7 +209,7 @@ class Pass:
             label, confidence = self.predict(item)
             bits = select.to_bits(confidence)
             write_atomic(file, struct.pack("<II", *label.shape) + label.tobytes() + bits.tobytes())
-        return select.count(label, bits, self.classes)
+        select.add_counts(counts_KV, label.ravel(), bits.ravel())
 
     def _read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the predicted classes uint8 [H, W] and the fp16 patterns of their probabilities int16 [H, W]."""
@@ -221,18 +226,22 @@ class Pass:
             return None
         last = select.KeyCut(cut.stays_K)
         for _ in range(select.LEVELS):
-            last.descend(self._total((self._count_keys(n, cut, last) for n, _ in self.mine), select.BUCKETS))
+            last.descend(self._total(partial(self._count_keys, cut, last), select.BUCKETS))
         return last
 
-    def _count_keys(self, number: int, cut: select.Cut, last: select.KeyCut) -> np.ndarray:
+    def _count_keys(
+        self, cut: select.Cut, last: select.KeyCut, number: int, item: Item, counts_KB: np.ndarray
+    ) -> None:  # fmt: skip
         label, bits = self._read(number)
         candidate = cut.candidates(label, bits)
-        return last.count(label[candidate], self._keys(number, label)[candidate])
+        last.count(counts_KB, label[candidate], self._keys(number, label)[candidate])
 
     def _keys(self, number: int, label: np.ndarray) -> np.ndarray:
         return select.keys(self.seed, number, label.size, self.turn).reshape(label.shape)
 
-    def _write_kept(self, number: int, item: Item, cut: select.Cut, drop: select.KeyCut | None) -> np.ndarray:
+    def _write_kept(
+        self, cut: select.Cut, drop: select.KeyCut | None, number: int, item: Item, kept_K: np.ndarray
+    ) -> None:  # fmt: skip
         label, bits = self._read(number)
         keep = cut.candidates(label, bits)
         if drop is not None:
@@ -240,20 +249,20 @@ class Pass:
         elif self.how.drop == "image":
             keep = select.keep_of_image(label, keep, self._keys(number, label), cut)
         _save(label_file(self.folder, item), self.spelt[np.where(keep, label, np.uint8(IGNORE))])
-        return np.bincount(label[keep], minlength=self.classes)
+        kept_K += np.bincount(label[keep], minlength=self.classes)
 
-    def _write_every(self, item: Item) -> np.ndarray:
+    def _write_every(self, number: int, item: Item, kept_K: np.ndarray) -> None:
         """Write an image's prediction, unless that was done, and count its classes."""
-        return self._write_once(item, lambda: self.predict(item)[0])
+        kept_K += self._write_once(item, lambda: self.predict(item)[0])
 
-    def _write_relabelled(self, item: Item, cut: select.Cut) -> np.ndarray:
+    def _write_relabelled(self, cut: select.Cut, number: int, item: Item, kept_K: np.ndarray) -> None:
         """Predict an image again, every probability relative to the least one of its class that stays."""
 
         def labels() -> np.ndarray:
             label, ratio = self.predict(item, cut.least_confidence_K)
             return np.where(ratio >= 1, label, np.uint8(IGNORE))
 
-        return self._write_once(item, labels)
+        kept_K += self._write_once(item, labels)
 
     def _write_once(self, item: Item, labels: Callable[[], np.ndarray]) -> np.ndarray:
         """Write an image's labels, unless that was done, and count its classes."""

@@ -38,8 +38,9 @@ Implementation details and departures
 8. Labelled and unlabelled images take one forward pass each, so that BatchNorm sees them apart (the code);
    ``together`` = one pass. ``one_loss``: Eq. 2 writes one L for both; a difference only where ``sup`` is no plain
    cross-entropy.
-9. The rotation of section 4.1 is a recipe key (data.augment.rotate); its blur of weak views is not here. ``aux`` is the auxiliary classifier
-   of the authors' PSPNet; the code trains it with pseudo-labels too, which the paper does not mention.
+9. The rotation of section 4.1 is a recipe key (data.augment.rotate); its blur of weak views is not here. ``aux`` is the
+   auxiliary classifier of the authors' PSPNet; the code trains it with pseudo-labels too, which the paper does not
+   mention.
 """
 
 from __future__ import annotations

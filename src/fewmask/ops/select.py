@@ -72,8 +72,25 @@ def count(label_N: np.ndarray, bits_N: np.ndarray, classes: int) -> np.ndarray:
         bits_N: ``to_bits`` of its probability.
         classes: K.
     """
-    cell_N = label_N.ravel().astype(np.int64) * BINS + bits_N.ravel()
-    return np.bincount(cell_N, minlength=classes * BINS).reshape(classes, BINS)
+    counts_KV = np.zeros((classes, BINS), dtype=np.int64)
+    add_counts(counts_KV, label_N.ravel(), bits_N.ravel())
+    return counts_KV
+
+
+def add_counts(counts_KV: np.ndarray, label_N: np.ndarray, value_N: np.ndarray) -> None:
+    """Count an image's pixels by class and value; what it costs depends on the classes in the image, not on K.
+
+    Args:
+        counts_KV: int64 [K, V], added to.
+        label_N: classes, 0..K-1.
+        value_N: a value 0..V-1 of each pixel.
+    """
+    classes, values = counts_KV.shape
+    there_P = np.flatnonzero(np.bincount(label_N, minlength=classes))
+    row_K = np.zeros(classes, dtype=np.int64)
+    row_K[there_P] = np.arange(len(there_P))
+    cell_N = row_K[label_N] * values + value_N
+    counts_KV[there_P] += np.bincount(cell_N, minlength=len(there_P) * values).reshape(-1, values)
 
 
 @dataclass(frozen=True)
@@ -162,7 +179,8 @@ def keys(seed: int, number: int, pixels: int, round: int = 0) -> np.ndarray:
 class KeyCut:
     """The largest key of each class that stays: of n̂ pixels the ``stays_K`` with the smallest ones.
 
-    Use: for each level sum ``count`` over all images (and ranks), and hand it to ``descend``. Afterwards ``stays``.
+    Use: for each level let ``count`` see all images (sum over ranks), and hand the counts to ``descend``. Afterwards
+    ``stays``.
     Every set of ``stays_K`` pixels is equally likely, as if they were dropped one by one.
 
     Args:
@@ -174,19 +192,19 @@ class KeyCut:
         self._left_K, self._level = np.asarray(stays_K, dtype=np.int64), 0
         self._none_K = self._left_K == 0
 
-    def count(self, label_N: np.ndarray, key_N: np.ndarray) -> np.ndarray:
-        """Return how many candidates of each class have each next 16 bits, int64 [K, 65536].
+    def count(self, counts_KB: np.ndarray, label_N: np.ndarray, key_N: np.ndarray) -> None:
+        """Count how many candidates of each class have each next 16 bits.
 
         Args:
+            counts_KB: int64 [K, 65536], added to.
             label_N: classes of an image's candidates.
             key_N: and their keys.
         """
         shift = np.uint64((LEVELS - 1 - self._level) * _BITS)
         head_N = key_N >> shift
         inside_N = head_N >> np.uint64(_BITS) == self.last_K[label_N]
-        cell_N = label_N[inside_N].astype(np.int64) * BUCKETS
-        cell_N += (head_N[inside_N] & np.uint64(BUCKETS - 1)).astype(np.int64)
-        return np.bincount(cell_N, minlength=len(self.last_K) * BUCKETS).reshape(-1, BUCKETS)
+        bucket_N = (head_N[inside_N] & np.uint64(BUCKETS - 1)).astype(np.int64)
+        add_counts(counts_KB, label_N[inside_N], bucket_N)
 
     def descend(self, counts_KB: np.ndarray) -> None:
         """Find the next 16 bits of the last key that stays."""
