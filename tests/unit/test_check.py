@@ -177,7 +177,9 @@ class TestGroups:
         make_folder(tmp_path, [f"v{g}_{i}" for g in range(5) for i in range(4)])
         report = look(tmp_path, groups=r"^v\d")
         assert report.groups_from == "declared" and len(report.groups) == 5 and report.doubts == ()
-        assert any("stands in train" in d for d in look(tmp_path).doubts), "an ungrouped division cuts through them"
+        (doubt,) = look(tmp_path).doubts
+        assert "suggest 5 groups" in doubt and "folds cut through them" in doubt and "--group-by names" in doubt
+        assert look(tmp_path, groups="names").groups == report.groups and look(tmp_path, groups="names").doubts == ()
 
     def test_voc_years_are_no_groups(self, tmp_path):
         make_voc(tmp_path, [f"2007_{i:06}" for i in range(5)], [f"2008_{i:06}" for i in range(5)])

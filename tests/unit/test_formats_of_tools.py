@@ -12,7 +12,7 @@ from unicodedata import normalize
 import numpy as np
 import pytest
 
-from fewmask.data.check import empty_mask_doubt
+from fewmask.data.check import check, empty_mask_doubt
 from fewmask.data.index import DataIndex
 from fewmask.data.layouts import read_folder, with_classes
 from fewmask.data.masks import read_mask
@@ -100,3 +100,20 @@ def test_what_is_named_is_read(tmp_path: Path) -> None:
         index = read(root)
         for item in (i for found in index.items.values() for i in found if i.mask is not None):
             assert item.mask is not None and (read_mask(item.mask, index.code) == truth[item.name]).all()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in STOPS])
+def test_what_check_writes_says_how_it_was_read(name: str, tmp_path: Path) -> None:
+    """``check --write``, and the folder again: the same classes, the same ids for each, the same pixels."""
+    root, _, truth = unpack(name, tmp_path)
+    before = read(root)
+    text = check(root, cache=False).declaration
+    assert isinstance(text, str) and text.startswith("version: 1\n")
+    if (root / "data.yaml").exists():
+        assert name.startswith("ultralytics") or name.startswith("yolo"), "only theirs has one"
+        return
+    (root / "data.yaml").write_text(text, encoding="utf-8")
+    after = read(root)
+    assert (after.classes, after.code, after.layout) == (before.classes, before.code, before.layout)
+    for item in (item for found in after.items.values() for item in found if item.mask is not None):
+        assert (read_mask(item.mask, after.code) == truth[normalize("NFC", item.image.stem)]).all(), item.name

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewmask.cli.train import UNLABELLED, UNLABELLED_BY, say
-from fewmask.errors import ConfigError, DataError
+from fewmask.errors import ConfigError, DataError, FewmaskError
 
 if TYPE_CHECKING:
     from fewmask.data.datayaml import DataYaml
@@ -28,7 +28,7 @@ def check(
     masks: Annotated[Path | None, typer.Option(help="Folder of masks, with --images instead of DIR.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Write what was found to data.yaml beside the data.")] = False,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write it to this file instead.")] = None,
-    group_by: Annotated[str | None, typer.Option(help="REGEX, folder or FILE.")] = None,
+    group_by: Annotated[str | None, typer.Option(help="REGEX, folder, names or FILE.")] = None,
     sample: Annotated[int | None, typer.Option(help="Open only this many images; for pools too large to scan.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object on stdout.")] = False,
 ) -> None:
@@ -49,7 +49,7 @@ def check(
         for line in report.lines():
             print(line)
     if write or out is not None:
-        _write_yaml(root, declared, [row.name for row in report.classes], root / "data.yaml" if out is None else out)
+        _write_yaml(report.declaration, root, root / "data.yaml" if out is None else out)
     if report.problems:
         first = report.problems[0]
         raise DataError(first.what, where=first.where, todo=first.todo)
@@ -71,15 +71,15 @@ def _place(dir: Path | None, images: Path | None, masks: Path | None) -> tuple[P
     return root, DataYaml(images=places[0], masks=places[1])
 
 
-def _write_yaml(root: Path, declared: DataYaml | None, classes: list[str], path: Path) -> None:
+def _write_yaml(declaration: str | FewmaskError, root: Path, path: Path) -> None:
     """Write a data.yaml that says what was found; a person edits it."""
-    from fewmask.config import dump_yaml
     from fewmask.engine.files import write_atomic
 
+    if isinstance(declaration, FewmaskError):
+        raise declaration
     if path.exists():
         raise ConfigError("the file exists; nothing is written over", where=path, todo="edit it, or give -o FILE")
-    keys = {} if declared is None else {"images": declared.images, "masks": declared.masks}
-    write_atomic(path, dump_yaml({"version": 1, **keys, "classes": classes}))
+    write_atomic(path, declaration)
     say(f"written: {path}; its paths are relative to {root}")
 
 
@@ -91,7 +91,7 @@ def split(
     encoder: Annotated[str | None, typer.Option(help="With --unlabelled-by: what looks at the images.")] = None,
     weights: Annotated[str | None, typer.Option(help="With --unlabelled-by: of the encoder.")] = None,
     split_seed: Annotated[int, typer.Option(help="Which images the draw holds.")] = 0,
-    group_by: Annotated[str | None, typer.Option(help="REGEX, folder or FILE.")] = None,
+    group_by: Annotated[str | None, typer.Option(help="REGEX, folder, names or FILE.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for labelled.txt and unlabelled.txt.")] = None,
     doctor: Annotated[bool, typer.Option("--check", help="Examine published or own lists instead.")] = False,
     val: Annotated[Path | None, typer.Option(help="With --check: the list that is only evaluated on.")] = None,

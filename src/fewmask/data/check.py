@@ -5,36 +5,26 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from fewmask.data.datayaml import DataYaml, load_data_yaml
-from fewmask.data.duplicates import near_duplicates
+from fewmask.data.describe import describe
+from fewmask.data.doubts import ClassRow, class_rows, doubts_about, groups_of
+from fewmask.data.folds import USUAL, folds_for
 from fewmask.data.index import ROLES, DataIndex, Item, Role
-from fewmask.data.layouts import propose_groups, read_folder, with_classes, without_empty_masks
+from fewmask.data.layouts import read_folder, with_classes, with_val, without_empty_masks
 from fewmask.data.scan import Problem, Scan, scan
 from fewmask.errors import ConfigError, DataError
 from fewmask.ops.rng import Permutation
 
 _MANY_EMPTY = 0.2  # share of the masks above which black ones look like frames that nobody annotated
-_RARE_SHARE = 0.001  # of the labelled pixels
-_RARE_IMAGES = 3
 _SHOWN = 20  # lines of one kind in the text for humans; the JSON has all
-
-
-@dataclass(frozen=True)
-class ClassRow:
-    """One class: its index, name, share of the labelled pixels (0-1), and how many masks of each role hold it."""
-
-    id: int
-    name: str
-    share: float
-    images: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -56,6 +46,7 @@ class CheckReport:
         notes: how the folder was read.
         doubts: what is worth a look.
         problems: what must be settled before training; a caller leaves with exit code 3 if there are any.
+        declaration: text of a data.yaml that says how the folder was read, or why none can.
     """
 
     root: str
@@ -71,10 +62,13 @@ class CheckReport:
     notes: tuple[str, ...]
     doubts: tuple[str, ...]
     problems: tuple[Problem, ...]
+    declaration: str | ConfigError
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as plain dicts, lists, strings and numbers."""
-        return asdict(self)
+        """Return the report as plain dicts, lists, strings and numbers, without the declaration."""
+        found = asdict(replace(self, declaration=""))
+        del found["declaration"]
+        return found
 
     def lines(self) -> list[str]:
         """Return the report as text for humans, without control characters."""
@@ -134,7 +128,10 @@ def check(
         DataError: there is no data set to report on. What is wrong inside one is in ``problems``.
         ConfigError: a wrong data.yaml or argument.
     """
-    index = read_folder(root, val_fraction=val_fraction, split_seed=split_seed, groups=groups, declared=declared)
+    index = _as_trained(
+        read_folder(root, val_fraction=None, split_seed=split_seed, groups=groups, declared=declared),
+        val_fraction, split_seed,
+    )  # fmt: skip
     if sample is not None and sample < 1:
         raise ConfigError(f"--sample {sample} opens nothing", todo="use 1 or more")
     declared = declared or load_data_yaml(index.root)
@@ -157,14 +154,14 @@ def check(
         problems += [] if problems else [Problem(e.what, e.where, e.todo)]
     twins = duplicate_images(index, found)
     problems += leaks(twins)
-    members, source = _groups(index)
-    doubts = _doubts(index, found, twins, whole=not notes)
+    members, source = groups_of(index)
+    doubts = doubts_about(index, found, twins, whole=not notes)
     notes += _partial_note(found)
     return CheckReport(
         root=str(index.root),
         layout=index.layout,
         roles={role: _count(index.items[role]) for role in ROLES},
-        classes=_class_rows(index, found),
+        classes=class_rows(index, found),
         sizes=_sizes(found.sizes),
         encodings=found.encodings,
         groups=members,
@@ -174,7 +171,25 @@ def check(
         notes=(*index.notes, *notes),
         doubts=tuple(doubts),
         problems=tuple(problems),
+        declaration=_declaration(index, declared or DataYaml(), groups),
     )
+
+
+def _as_trained(index: DataIndex, val_fraction: float, split_seed: int) -> DataIndex:
+    """Return the data set with what a training without flags would do for want of val images."""
+    if index.items["val"]:
+        return index
+    if folds_for(index.labelled, val_fraction) == 1:
+        return with_val(index, val_fraction, split_seed)
+    note = f"no val images: train scores each labelled image by networks that have not seen it, in {USUAL} folds "
+    return replace(index, notes=(*index.notes, f"{note}(--folds 1 holds {val_fraction:.0%} out instead)"))
+
+
+def _declaration(index: DataIndex, declared: DataYaml, groups: str | None) -> str | ConfigError:
+    try:
+        return describe(index, declared, groups)
+    except ConfigError as error:  # matters to those alone who want it
+        return error
 
 
 def remarks(index: DataIndex, found: Scan) -> tuple[list[str], list[str]]:
@@ -184,17 +199,7 @@ def remarks(index: DataIndex, found: Scan) -> tuple[list[str], list[str]]:
         index: the data set.
         found: a scan of all its images, or of those that are used.
     """
-    return [*index.notes, *_partial_note(found)], _doubts(index, found, duplicate_images(index, found), whole=True)
-
-
-def _doubts(
-    index: DataIndex, found: Scan, twins: Sequence[Sequence[tuple[Role, Item]]], whole: bool
-) -> list[str]:  # fmt: skip
-    members, source = _groups(index)
-    doubts = [*_group_doubts(members, source, index), *_twin_doubts(twins), *_likeness_doubts(index, found, twins)]
-    if whole:  # a sample says nothing about what is absent
-        doubts += _class_doubts(_class_rows(index, found), index)
-    return doubts
+    return [*index.notes, *_partial_note(found)], doubts_about(index, found, duplicate_images(index, found), whole=True)
 
 
 def _partial_note(found: Scan) -> list[str]:
@@ -245,100 +250,6 @@ def leaks(twins: Sequence[Sequence[tuple[Role, Item]]], allowed: Collection[str]
             what = f"the same picture stands in {roles[0]} ({first.name!r}) and {roles[1]} ({second.name!r})"
             found.append(Problem(what, str(second.image), f"{todo} ({second.name})", second.name))
     return found
-
-
-def _twin_doubts(twins: Sequence[Sequence[tuple[Role, Item]]]) -> list[str]:
-    within = [same for same in twins if len({role for role, _ in same}) == 1]
-    if not within:
-        return []
-    mixed = sum(len({item.mask is None for _, item in same}) == 2 for same in within)
-    extra = sum(len(same) - 1 for same in within)
-    names = " and ".join(repr(item.name) for _, item in within[0][:2])
-    both = f"; {mixed} stand among both labelled and unlabelled ones" if mixed else ""
-    return [f"{extra} images repeat another one of their role, first {names}{both}"]
-
-
-def _likeness_doubts(index: DataIndex, found: Scan, twins: Sequence[Sequence[tuple[Role, Item]]]) -> list[str]:
-    """Say which roles share pictures that are nearly the same, apart from those with the same pixels."""
-    known = {item.name for same in twins for _, item in same}
-    likeness = {n: int(bits, 16) for n, bits in zip(found.names, found.likenesses, strict=True) if bits}
-    near = near_duplicates(
-        {role: [i for i in index.items[role] if i.name in likeness and i.name not in known] for role in ROLES}, likeness
-    )
-    pairs: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    for pair in near.pairs:
-        pairs[pair.roles].append(pair.names)
-    doubts = [
-        f"{len({b for _, b in names})} images of {roles[1]} are nearly the same as one of {roles[0]}, first "
-        f"{names[0][1]!r} and {names[0][0]!r}" for roles, names in pairs.items()
-    ]  # fmt: skip
-    return doubts + [note for note in near.notes if "not looked for" in note]
-
-
-def _groups(index: DataIndex) -> tuple[dict[str, dict[str, int]], Literal["declared", "names"] | None]:
-    """Return images a group and role, and where the groups come from."""
-    pairs = [(role, item) for role in ROLES for item in index.items[role]]
-    group_of = {item.name: item.group for _, item in pairs if item.group}
-    source: Literal["declared", "names"] | None = "declared" if group_of else None
-    if not group_of and (proposed := propose_groups(index)):
-        group_of, source = {name: group for group, names in proposed.items() for name in names}, "names"
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for role, item in pairs:
-        if item.name in group_of:
-            counts[group_of[item.name]][role] += 1
-    return {group: dict(counts[group]) for group in sorted(counts)}, source
-
-
-def _group_doubts(members: Mapping[str, Mapping[str, int]], source: str | None, index: DataIndex) -> list[str]:
-    """Say which groups stand in two roles, and what of "val" and "test" is then still unseen."""
-
-    def share(group: str, role: str) -> str:
-        return f"{members[group][role]} of {len(index.items[role])} images"  # pyright: ignore[reportArgumentType]
-
-    doubts = []
-    for group, roles in members.items():
-        if len(roles) > 1:
-            doubts.append(f"group {group} stands in " + " and ".join(f"{r} ({share(group, r)})" for r in roles))
-    for role in ROLES[1:] if doubts else ():
-        here = [g for g in members if role in members[g]]
-        unseen = [g for g in here if len(members[g]) == 1]
-        if here and not unseen:
-            doubts.append(f"no group of {role} is unseen in the other roles")
-        elif len(unseen) < len(here):
-            only = ", ".join(f"{g} ({share(g, role)})" for g in unseen)
-            doubts.append(f"of {role}, only {only} is unseen in the other roles")
-    if doubts and source == "names":
-        doubts.append(
-            "these groups are read off the names; if they are videos or patients, --group-by keeps them whole"
-        )
-    return doubts
-
-
-def _class_rows(index: DataIndex, found: Scan) -> tuple[ClassRow, ...]:
-    known = min(len(index.classes), found.counts.shape[1] - 1)
-    total = max(1, int(found.class_pixels.sum()))
-    held = {role: (found.counts[found.rows(index.items[role])] > 0).sum(axis=0) for role in ROLES}
-    return tuple(
-        ClassRow(
-            i, index.classes[i], float(found.class_pixels[i]) / total, {role: int(held[role][i]) for role in ROLES}
-        )
-        for i in range(known)
-    )
-
-
-def _class_doubts(classes: Sequence[ClassRow], index: DataIndex) -> list[str]:
-    doubts = []
-    for c in classes:
-        if not c.images["train"]:
-            doubts.append(f"class {c.name!r} is in no training mask: it cannot be learned")
-        elif c.images["train"] < _RARE_IMAGES or c.share < _RARE_SHARE:
-            doubts.append(f"class {c.name!r} is rare: {c.share:.2%} of the pixels, {c.images['train']} training masks")
-        doubts += [
-            f"class {c.name!r} is absent from {role}: its IoU cannot be measured there"
-            for role in ROLES[1:]
-            if index.items[role] and not c.images[role]
-        ]
-    return doubts
 
 
 def _sizes(sizes: np.ndarray) -> dict[str, Any]:

@@ -12,7 +12,7 @@ classes          a list of names (position = id in the mask), or ``{id: name}``;
 ignore           an id, or several, that do not count; 255 is always one of them unless a class has it
 unlabelled_id    an id of pixels that nobody has labelled yet, in masks that are finished in part
 colours          ``{"r,g,b": id or class name or ignore}`` for masks that spell classes as colours
-groups           a regular expression, ``folder``, or a file of ``name<TAB>group`` lines
+groups           a regular expression, ``folder``, ``names``, or a file of ``name<TAB>group`` lines
 channels         ``rgb``; or a list of bands ``{band: 1, name: red, range: [0, 4095]}``: the number in the file, a name
                  (red, green and blue are shown and changed as colours), and the values that become 0 and 255
 exif             ``ignore``: pixels count as stored, whatever the EXIF orientation says; ``apply``: they are turned
@@ -95,9 +95,9 @@ class DataYaml(BaseModel):
         Literal["rgb"] | Bands,
         _says("of the images: rgb, or bands: number in the file, name, values that become 0 and 255", _CHANNELS),
     ] = "rgb"
-    groups: Annotated[str | None, _says("a regular expression, folder, or a file of name<TAB>group lines", _TEXT)] = (
-        None
-    )
+    groups: Annotated[
+        str | None, _says("a regular expression, folder, names, or a file of name<TAB>group lines", _TEXT)
+    ] = None
     exif: Annotated[
         Literal["ignore", "apply"] | None,
         _says("does an EXIF orientation turn the pixels?", {"enum": ["ignore", "apply"]}),
@@ -192,14 +192,13 @@ class DataYaml(BaseModel):
                 raise ConfigError(what, where=where, todo="write classes as {id: name}, without that id")
         classes = tuple(dict.fromkeys(ids.values()))
         self._check_partial(ids, len(classes), where)
-        mapping = tuple((i, classes.index(name)) for i, name in ids.items())
-        plain = mapping == tuple((i, i) for i in range(len(classes)))
-        return classes, MaskCode(
+        code = MaskCode(
             ignore=tuple(sorted(set(self.ignore))),
-            mapping=None if plain else mapping,
+            mapping=tuple((i, classes.index(name)) for i, name in ids.items()),
             colours=None if self.colours is None else self._colour_ids(self.colours, ids, where),
             unlabelled=self.unlabelled_id,
         )
+        return classes, code.plain()
 
     def _check_partial(self, ids: Mapping[int, str], classes: int, where: object) -> None:
         """Refuse an id of unlabelled pixels that means something else, too: padding and void are never unlabelled."""

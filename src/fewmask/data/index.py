@@ -87,6 +87,11 @@ class MaskCode:
     colours: tuple[tuple[tuple[int, int, int], int], ...] | None = None
     unlabelled: int | None = None
 
+    def plain(self) -> MaskCode:
+        """The same without a mapping that maps every id to itself."""
+        same = self.mapping is not None and self.mapping == tuple((i, i) for i in range(len(self.mapping)))
+        return replace(self, mapping=None) if same else self
+
     def __repr__(self) -> str:
         """The text that data hashes are made of: a field younger than they are stands in it only where it is used."""
         text = f"MaskCode(ignore={self.ignore!r}, mapping={self.mapping!r}, colours={self.colours!r}"

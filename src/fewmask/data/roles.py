@@ -116,8 +116,9 @@ def read_groups(names: Sequence[str], rule: str, root: Path, *, asked: bool = Tr
 
     Args:
         names: names of all images; role folders are no part of what is matched.
-        rule: ``folder``; or a file (below ``root``, or any path) of ``name<TAB>group`` lines; or a regular
-            expression that is searched in the name, whose first group (or whole match) is the image's group.
+        rule: ``folder``; ``names``, what ``propose_groups`` reads off them; or a file (below ``root``, or any path) of
+            ``name<TAB>group`` lines; or a regular expression that is searched in the name, whose first group (or whole
+            match) is the image's group.
         root: the data folder.
         asked: the user wrote the rule; one that stands in data.yaml may name files below ``root`` only.
 
@@ -136,6 +137,8 @@ def read_groups(names: Sequence[str], rule: str, root: Path, *, asked: bool = Tr
         groups = _group_file(file, names)
     elif rule == "folder":
         groups = {n: below_role(n).rpartition("/")[0] for n in names}
+    elif rule == "names":
+        groups = {name: group for group, members in (_in_names(names) or {}).items() for name in members}
     else:
         groups = _group_regex(rule, names)
     groups = {name: group for name, group in groups.items() if group}
@@ -223,9 +226,10 @@ def propose_groups(index: DataIndex) -> dict[str, tuple[str, ...]] | None:
     Sub-folders below the role folder are groups, else whatever stands before the last number of the names
     (``0016E5`` in ``train/0016E5_07959``). PASCAL VOC is left alone: its numbers are years.
     """
-    names = [i.name for items in index.items.values() for i in items]
-    if index.layout == "voc":
-        return None
+    return None if index.layout == "voc" else _in_names([i.name for items in index.items.values() for i in items])
+
+
+def _in_names(names: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
     by_folder = {n: below_role(n).rpartition("/")[0] for n in names}
     numbered = {n: _NUMBERED.fullmatch(below_role(n)) for n in names}
     by_prefix = {n: m[1] for n, m in numbered.items() if m}

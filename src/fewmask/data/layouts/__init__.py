@@ -250,7 +250,7 @@ def _legend(root: Path, declared: DataYaml, found: Found) -> tuple[tuple[str, ..
     if declared.ignore or declared.colours or len(names) not in (0, len(found.classes)):
         what = f"the {found.layout} layout has its own ids; other classes need a full list"
         raise ConfigError(what, where=root, todo="write classes: {id: name} in data.yaml")
-    return names or found.classes, found.code
+    return names or found.classes, found.code.plain()
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:

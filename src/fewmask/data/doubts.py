@@ -1,0 +1,152 @@
+"""What is worth a look about a data set that can be read: groups in two roles, repeated pictures, rare classes."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fewmask.data.duplicates import near_duplicates
+from fewmask.data.index import ROLES, DataIndex, Item, Role
+from fewmask.data.roles import propose_groups
+from fewmask.data.scan import Scan
+
+_RARE_SHARE = 0.001  # of the labelled pixels
+_RARE_IMAGES = 3
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class: its index, name, share of the labelled pixels (0-1), and how many masks of each role hold it."""
+
+    id: int
+    name: str
+    share: float
+    images: dict[str, int]
+
+
+def doubts_about(
+    index: DataIndex, found: Scan, twins: Sequence[Sequence[tuple[Role, Item]]], whole: bool
+) -> list[str]:  # fmt: skip
+    """Return sentences.
+
+    Args:
+        index: the data set.
+        found: a scan of its images.
+        twins: those that show the same, see ``check.duplicate_images``.
+        whole: all of them were scanned: a sample says nothing about what is absent.
+    """
+    members, source = groups_of(index)
+    doubts = [*_group_doubts(members, source, index), *cut_by_folds(index)]
+    doubts += [*_twin_doubts(twins), *_likeness_doubts(index, found, twins)]
+    if whole:
+        doubts += _class_doubts(class_rows(index, found), index)
+    return doubts
+
+
+def cut_by_folds(index: DataIndex) -> list[str]:
+    """Say which groups the names suggest, where nothing declares any and the labelled images are put into folds."""
+    members, source = groups_of(index)
+    if index.items["val"] or source != "names":
+        return []
+    first = ", ".join(sorted(members)[:3])
+    return [
+        f"the names suggest {len(members)} groups ({first}{', ...' * (len(members) > 3)}), and folds cut through them; "
+        "if they are videos, fields or patients, --group-by names keeps them whole"
+    ]
+
+
+def _twin_doubts(twins: Sequence[Sequence[tuple[Role, Item]]]) -> list[str]:
+    within = [same for same in twins if len({role for role, _ in same}) == 1]
+    if not within:
+        return []
+    mixed = sum(len({item.mask is None for _, item in same}) == 2 for same in within)
+    extra = sum(len(same) - 1 for same in within)
+    names = " and ".join(repr(item.name) for _, item in within[0][:2])
+    both = f"; {mixed} stand among both labelled and unlabelled ones" if mixed else ""
+    return [f"{extra} images repeat another one of their role, first {names}{both}"]
+
+
+def _likeness_doubts(index: DataIndex, found: Scan, twins: Sequence[Sequence[tuple[Role, Item]]]) -> list[str]:
+    """Say which roles share pictures that are nearly the same, apart from those with the same pixels."""
+    known = {item.name for same in twins for _, item in same}
+    likeness = {n: int(bits, 16) for n, bits in zip(found.names, found.likenesses, strict=True) if bits}
+    near = near_duplicates(
+        {role: [i for i in index.items[role] if i.name in likeness and i.name not in known] for role in ROLES}, likeness
+    )
+    pairs: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for pair in near.pairs:
+        pairs[pair.roles].append(pair.names)
+    doubts = [
+        f"{len({b for _, b in names})} images of {roles[1]} are nearly the same as one of {roles[0]}, first "
+        f"{names[0][1]!r} and {names[0][0]!r}" for roles, names in pairs.items()
+    ]  # fmt: skip
+    return doubts + [note for note in near.notes if "not looked for" in note]
+
+
+def groups_of(index: DataIndex) -> tuple[dict[str, dict[str, int]], Literal["declared", "names"] | None]:
+    """Return images a group and role, and where the groups come from."""
+    pairs = [(role, item) for role in ROLES for item in index.items[role]]
+    group_of = {item.name: item.group for _, item in pairs if item.group}
+    source: Literal["declared", "names"] | None = "declared" if group_of else None
+    if not group_of and (proposed := propose_groups(index)):
+        group_of, source = {name: group for group, names in proposed.items() for name in names}, "names"
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for role, item in pairs:
+        if item.name in group_of:
+            counts[group_of[item.name]][role] += 1
+    return {group: dict(counts[group]) for group in sorted(counts)}, source
+
+
+def _group_doubts(members: Mapping[str, Mapping[str, int]], source: str | None, index: DataIndex) -> list[str]:
+    """Say which groups stand in two roles, and what of "val" and "test" is then still unseen."""
+
+    def share(group: str, role: str) -> str:
+        return f"{members[group][role]} of {len(index.items[role])} images"  # pyright: ignore[reportArgumentType]
+
+    doubts = []
+    for group, roles in members.items():
+        if len(roles) > 1:
+            doubts.append(f"group {group} stands in " + " and ".join(f"{r} ({share(group, r)})" for r in roles))
+    for role in ROLES[1:] if doubts else ():
+        here = [g for g in members if role in members[g]]
+        unseen = [g for g in here if len(members[g]) == 1]
+        if here and not unseen:
+            doubts.append(f"no group of {role} is unseen in the other roles")
+        elif len(unseen) < len(here):
+            only = ", ".join(f"{g} ({share(g, role)})" for g in unseen)
+            doubts.append(f"of {role}, only {only} is unseen in the other roles")
+    if doubts and source == "names":
+        doubts.append(
+            "these groups are read off the names; if they are videos or patients, --group-by names keeps them whole"
+        )
+    return doubts
+
+
+def class_rows(index: DataIndex, found: Scan) -> tuple[ClassRow, ...]:
+    """Return what the masks hold of each class."""
+    known = min(len(index.classes), found.counts.shape[1] - 1)
+    total = max(1, int(found.class_pixels.sum()))
+    held = {role: (found.counts[found.rows(index.items[role])] > 0).sum(axis=0) for role in ROLES}
+    return tuple(
+        ClassRow(
+            i, index.classes[i], float(found.class_pixels[i]) / total, {role: int(held[role][i]) for role in ROLES}
+        )
+        for i in range(known)
+    )
+
+
+def _class_doubts(classes: Sequence[ClassRow], index: DataIndex) -> list[str]:
+    doubts = []
+    for c in classes:
+        if not c.images["train"]:
+            doubts.append(f"class {c.name!r} is in no training mask: it cannot be learned")
+        elif c.images["train"] < _RARE_IMAGES or c.share < _RARE_SHARE:
+            doubts.append(f"class {c.name!r} is rare: {c.share:.2%} of the pixels, {c.images['train']} training masks")
+        doubts += [
+            f"class {c.name!r} is absent from {role}: its IoU cannot be measured there"
+            for role in ROLES[1:]
+            if index.items[role] and not c.images[role]
+        ]
+    return doubts
