@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ import yaml
 from PIL import Image
 
 from fixtures_data import blocks, make_folder, save_mask
-from process.helpers import assert_refused, good, metrics_of, run, training
+from process.helpers import assert_refused, evaluation, good, metrics_of, run, training
 
 FEWER = "are fewer than a batch of 4: some stand in it twice, as different views"
 
@@ -48,6 +49,26 @@ def test_it_is_defined_and_said(masked, bare, val, method, said, folder, tmp_pat
     assert metrics["method"] == method and metrics["steps"] == 12
     if not val and masked == 1:
         assert metrics["val"] is None and metrics["gain"] is None and metrics["delivered"]["run"] == "method"
+
+
+def test_equal_pictures_are_drawn_to_one_side(folder, tmp_path, io):
+    """A draw of our own may not be what makes a leak: six masked pictures twice, and every one without a mask too."""
+    data = folder(6, 0, 0)
+    for n in range(6):
+        for twin in (f"again{n}", f"bare{n}"):
+            shutil.copy(data / f"images/train/m{n}.jpg", data / f"images/train/{twin}.jpg")
+        shutil.copy(data / f"masks/train/m{n}.png", data / f"masks/train/again{n}.png")
+    ended = good(run(io, training(data, tmp_path / "run", "--folds", "1", "--method", "supervised")))
+    assert (
+        "val: 2 of 12 labelled images" in ended.stderr
+        and "1 unlabelled images of these groups or pictures" in ended.stderr
+    )
+    names = evaluation(tmp_path / "run")["val_names"].tolist()
+    assert len(names) == 2 and {name.removeprefix("train/again").removeprefix("train/m") for name in names} == {
+        names[0][-1]
+    }
+    shown = json.loads(good(run(io, ["check", str(data), "--json"])).stdout)
+    assert not shown["problems"] and len(shown["duplicates"]) == 6
 
 
 def test_what_cannot_be_done(folder, tmp_path, io):

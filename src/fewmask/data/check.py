@@ -128,10 +128,7 @@ def check(
         DataError: there is no data set to report on. What is wrong inside one is in ``problems``.
         ConfigError: a wrong data.yaml or argument.
     """
-    index = _as_trained(
-        read_folder(root, val_fraction=None, split_seed=split_seed, groups=groups, declared=declared),
-        val_fraction, split_seed,
-    )  # fmt: skip
+    index = read_folder(root, val_fraction=None, split_seed=split_seed, groups=groups, declared=declared)
     if sample is not None and sample < 1:
         raise ConfigError(f"--sample {sample} opens nothing", todo="use 1 or more")
     declared = declared or load_data_yaml(index.root)
@@ -143,6 +140,7 @@ def check(
         items = [items[order[i]] for i in range(sample)]
     exif = declared.exif if declared else None
     found = scan(items, len(index.classes) or None, index.code, cache=cache, threads=threads, exif=exif, tick=tick)
+    index = _as_trained(index, val_fraction, split_seed, duplicate_images(index, found))
     problems = list(found.problems)
     if black := empty_mask_doubt(found, index):
         problems.append(black)
@@ -175,12 +173,14 @@ def check(
     )
 
 
-def _as_trained(index: DataIndex, val_fraction: float, split_seed: int) -> DataIndex:
+def _as_trained(
+    index: DataIndex, val_fraction: float, split_seed: int, twins: Sequence[Sequence[tuple[Role, Item]]]
+) -> DataIndex:  # fmt: skip
     """Return the data set with what a training without flags would do for want of val images."""
     if index.items["val"]:
         return index
     if folds_for(index.labelled, val_fraction) == 1:
-        return with_val(index, val_fraction, split_seed)
+        return with_val(index, val_fraction, split_seed, [[item.name for _, item in same] for same in twins])
     note = f"no val images: train scores each labelled image by networks that have not seen it, in {USUAL} folds "
     return replace(index, notes=(*index.notes, f"{note}(--folds 1 holds {val_fraction:.0%} out instead)"))
 

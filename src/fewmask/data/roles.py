@@ -172,25 +172,26 @@ def _group_file(file: Path, names: Sequence[str]) -> dict[str, str]:
     return groups
 
 
-def draw_val(train: Sequence[Item], fraction: float, seed: int) -> tuple[list[Item], list[Item], str]:
-    """Divide training images into training and validation images, groups kept whole.
+def draw_val(
+    train: Sequence[Item], fraction: float, seed: int, together: Sequence[Sequence[str]] = ()
+) -> tuple[list[Item], list[Item], str]:  # fmt: skip
+    """Divide training images into training and validation images, groups and equal pictures kept whole.
 
     Every group (or image without one) has a rank that depends on the seed and its own name only, so new images
     move few old ones. Groups are taken in order of rank where they fit into ``fraction`` of the labelled images;
-    where none fits, the smallest is taken. Unlabelled images of a group that went to "val" are left out.
+    where none fits, the smallest is taken. Unlabelled images of a group that went to "val" are left out, and so are
+    those that show the same as one that did.
 
     Args:
         train: items, some with masks.
         fraction: share of the labelled images to take, 0 <= fraction < 1.
         seed: which ones.
+        together: names of images that show the same, in sets.
 
     Returns:
         Training items, validation items, and a sentence that says what was done.
     """
-    units: dict[str, list[Item]] = defaultdict(list)
-    for item in train:
-        if item.mask is not None:
-            units[f"group {item.group}" if item.group else f"image {item.name}"].append(item)
+    units = _units([item for item in train if item.mask is not None], together)
     labelled = sum(len(unit) for unit in units.values())
     if fraction == 0 or len(units) < 2:
         why = "none was asked for" if fraction == 0 else f"{labelled} labelled images are too few, or one group"
@@ -207,12 +208,32 @@ def draw_val(train: Sequence[Item], fraction: float, seed: int) -> tuple[list[It
         chosen = [min(ranked, key=lambda u: len(units[u]))]
     val = {i.name for unit in chosen for i in units[unit]}
     groups = {i.group for unit in chosen for i in units[unit]} - {""}
-    left_out = [i.name for i in train if i.group in groups and i.mask is None]
+    same = {name for names in together if val.intersection(names) for name in names}
+    left_out = [i.name for i in train if i.mask is None and (i.group in groups or i.name in same)]
     note = f"val: {len(val)} of {labelled} labelled images, drawn with split seed {seed}"
     note += f", {len(groups)} groups kept whole" if groups else ""
-    note += f"; {len(left_out)} unlabelled images of these groups are left out" if left_out else ""
+    note += f"; {len(left_out)} unlabelled images of these groups or pictures are left out" if left_out else ""
     gone = val.union(left_out)
     return [i for i in train if i.name not in gone], [i for i in train if i.name in val], note
+
+
+def _units(items: Sequence[Item], together: Sequence[Sequence[str]]) -> dict[str, list[Item]]:
+    """Return what is drawn as one: groups, lone images, and such of them as share a picture, under their first name."""
+    own = {item.name: f"group {item.group}" if item.group else f"image {item.name}" for item in items}
+    lead = {unit: unit for unit in own.values()}
+
+    def root(unit: str) -> str:
+        while lead[unit] != unit:
+            unit = lead[unit]
+        return unit
+
+    for names in together:
+        same = sorted({root(own[name]) for name in names if name in own})
+        lead.update(dict.fromkeys(same[1:], same[0]) if same else {})
+    units: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        units[root(own[item.name])].append(item)
+    return units
 
 
 def _rank(unit: str, seed: int) -> int:

@@ -111,7 +111,12 @@ def open_folder(recipe: Recipe) -> tuple[DataIndex, int]:
     elif folds is None:
         before = _run_before(recipe)
         folds = folds_for(index.labelled, VAL_FRACTION) if before is None else max(1, len(before.folds))
-    return (index, folds) if folds > 1 else (with_val(index, VAL_FRACTION, data.split_seed), 1)
+    if folds > 1:
+        return index, folds
+    train = [item.without_mask() for item in index.items["train"]]  # decoded once: the scan before step 0 knows them
+    with Ticker("looking for equal pictures") as tick:
+        twins = duplicate_images(index, scan(train, None, index.code, tick=tick))
+    return with_val(index, VAL_FRACTION, data.split_seed, [[item.name for _, item in same] for same in twins]), 1
 
 
 def _run_before(recipe: Recipe) -> RunFolder | None:

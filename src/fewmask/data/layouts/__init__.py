@@ -27,7 +27,7 @@ are not looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -127,15 +127,18 @@ def read_folder(
     return index if index.items["val"] or val_fraction is None else with_val(index, val_fraction, split_seed)
 
 
-def with_val(index: DataIndex, fraction: float, split_seed: int) -> DataIndex:
+def with_val(
+    index: DataIndex, fraction: float, split_seed: int, together: Sequence[Sequence[str]] = ()
+) -> DataIndex:  # fmt: skip
     """Return a data set without validation images with some of its labelled ones drawn for that; a note says so.
 
     Args:
         index: the data set.
         fraction: see ``read_folder``.
         split_seed: which ones.
+        together: names of images that show the same, in sets: they go to one side.
     """
-    train, val, note = draw_val(index.items["train"], fraction, split_seed)
+    train, val, note = draw_val(index.items["train"], fraction, split_seed, together)
     items: dict[Role, tuple[Item, ...]] = {**index.items, "train": tuple(train), "val": tuple(val)}
     return replace(index, items=items, notes=(*index.notes, note))
 
