@@ -341,8 +341,11 @@ def test_other_versions_are_named_when_a_run_is_continued(data, tmp_path, io):
     assert run(io, command, "step.end:7").code == -9
     file = tmp_path / "run" / "environment.json"
     stored = json.loads(file.read_text())
+    assert (stored["accelerator"], stored["processes"]) == ("cpu", 1)
     stored["packages"]["torch"] = "2.9.0"
+    stored["processes"] = 2
     file.write_text(json.dumps(stored))
     done = run(io, command)
     assert done.code == 0 and "torch 2.9.0 then" in done.stderr
+    assert "the run began with 2 processes on cpu, now 1 on cpu" in done.stderr
     assert "continuing after step" in done.stderr

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from fewmask.engine import precision
+from fewmask.engine.launch import launch
 from fewmask.engine.precision import choose
+from fewmask.errors import ConfigError
 
 CPU, SHAPE = torch.device("cpu"), (2, 3, 8, 8)
 
@@ -34,3 +36,9 @@ def test_a_probe_never_takes_emulated_bf16(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(precision, "has_bf16", lambda device, there=there: there)
         assert choose("auto", None, nn.Conv2d(3, 4, 3), SHAPE, CPU).precision == wanted
         assert (torch.bfloat16 in timed) is there
+
+
+def test_fp16_on_a_cpu_is_refused() -> None:
+    """Fabric would take bf16 in its place, and the run would say fp16."""
+    with pytest.raises(ConfigError, match="fp16 trains on CUDA devices only"):
+        launch("cpu", "fp16")

@@ -104,9 +104,11 @@ def launch(devices: str, precision: str, timeout: float = 1800) -> Fabric:
         timeout: seconds that a rank waits for the others before it gives up.
 
     Raises:
-        ConfigError: no such devices.
+        ConfigError: no such devices, or fp16 on a CPU, where Fabric would compute in bf16 without a word.
     """
     place = placement(devices)
+    if precision == "fp16" and place.accelerator == "cpu":
+        raise ConfigError("fp16 trains on CUDA devices only", where="--precision", todo="use bf16, fp32 or auto")
     strategy: Any = "auto"
     if place.world > 1:
         # buffers are averaged by the learner: a broadcast before every forward pass would change them between the

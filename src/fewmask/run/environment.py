@@ -14,10 +14,17 @@ from typing import Any
 import torch
 
 from fewmask._version import __version__
+from fewmask.engine.launch import Placement
 
 
-def warn_of_versions(file: Path, say: Callable[[str], None]) -> None:
-    """Name the versions that differ from those the run began with; tensors may then differ in their last bits."""
+def warn_of_differences(file: Path, here: Placement, say: Callable[[str], None]) -> None:
+    """Name what differs from what the run began with; tensors may then differ in their last bits.
+
+    Args:
+        file: environment.json of the run.
+        here: where its processes are now.
+        say: receives a sentence.
+    """
     try:
         then = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -26,6 +33,12 @@ def warn_of_versions(file: Path, say: Callable[[str], None]) -> None:
     now = environment()
     old, new = (e.get("packages", {}) | {k: e.get(k) for k in ("fewmask", "python")} for e in (then, now))
     changed = [f"{k} {old.get(k)} then, {new[k]} now" for k in new if old.get(k) != new[k]]
+    was = (then.get("accelerator"), then.get("processes"))
+    if None not in was and was != (here.accelerator, here.world):
+        say(
+            f"WARNING: the run began with {was[1]} processes on {was[0]}, now {here.world} on {here.accelerator}: "
+            "images and augmentations stay the same, sums are rounded otherwise"
+        )
     if changed:
         say(f"WARNING: the run began with other versions ({'; '.join(changed)}): it may not end bit for bit the same")
 

@@ -24,7 +24,7 @@ from fewmask.methods import resolve
 from fewmask.nets import statistics
 from fewmask.recipe import FREE, Recipe
 from fewmask.run.data import Data, read_data
-from fewmask.run.environment import environment, warn_of_versions
+from fewmask.run.environment import environment, warn_of_differences
 from fewmask.run.fill import choose_layout, fill
 from fewmask.run.fingerprint import fingerprint
 from fewmask.run.folder import RunFolder
@@ -141,7 +141,7 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say, like: RunFolder | None =
         pools = replace(pools, partial=tuple(i.as_partial() for i in pools.labelled if counts.open_of(i)))
     if folder.started:
         _check_data(manifest, folder)
-        warn_of_versions(folder.environment, say)
+        warn_of_differences(folder.environment, placement(asked.machine.devices), say)
         recipe = folder.recipe()
         # what may differ is as asked now, where it was said
         said = {key: getattr(asked.machine, key) for key in FREE if key in asked.machine.model_fields_set}
@@ -218,7 +218,8 @@ def begin(prepared: Prepared) -> None:
     if not folder.started:
         folder.path.mkdir(parents=True, exist_ok=True)  # an arm's, inside the run's folder
         write_atomic(folder.data, dump_yaml(prepared.manifest))
-        write_json(folder.environment, environment())
+        here = placement(recipe.machine.devices)
+        write_json(folder.environment, environment() | {"accelerator": here.accelerator, "processes": here.world})
         if recipe.data.unlabelled_by != "random":
             write_json(folder.part, [item.name for item in prepared.pools.unlabelled])
         if prepared.plan is not None:
