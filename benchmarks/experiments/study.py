@@ -32,8 +32,9 @@ YOUNGER_SWITCHES = {
     "ucc": ("ramp",),
     "mean_teacher": ("together",),
     "u2pl": ("ramp", "strong", "warmup_unlabelled"),
-    "dars": ("flip", "together", "one_loss", "rates"),
-    "three_stage": ("rates",),
+    "dars": ("flip", "together", "one_loss", "rates", "first_batch"),
+    "three_stage": ("rates", "first_batch"),
+    "st_plus_plus": ("first_batch",),
     "self_training": ("flip", "together", "one_loss"),
 }
 """Such keys of a method, where they are off."""

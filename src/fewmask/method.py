@@ -188,6 +188,7 @@ class Round:
         keep: shares of its steps after which its networks are kept, to rank images with.
         scale: factors on the two bounds of the recipe's random scale.
         rate: factor on the recipe's learning rate.
+        batch: labelled images a step, of all processes; None = the recipe's.
         fresh_heads: with ``init``: what continues is that round's reported network without further heads, as the start
             of every network of this one; their further heads and branches begin anew.
     """
@@ -200,6 +201,7 @@ class Round:
     keep: tuple[float, ...] = ()
     scale: tuple[float, float] = (1.0, 1.0)
     rate: float = 1.0
+    batch: int | None = None
     fresh_heads: bool = False
 
 

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_networks
@@ -78,6 +79,14 @@ def test_stages_continue_in_both_networks_with_a_fresh_branch(data, tmp_path, io
     assert passes(third, "student.decoders.0.1") == 12
     rates = [json.loads((f / "metrics.jsonl").read_text().splitlines()[0])["lr"] for f in (first, second, third)]
     assert rates == [rates[0], pytest.approx(rates[0] / 2), pytest.approx(rates[0] / 4)] and rates[0] > 0
+
+
+def test_a_round_has_its_own_batch(data, tmp_path, io):
+    words = ["--method", "st_plus_plus", "method.first_batch=3"]
+    assert_refused(run(io, training(data, tmp_path / "run", *words, "--devices", "cpu:2")), 2, "a global batch of 3")
+    good(run(io, training(data, tmp_path / "run", *words)))
+    recipes = [yaml.safe_load((f / "config.yaml").read_text()) for f in sorted((tmp_path / "run/rounds").iterdir())]
+    assert [recipe["data"]["batch"] for recipe in recipes] == [3, 2, 2]
 
 
 def test_students_continue_their_teachers(data, tmp_path, io):

@@ -152,6 +152,11 @@ def test_the_switches_of_its_tables() -> None:
     assert [r.share for r in single] == [0.25, 0.75]
 
 
+def test_the_first_round_may_have_a_batch_of_its_own() -> None:
+    assert [r.batch for r in dars(first_batch=16).rounds()] == [16, None, None]
+    assert [r.batch for r in dars().rounds()] == [None] * 3
+
+
 def test_the_rate_goes_on_falling_as_in_the_code() -> None:
     """Epochs 200 to 400 of 400, 400 to 600 of 600: rounds start at lr·(1 - 200/400)^0.9 and lr·(1 - 400/600)^0.9."""
     rates = (1.0, 0.5**0.9, (1 / 3) ** 0.9)

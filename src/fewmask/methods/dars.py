@@ -74,6 +74,7 @@ class DARS(Method):
             beta_from: the first round with the larger scales (Table 6: 2; 1 is its second row).
             shares: of the steps, for round 0 and each later one.
             rates: factors on the learning rate of each round; none = 1.
+            first_batch: labelled images a step of round 0; none = the recipe's, as in the later rounds.
             select: which pixels keep their label (Table 4).
             drop: see above.
             temperature: T.
@@ -91,6 +92,7 @@ class DARS(Method):
         beta_from: int = Field(default=2, ge=1)
         shares: tuple[float, ...] | None = None
         rates: tuple[float, ...] | None = None
+        first_batch: int | None = Field(default=None, ge=1)
         select: Literal["dars", "da", "cbst", "st"] = "dars"
         drop: Literal["dataset", "image"] = "dataset"
         temperature: float = Field(default=1.0, gt=0)
@@ -117,7 +119,7 @@ class DARS(Method):
         later = OnPseudoLabels(OnPseudoLabels.Config(sup=cfg.sup, **told), self.task)
         shares, rates = shares_of(cfg.shares, 1 + len(cfg.alpha)), rates_of(cfg.rates, 1 + len(cfg.alpha))
         first = OnLabels(OnLabels.Config(sup=cfg.sup, aux=cfg.aux), self.task)
-        out = [Round("labelled", first, shares[0], rate=rates[0])]
+        out = [Round("labelled", first, shares[0], rate=rates[0], batch=cfg.first_batch)]
         for k, alpha in enumerate(cfg.alpha, start=1):
             before = out[-1].name
             select = Selection(cfg.select, alpha, cfg.drop, cfg.temperature)

@@ -66,6 +66,7 @@ class STPlusPlus(Method):
             prioritise: stage 2 takes the stable images only (ST++); else there is one student (ST).
             reliable: share of the images that count as stable.
             shares: of the steps, one a stage; none = equal.
+            first_batch: labelled images a step of stage 1; none = the recipe's, as in the later stages.
             init: how the students begin.
         """
 
@@ -77,6 +78,7 @@ class STPlusPlus(Method):
         prioritise: bool = True
         reliable: float = Field(default=0.5, gt=0, lt=1)
         shares: tuple[float, ...] | None = None
+        first_batch: int | None = Field(default=None, ge=1)
         init: Literal["scratch", "continue"] = "scratch"
 
         @model_validator(mode="after")
@@ -96,12 +98,13 @@ class STPlusPlus(Method):
         def student(name: str, share: float, labels: tuple[Labelling, ...]) -> Round:
             return Round(name, learn, share, labels[-1].by if cfg.init == "continue" else None, labels=labels)
 
+        teacher = Round("teacher", teach, shares[0], keep=KEEP if cfg.prioritise else (), batch=cfg.first_batch)
         if not cfg.prioritise:
-            return [Round("teacher", teach, shares[0]), student("all", shares[1], (self._by("teacher"),))]
+            return [teacher, student("all", shares[1], (self._by("teacher"),))]
         stable = self._by("teacher", Part("teacher", 0.0, cfg.reliable))
         others = self._by("stable", Part("teacher", cfg.reliable, 1.0))
         return [
-            Round("teacher", teach, shares[0], keep=KEEP),
+            teacher,
             student("stable", shares[1], (stable,)),
             student("all", shares[2], (stable, others)),
         ]

@@ -71,6 +71,7 @@ class _Config(Config):
         stages: how many; 1 is supervised training, 4 repeats the third.
         shares: of the steps, one a stage; none = the paper's 60,000 each: equal.
         rates: factors on the learning rate of each stage; none = 1.
+        first_batch: labelled images a step of stage 1; none = the recipe's, as in the later stages.
         init: how the later stages begin.
         branch: of the stages from the third on: "n-1" g̃, or "n-2" ĝ as in stage 2 (N2).
         strong: the images of L ∪ U are strongly augmented (SA).
@@ -85,6 +86,7 @@ class _Config(Config):
     stages: int = Field(default=3, ge=1, le=4)
     shares: tuple[float, ...] | None = None
     rates: tuple[float, ...] | None = None
+    first_batch: int | None = Field(default=None, ge=1)
     init: Literal["scratch", "continue"] = "scratch"
     branch: Literal["n-1", "n-2"] = "n-1"
     strong: bool = True
@@ -113,7 +115,8 @@ class ThreeStage(Method):
         """Algorithm 1."""
         cfg = self.config
         shares, rates = shares_of(cfg.shares, cfg.stages), rates_of(cfg.rates, cfg.stages)
-        out = [Round("stage-1", OnLabels(OnLabels.Config(sup=cfg.sup), self.task), shares[0], rate=rates[0])]
+        first = OnLabels(OnLabels.Config(sup=cfg.sup), self.task)
+        out = [Round("stage-1", first, shares[0], rate=rates[0], batch=cfg.first_batch)]
         for number in range(2, cfg.stages + 1):
             one = MultiTask(cfg.model_copy(update={"branch": "n-2" if number == 2 else cfg.branch}), self.task)
             before = out[-1].name

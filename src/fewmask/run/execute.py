@@ -15,7 +15,6 @@ from fewmask.engine.files import clean_leftovers, ensure_writable, write_json
 from fewmask.engine.launch import is_first_process, launch, leave, placement
 from fewmask.engine.lock import RunLock
 from fewmask.errors import CheckpointError, ConfigError, FewmaskError, Interrupted
-from fewmask.method import trainings
 from fewmask.methods import resolve
 from fewmask.recipe import Recipe, differences, for_its_length, read_recipe
 from fewmask.run.arms import SUPERVISED, Arm, arms_of, comparable, runs_of
@@ -26,7 +25,7 @@ from fewmask.run.folder import RunFolder, choose_folder
 from fewmask.run.halving import METHODS, can_try, halve, share_of_halving, spent, to_time, with_method
 from fewmask.run.pace import costs, costs_of
 from fewmask.run.plan import duration, expected, fitted, seconds_of, settle, spoken
-from fewmask.run.prepare import Notes, Prepared, Say, confirm, prepare
+from fewmask.run.prepare import Notes, Prepared, Say, confirm, parts_of, prepare
 from fewmask.run.quality import calibrate
 from fewmask.run.rehearse import rehearse
 from fewmask.run.report import write_report
@@ -215,8 +214,8 @@ def _rehearse(ahead: list[Prepared], fabric: Any) -> None:
     """Rehearse every kind of training that lies ahead once, before hours go into the first of them."""
     for prepared in {p.recipe.method_name: p for p in ahead}.values():
         method = resolve(prepared.recipe.method_name)(prepared.recipe.constants(), prepared.task)
-        for one in trainings(method):
-            rehearse(prepared, one, fabric)
+        for recipe, one in parts_of(prepared.recipe, method):
+            rehearse(replace(prepared, recipe=recipe), one, fabric)
 
 
 def _report(folder: RunFolder, say: Notes) -> None:

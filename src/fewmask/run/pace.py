@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -15,11 +15,11 @@ from fewmask.engine import faults
 from fewmask.engine.evaluate import confusion_of
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.engine.learner import Learner
-from fewmask.method import Method, trainings
+from fewmask.method import Method
 from fewmask.methods import resolve
 from fewmask.recipe import Recipe
 from fewmask.run.arms import comparable, matched
-from fewmask.run.prepare import Prepared
+from fewmask.run.prepare import Prepared, parts_of
 from fewmask.run.rehearse import made_up
 from fewmask.run.score import Scorer
 from fewmask.run.training import dataset_of, learner_of, pictures_of
@@ -99,11 +99,12 @@ def _cost(prepared: Prepared, fabric: Any) -> Cost:
     method = resolve(prepared.recipe.method_name)(prepared.recipe.constants(), prepared.task)
     rounds = tuple(method.rounds())
     reading, paces = None, list[Pace]()
-    for one in trainings(method):
-        learner = learner_of(prepared, one, fabric)
+    for recipe, one in parts_of(prepared.recipe, method):
+        part = replace(prepared, recipe=recipe)
+        learner = learner_of(part, one, fabric)
         if reading is None:  # the first reads nothing that is not there yet, such as pseudo-labels
-            reading = _reading(prepared, one, learner)
-        paces.append(_pace(prepared, one, learner, reading))
+            reading = _reading(part, one, learner)
+        paces.append(_pace(part, one, learner, reading))
     pool = len(prepared.pools.unlabelled)
     labelled = tuple(pool if one.labels else 0 for one in rounds) or (0,)
     return Cost(prepared.recipe.method_name, tuple(paces), tuple(one.share for one in rounds) or (1.0,), labelled)

@@ -19,7 +19,7 @@ from fewmask.engine.files import write_atomic, write_json
 from fewmask.engine.launch import placement
 from fewmask.engine.precision import Format
 from fewmask.errors import CheckpointError, ConfigError
-from fewmask.method import Round, Task, trainings
+from fewmask.method import Method, Round, Task
 from fewmask.methods import resolve
 from fewmask.nets import statistics
 from fewmask.recipe import FREE, Recipe
@@ -233,8 +233,21 @@ def _check_batches(recipe: Recipe, task: Task, pools: Pools) -> None:
     method = resolve(recipe.method_name)(recipe.constants(), task)
     steps_of(method.rounds(), recipe.train.steps)
     world = placement(recipe.machine.devices).world
-    for one in trainings(method):
-        plan_slots(one.streams, pools, recipe.data.batch, recipe.data.unlabelled_batch, 0, world)
+    for own, one in parts_of(recipe, method):
+        plan_slots(one.streams, pools, own.data.batch, own.data.unlabelled_batch, 0, world)
+
+
+def parts_of(recipe: Recipe, method: Method) -> list[tuple[Recipe, Method]]:
+    """Return what is trained one after the other, each with its recipe, but for the steps; one part without rounds."""
+    return [(recipe_of(recipe, one), one.method) for one in method.rounds()] or [(recipe, method)]
+
+
+def recipe_of(recipe: Recipe, one: Round) -> Recipe:
+    """Return the recipe of a round, but for its steps: its rate, its batch, its scales."""
+    low, *middle, high = recipe.data.augment.scale
+    scale = (low * one.scale[0], *middle, high * one.scale[1])
+    augment, batch = recipe.data.augment.model_copy(update={"scale": scale}), one.batch or recipe.data.batch
+    return recipe.replace("data", augment=augment, batch=batch).replace("optim", lr=recipe.optim.lr * one.rate)
 
 
 def steps_of(rounds: Sequence[Round], total: int) -> list[int]:

@@ -28,7 +28,7 @@ from fewmask.run.finish import take_delivery
 from fewmask.run.folder import RunFolder
 from fewmask.run.init import start_from
 from fewmask.run.labelling import Labeller
-from fewmask.run.prepare import Notes, Prepared, steps_of
+from fewmask.run.prepare import Notes, Prepared, recipe_of, steps_of
 from fewmask.run.training import Start, Training, train_one
 
 
@@ -96,13 +96,9 @@ class _Rounds:
         return who
 
     def _prepared(self, n: int) -> Prepared:
-        """Return what a round trains on: its steps, its rate, its augmentation, its labels."""
+        """Return what a round trains on: its recipe, its labels."""
         whole, one = self.prepared, self.rounds[n]
-        low, *middle, high = whole.recipe.data.augment.scale
-        scale = (low * one.scale[0], *middle, high * one.scale[1])
-        augment = whole.recipe.data.augment.model_copy(update={"scale": scale})
-        recipe = whole.recipe.replace("train", steps=self.steps[n]).replace("data", augment=augment)
-        recipe = recipe.replace("optim", lr=whole.recipe.optim.lr * one.rate)
+        recipe = recipe_of(whole.recipe, one).replace("train", steps=self.steps[n])
         recipe = recipe.model_copy(update={"baseline": False, "seeds": 1})
         mine = replace(whole, recipe=recipe, folder=self.folder(n).path)
         return replace(mine, pools=self.labeller.pools(n)) if one.labels else mine
