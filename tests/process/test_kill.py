@@ -25,7 +25,7 @@ THREE = {
     "ucc": ("step.inside:4", "save.before_manifest:2", "step.end:3"),
     "u2pl": ("step.end:5", "save.after_rename:1", "step.inside:3"),
     "dars": ("select.inside:10", "step.end:4", "validate.inside:2"),
-    "three_stage": ("round.done:1", "select.inside:15", "step.end:4"),
+    "three_stage": ("select.inside:5", "step.end:2", "select.inside:3"),  # labels for stage 2, stage 2, labels for 3
     "self_training": ("round.done:1", "select.inside:3", "step.end:5"),
     "self_training-cbst": ("select.inside:9", "round.labelled:1", "step.end:4"),
     "cbst": ("select.inside:10", "select.inside:9", "step.end:2"),
