@@ -15,7 +15,7 @@ CPU, SHAPE = torch.device("cpu"), (2, 3, 8, 8)
 
 
 def test_bf16_that_is_emulated_is_taken_as_asked_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A recipe that asks for bf16 took twelve times as long on a processor without it: that must not be silent."""
+    """A recipe that asks for bf16 took about ten times as long on a processor without it: that must not be silent."""
     for there in (True, False):
         monkeypatch.setattr(precision, "has_bf16", lambda device, there=there: there)
         chosen = choose("bf16", None, nn.Conv2d(3, 4, 3), SHAPE, CPU)
