@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from fewmask.data.datayaml import FILE_NAME
+from fewmask.data.folds import units_of
 from fewmask.data.index import DataIndex, Item, Role
 from fewmask.data.lists import match, read_list
 from fewmask.errors import ConfigError, DataError, did_you_mean
@@ -219,21 +220,9 @@ def draw_val(
 
 def _units(items: Sequence[Item], together: Sequence[Sequence[str]]) -> dict[str, list[Item]]:
     """Return what is drawn as one: groups, lone images, and such of them as share a picture, under their first name."""
+    of = {item.name: item for item in items}
     own = {item.name: f"group {item.group}" if item.group else f"image {item.name}" for item in items}
-    lead = {unit: unit for unit in own.values()}
-
-    def root(unit: str) -> str:
-        while lead[unit] != unit:
-            unit = lead[unit]
-        return unit
-
-    for names in together:
-        same = sorted({root(own[name]) for name in names if name in own})
-        lead.update(dict.fromkeys(same[1:], same[0]) if same else {})
-    units: dict[str, list[Item]] = defaultdict(list)
-    for item in items:
-        units[root(own[item.name])].append(item)
-    return units
+    return {min(own[n] for n in names): [of[n] for n in names] for names in units_of(items, together)}
 
 
 def _rank(unit: str, seed: int) -> int:
