@@ -30,8 +30,6 @@ from fewmask.data.index import Item
 from fewmask.engine.evaluate import Pictures
 from fewmask.engine.infer import Protocol
 from fewmask.engine.label import confident, write_labels
-from fewmask.engine.label_pass import RAW
-from fewmask.errors import Interrupted
 from fewmask.nets import IMAGENET_MEAN, IMAGENET_STD, Builder
 from fewmask.ops.select import Selection
 from fewmask.run.environment import environment
@@ -85,19 +83,21 @@ def growth(rounds: int) -> dict[str, Any]:
 
 
 def bytes_a_pixel() -> float:
-    """Return what a pass that is stopped after its predictions has left on disk, without the labels themselves."""
+    """Return what lies on disk when a pass has written all its labels and removed nothing, an image's pixel."""
     items = [Item(str(n), Path(f"{n}.png")) for n in range(4)]
     with tempfile.TemporaryDirectory() as name:
-        asked = iter([""] * 3 + ["a signal"] * 9)
-        try:
-            write_labels(
-                drawn, items, Path(name), HOW, [str(k) for k in range(CLASSES)], frequency=tuple(SHARES),
-                stop=lambda: next(asked),
-            )  # fmt: skip
-        except Interrupted:
-            pass
-        files = list((Path(name) / RAW).glob("*.bin"))
-        return sum(f.stat().st_size for f in files) / len(files) / HEIGHT / WIDTH
+        folder, most = Path(name), 0.0
+
+        def measured() -> str:
+            nonlocal most
+            most = max(most, sum(f.stat().st_size for f in folder.rglob("*") if f.suffix in (".bin", ".png")))
+            return ""
+
+        write_labels(
+            drawn, items, folder, HOW, [str(k) for k in range(CLASSES)], frequency=tuple(SHARES), stop=measured
+        )
+        assert most > sum(f.stat().st_size for f in folder.glob("*.png"))
+        return most / len(items) / HEIGHT / WIDTH
 
 
 def overhead(images: int, rounds: int) -> dict[str, Any]:

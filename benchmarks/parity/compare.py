@@ -62,6 +62,9 @@ DEPARTURES = {
     "there are. No switch.",
     "fp16 logits": "They round logits and softmax to fp16, and take the label from that; we round the confidence "
     "alone. No switch.",
+    "mean of logits": "They average logits over windows and mirror images, we probabilities, as everywhere. No switch.",
+    "mirrored windows": "They mirror every window, we the whole image: the same where the windows are their own mirror "
+    "image. And mean of logits. No switch.",
     "float32": "They round m*s_j to float32: near a whole number one pixel more or less goes. No switch.",
     "w_s": "Their loss for Cityscapes has 1/2 L_seg + 1/4 (L_con + L_pl), half of the paper's with λ = 1/2. Learning "
     "rate / 2, where the optimiser feels it.",

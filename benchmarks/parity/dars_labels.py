@@ -268,7 +268,7 @@ class Images:
             )  # fmt: skip
             maps = tuple(np.asarray(Image.open(label_file(folder, item))) for item in items)
         least = np.array([np.nan if t is None else t for t in found["least"]])
-        share = np.array(found["wanted"]) / np.maximum(found["reached"], 1)
+        share = np.minimum(found["wanted"], found["reached"]) / np.maximum(found["reached"], 1)
         return Labels(maps, least, share), found
 
     def histogram(self, bank: list[np.ndarray]) -> Tensor:

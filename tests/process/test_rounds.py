@@ -242,3 +242,20 @@ def test_two_processes_share_the_labelling(data, tmp_path, io):
     assert made["images"] == 12 == len(list((out / "rounds/1-stage-2/pseudo").rglob("*.png")))
     assert sum(made["kept"]) == 12 * 12 * 16
     assert metrics_of(out)["steps"] == STEPS and (io / "stderr").read_text().count("round 2 of 2") == 1
+
+
+def test_two_processes_select_what_one_does(data, tmp_path, io):
+    """The same network labels again, alone: the thresholds, the random drop and every byte of the labels are equal."""
+    out = tmp_path / "run"
+    words = training(data, out, *VARIANTS["dars"], "--devices", "cpu:2")
+    assert popen(io, [sys.executable, "-m", "fewmask", *words]).wait(200) == 0, (io / "stderr").read_text()
+    labels = out / "rounds/1-dars-1/pseudo"
+    together = content(labels)
+    assert len([p for p in together if p.suffix == ".png"]) == 7
+    made = json.loads((labels / "manifest.json").read_text())
+    assert sum(made["kept"]) < sum(made["reached"]) < sum(made["predicted"]), "thresholds and the drop have a say"
+    for folder in ("1-dars-1", "2-dars-2"):
+        shutil.rmtree(out / "rounds" / folder)
+    (out / "metrics.json").unlink()
+    ended = good(run(io, training(data, out, *VARIANTS["dars"])))
+    assert "round 1 of 3" not in ended.stderr and content(labels) == together

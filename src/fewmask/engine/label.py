@@ -2,8 +2,9 @@
 
 ``FOLDER/<item>.png`` holds class indices, 255 where there is no label; with ids of the user's own that is another id if
 a class has 255. ``FOLDER/manifest.json``, written last, says which ("nothing"), and what made the labels. Between its
-passes a selection keeps 3 bytes a pixel below ``FOLDER/.raw``: the predicted class and the fp16 confidence. Images are
-divided among the ranks, and the result does not depend on how many there are. An interrupted pass predicts no image
+passes a selection keeps the fp16 confidence and the predicted class, compressed, below ``FOLDER/.raw``; with the labels
+that is less than 3 bytes a pixel where classes lie in areas. Images are divided among the ranks, and the result does
+not depend on how many there are. An interrupted pass predicts no image
 again that it has finished.
 """
 

@@ -10,6 +10,7 @@ import json
 import shutil
 import struct
 import typing
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -208,17 +209,12 @@ class Pass:
             site("select.inside")
             label, confidence = self.predict(item)
             bits = select.to_bits(confidence)
-            write_atomic(file, struct.pack("<II", *label.shape) + label.tobytes() + bits.tobytes())
+            write_atomic(file, _packed(label, bits))
         select.add_counts(counts_KV, label.ravel(), bits.ravel())
 
     def _read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the predicted classes uint8 [H, W] and the fp16 patterns of their probabilities int16 [H, W]."""
-        data = (self.raw / f"{number}.bin").read_bytes()
-        height, width = struct.unpack_from("<II", data)
-        pixels = height * width
-        label = np.frombuffer(data, np.uint8, pixels, 8)
-        bits = np.frombuffer(data, np.int16, pixels, 8 + pixels)
-        return label.reshape(height, width), bits.reshape(height, width)
+        return _unpacked((self.raw / f"{number}.bin").read_bytes())
 
     def _key_cut(self, cut: select.Cut) -> select.KeyCut | None:
         """Find the largest key of each class that stays; None where nothing is dropped, or in every image by itself."""
@@ -272,6 +268,18 @@ class Pass:
             _save(file, self.spelt[labels()])
         counts = np.bincount(np.asarray(Image.open(file)).ravel(), minlength=int(self.spelt.max()) + 1)
         return counts[self.spelt[: self.classes]]
+
+
+def _packed(label_HW: np.ndarray, bits_HW: np.ndarray) -> bytes:
+    """Return a prediction as bytes: 2 a pixel for the probabilities; classes lie in areas and are compressed."""
+    return struct.pack("<II", *label_HW.shape) + bits_HW.tobytes() + zlib.compress(label_HW.tobytes(), 1)
+
+
+def _unpacked(data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    height, width = struct.unpack_from("<II", data)
+    bits = np.frombuffer(data, np.int16, height * width, 8)
+    label = np.frombuffer(zlib.decompress(data[8 + bits.nbytes :]), np.uint8)
+    return label.reshape(height, width), bits.reshape(height, width)
 
 
 def _save(file: Path, label_HW: np.ndarray) -> None:
