@@ -53,10 +53,10 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 test: lint ## install, lint, types, import contracts, and every test that is not slow or for a GPU
-	@$(PYTEST) -m 'not slow and not gpu' $(ARGS)
+	@$(PYTEST) -m 'not slow and not gpu' --junitxml build/tests.xml $(ARGS)
 
 test-full: lint ## the same with the slow tests; those for a GPU skip themselves where there is none
-	@$(PYTEST) $(ARGS)
+	@$(PYTEST) --junitxml build/tests.xml $(ARGS)
 
 lint: $(STAMP) ## ruff, pyright, import contracts
 	@$(BIN)/ruff check --quiet --output-format concise

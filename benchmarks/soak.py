@@ -5,7 +5,7 @@
 Both are the same command on generated scenes, real processes from nothing, SIGKILL after a uniformly random time: among
 the moments are imports, the scan, steps, saves, validations, labelling passes and the scoring at the end. The hash
 covers every checkpoint, the delivered model, the pictures, the pseudo-labels and the log. The result goes to
-results/soak-METHOD.json.
+results/soak-METHOD.json. A run that ends before it was killed as often as asked shows too little: exit code 1.
 """
 
 from __future__ import annotations
@@ -71,14 +71,16 @@ def main() -> None:
     last = subprocess.run(_command(data, killed, args), check=True, capture_output=True, text=True)
     hashes = {name: fingerprint(folder) for name, folder in (("unbroken", whole), ("killed", killed))}
     row: dict[str, Any] = {
-        "method": args.method, "steps": args.steps, "kills": kills, "seed": args.seed, "longest": args.longest,
-        "seconds_unbroken": round(unbroken, 1), "reached": dict(places), "hashes": hashes,
+        "method": args.method, "steps": args.steps, "kills": kills, "asked": args.kills, "seed": args.seed,
+        "longest": args.longest, "seconds_unbroken": round(unbroken, 1), "reached": dict(places), "hashes": hashes,
         "equal": hashes["unbroken"] == hashes["killed"], "last_words": last.stderr.splitlines()[-1],
         "environment": environment(),
     }  # fmt: skip
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"soak-{args.method}.json").write_text(json.dumps(row, indent=1) + "\n")
     print(json.dumps({key: row[key] for key in ("kills", "reached", "hashes", "equal")}, indent=1))
+    if kills < args.kills:
+        raise SystemExit(f"error: the run ended after {kills} kills of {args.kills}; give more --steps")
     sys.exit(0 if row["equal"] else 1)
 
 
