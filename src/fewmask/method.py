@@ -261,9 +261,10 @@ class Method:
             nets: networks by name; the trained ones may be wrapped for distribution.
             batch: items by stream name.
             step: where training stands.
-            memo: detached tensors for later phases and ``after_step``. Two are logged where set: ``memo["kept"]``, the
-                share of valid unlabelled pixels that trained, and ``memo["pseudo"]``, how many of these had each class
-                as their pseudo-label, [K].
+            memo: detached tensors for later phases and ``after_step``. Three are logged where set: ``memo["kept"]``,
+                the share of valid unlabelled pixels that trained; ``memo["pseudo"]``, how many of these had each class
+                as their pseudo-label, [K]; ``memo["agree"]``, on how many of these the trained network said the same,
+                and how many these are, [2]. ``ops.pseudo.told`` makes all three.
         """
         raise NotImplementedError
 

@@ -100,14 +100,6 @@ class _OnBoth(_OneNetwork):
         """One view of each image."""
         return {"l": Stream("labelled", ("weak",)), "u": Stream("unlabelled", (self.config.view,))}
 
-    def _told(self, label: Tensor, valid: Tensor) -> dict[str, Tensor]:
-        """Return what is logged of the pseudo-labels of a batch."""
-        known = label < self.task.classes
-        return {
-            "kept": known.sum() / valid.sum().clamp(min=1),
-            "pseudo": pseudo.histogram(torch.where(known, label, 0), known, self.task.classes),
-        }
-
 
 class OnPseudoLabels(_OnBoth):
     """Labelled images, and unlabelled ones with the labels of an earlier round; DARS Eq. 2.
@@ -150,7 +142,7 @@ class OnPseudoLabels(_OnBoth):
             p_l, p_u = ([p[n] for p in both] for n in (0, 1))
         else:
             p_l, p_u = (outputs(nets["net"](x)) for x in (lab.weak, x_u))
-        memo |= self._told(label, u.valid)
+        memo |= pseudo.told(label, label < self.task.classes, u.valid, p_u[0])
 
         def sup(p: Tensor, y: Tensor) -> Tensor:
             return self.config.sup(p, y, self.task, step.average)
@@ -197,6 +189,6 @@ class OnUnion(_OnBoth):
         box = mix.unimatch_mask(step.draws("u"), height, width, self.config.cutout).to(x_u.device, non_blocking=True)
         x_u = mix.take(x_u, torch.zeros_like(x_u), box)
         label = mix.take(label, torch.full_like(label, IGNORE), box)
-        memo |= self._told(label, u.valid)
         p, y = outputs(nets["net"](torch.cat((lab.weak, x_u)))), torch.cat((lab.labels, label))
+        memo |= pseudo.told(label, label < self.task.classes, u.valid, p[0][len(lab) :])
         return {"sup": self._loss(p, lambda q: self.config.sup(q, y, self.task, step.average))}

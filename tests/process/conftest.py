@@ -60,7 +60,7 @@ def _assert_it_trained(result: dict[str, Any]) -> None:
     rounds = sorted(key.partition("/")[0] for key in result if key.endswith("/DONE"))
     if not rounds:
         assert [line["step"] for line in result["metrics.jsonl"] if "val" in line] == [4, 8, 12]
-    terms = steps[-1].keys() - {"step", "lr", "loss", "kept", "pseudo", "data_wait", "round"}
+    terms = steps[-1].keys() - {"step", "lr", "loss", "kept", "pseudo", "agree", "data_wait", "round"}
     steps = [line for line in steps if line.get("round", 0) == max(0, len(rounds) - 1)]
     assert terms and all(any(line[term] > 0 for line in steps) for term in terms), steps
     last = f"{rounds[-1]}/step-{len(steps):08d}" if rounds else f"step-{STEPS:08d}"

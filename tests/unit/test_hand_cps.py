@@ -59,7 +59,7 @@ def run(m: CPS, given: Batch | None = None, **nets: Table) -> dict[str, Tensor]:
     nets = nets or ({"f1": Table(A)} if m.config.variant == "sps" else {"f1": Table(A), "f2": Table(B)})
     out = m.losses(nets, given or batch(), step(2, 100, l=1, u=2, v=2), memo)
     assert set(out) == set(m.flow) == {"sup", "cps"} and all(v.shape == () for v in out.values())
-    assert memo["kept"].item() == 1
+    assert memo["kept"].item() == float(memo["pseudo"].sum() > 0)  # every valid pixel
     return out
 
 

@@ -295,7 +295,9 @@ def test_without_contrast() -> None:
     m = ael(lam_c=0.0, momentum=0.0)
     nets = networks(m, sigma=SIGMA)
     out, memo = run(m, given(), nets, dealt())
-    assert set(memo) == {"kept", "pseudo", "sums", "pixels"} and out["sup"].item() == pytest.approx(L_S, rel=1e-12)
+    assert set(memo) == {"kept", "pseudo", "agree", "sums", "pixels"} and out["sup"].item() == pytest.approx(
+        L_S, rel=1e-12
+    )
     m.after_step(nets, at(images=2), memo)
     assert confidence(nets) == pytest.approx([0.5, 0.35, 0.6], rel=1e-6)
 
@@ -324,7 +326,7 @@ def test_with_cutmix_nothing_of_this_exists(config: dict) -> None:
         m = method(cutmix=0.5, **config, **extra)
         nets = networks(m)
         out, memo = run(m, given(), nets)
-        assert set(memo) == {"kept", "pseudo", "negatives", "real"}
+        assert set(memo) == {"kept", "pseudo", "agree", "negatives", "real"}
         codes = nets["student"].table.seen[0][0]
         assert codes[:2] == [A, B]
         m.after_step(nets, at(images=2), memo)

@@ -103,7 +103,7 @@ def test_without_a_bank() -> None:
     nets = networks(m)
     out, memo = run(m, nets=nets)
     assert out["contrast"].item() == pytest.approx(loss(*EVERY), rel=1e-12)
-    assert set(memo) == {"kept", "pseudo"} and "bank" not in nets
+    assert set(memo) == {"kept", "pseudo", "agree"} and "bank" not in nets
     m.after_step(nets, at(), memo)
 
 
@@ -113,7 +113,7 @@ def test_without_contrast() -> None:
     nets = networks(m)
     assert isinstance(nets["student"], Table)
     out, memo = run(m, nets=nets)
-    assert set(out) == {"sup", "unsup"} and set(memo) == {"kept", "pseudo"}
+    assert set(out) == {"sup", "unsup"} and set(memo) == {"kept", "pseudo", "agree"}
     m.after_step(nets, at(), memo)
 
 

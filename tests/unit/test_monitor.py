@@ -1,8 +1,8 @@
-"""fewmask.engine.monitor: what it says, once, and what it leaves unsaid."""
+"""fewmask.ops.monitor: what it says, once, and what it leaves unsaid."""
 
 from __future__ import annotations
 
-from fewmask.engine.monitor import Monitor
+from fewmask.ops.monitor import Monitor
 
 PRIOR = [0.6, 0.38, 0.02]
 

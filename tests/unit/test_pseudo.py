@@ -32,6 +32,20 @@ def test_confidence_of_large_logits_is_finite() -> None:
     assert conf.item() == 1 and label.item() == 0
 
 
+def test_what_is_told_of_six_pixels() -> None:
+    """Two classes; the network says 0 1 1 0 0 1; labels stand on four of the five pixels that count, and 255 on one."""
+    says = torch.tensor([[0, 1, 1, 0, 0, 1]])
+    logits = torch.nn.functional.one_hot(says, 2).permute(0, 2, 1).unsqueeze(2).float()
+    label = torch.tensor([[[0, 1, 0, 0, 255, 1]]])
+    keep = torch.tensor([[[True, True, True, True, False, False]]])
+    valid = torch.tensor([[[True, True, True, True, True, False]]])
+    found = pseudo.told(label, keep, valid, logits)
+    assert found["kept"].item() == pytest.approx(4 / 5)
+    assert found["pseudo"].tolist() == [3, 1] and found["agree"].tolist() == [3, 4]
+    nothing = pseudo.told(label, keep & False, valid & False, logits)
+    assert [x.tolist() for x in nothing.values()] == [0.0, [0, 0], [0, 0]]
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_eval_labels_use_running_statistics_and_leave_them(training: bool) -> None:
     net, x = network().train(training), torch.randn(4, 1, 5, 5)

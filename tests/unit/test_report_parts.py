@@ -254,6 +254,26 @@ def test_without_labelled_pixels_nothing_is_said_to_have_vanished():
     assert pseudo(Record({}, manifest={"classes": NAMES}, log=[{"step": 1, "sup": 1}])) is None
 
 
+def test_alarms_of_the_training_are_told_again():
+    """A class takes over from the first line on: told once it has lasted, a round and a seed at a time."""
+    manifest = {"classes": NAMES, "labelled_pixels": {"sky": 600, "sea": 380, "sand": 20}}
+    sick = [{"step": 10 * n, "kept": 0.9, "pseudo": [0.97, 0.01, 0.02], "agree": 0.75} for n in range(1, 31)]
+    found = pseudo(Record({}, manifest=manifest, log=sick))
+    assert found is not None and [text.partition(" (")[0] for text in found.alarms] == [
+        "step 200: class 'sky' takes over the pseudo-labels", "step 200: class 'sea' vanishes from the pseudo-labels",
+    ]  # fmt: skip
+    assert found.kept_sentence == (
+        "At the end 90 % of the valid unlabelled pixels trained; on 75 % of these the trained network itself said what "
+        "the pseudo-label says."
+    )
+    rounds = [{**line, "round": n > 15} for n, line in enumerate(sick)]
+    apart = pseudo(Record({}, manifest=manifest, log=rounds))
+    assert apart is not None and apart.alarms == [], "neither round lasts long enough"
+    both = Record({}, manifest=manifest, seeds=[Record({}, log=sick), Record({}, log=sick)])
+    twice = pseudo(both)
+    assert twice is not None and len(twice.alarms) == 4 and twice.alarms[2].startswith("seed 2 of 2, step 200: class")
+
+
 # --- pictures
 
 

@@ -110,7 +110,7 @@ class Reporter:
             )
 
     def _text(self, record: dict[str, Any]) -> str:
-        quiet = ("step", "lr", "kept", "pseudo", "data_wait")
+        quiet = ("step", "lr", "kept", "pseudo", "agree", "data_wait")
         terms = [f"{k} {v:.3f}" for k, v in record.items() if k not in quiet]
         if "kept" in record:
             terms.append(f"kept {record['kept']:.0%}")

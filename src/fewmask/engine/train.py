@@ -183,7 +183,11 @@ class _Loop:
         found = self.learner.mean({**terms, **{name: memo[name] for name in ("kept",) if name in memo}})
         record: dict[str, Any] = {"step": self.done.step, "lr": self.learner.rate(self.done.step - 1)}
         record |= {"loss": sum(found[name] for name in terms)} | found
-        record |= {name: _shares(self.learner.reduce(memo[name])) for name in ("pseudo",) if name in memo}
+        if "pseudo" in memo:
+            record["pseudo"] = _shares(self.learner.reduce(memo["pseudo"]))
+        if "agree" in memo:
+            same, kept = self.learner.reduce(memo["agree"]).tolist()
+            record |= {"agree": round(same / kept, 6)} if kept else {}
         record["data_wait"] = round(self.waited / max(now - self.since, 1e-9), 4)
         self.since, self.waited = now, 0.0
         self._write(record)

@@ -132,10 +132,9 @@ class CPS(Method):
                 p, _, valid = zip(*parts, strict=True)
                 parts = [([torch.cat(q) for q in zip(*p, strict=True)], None, torch.cat(valid))]
         l_cps = torch.stack([self._cross(*part, step) for part in parts]).sum()  # L_cps^l + L_cps^u
-        memo["kept"] = torch.ones((), device=l_s.device)  # no threshold: every pixel trains
         p, labels, valid = parts[-1]
         y1 = p[0].detach().argmax(1) if labels is None else labels[0]
-        memo["pseudo"] = pseudo.histogram(y1, valid, self.task.classes)
+        memo |= pseudo.told(y1, valid, valid, p[-1])  # no threshold: every pixel trains the peer
         lam = cfg.lam * ramp.sigmoid_ramp(step.t, round(cfg.ramp * step.total))
         return {"sup": l_s, "cps": lam * l_cps}  # Eq. 6
 

@@ -142,8 +142,7 @@ class FixMatch(Method):
 
         p_x, p_s = nets["student"](torch.cat((x, u_s))).split((len(x), len(u_s)))
         count = valid.sum()
-        memo["kept"] = keep.sum() / count.clamp(min=1)
-        memo["pseudo"] = pseudo.histogram(label, keep, self.task.classes)
+        memo |= pseudo.told(label, keep, valid, p_s)
         half = 0.5 if cfg.average else 1.0
         lam = cfg.lam * ramp.sigmoid_ramp(step.t, round(cfg.ramp * step.total))
         return {

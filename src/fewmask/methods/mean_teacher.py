@@ -145,8 +145,7 @@ class MeanTeacher(Method):
             valid = torch.cat((valid, lab.valid))
         p1, p2 = (z1.softmax(1), z2.softmax(1)) if cfg.distance == "softmax" else (z1, z2)
         w = cfg.weight * ramp.sigmoid_ramp(step.t, round(cfg.ramp * step.total))
-        memo["kept"] = torch.ones((), device=z1.device)  # every valid pixel trains
-        memo["pseudo"] = pseudo.histogram(z2.argmax(1), valid, self.task.classes)
+        memo |= pseudo.told(z2.argmax(1), valid, valid, z1)  # every valid pixel trains
         return {
             "sup": cfg.sup(z_l, lab.labels, self.task, step.average),  # L_s
             "con": w * losses.softmax_mse(p1, p2, valid, step.average),  # w(t)·mean (P1 - P2)²

@@ -192,9 +192,7 @@ class MultiTask(Method):
             masks = torch.cat((lab.pseudo_labels, a.pseudo_labels))
             target = self._moved(masks, len(lab), source)
             terms["pl"] = cfg.lam_pl * losses.cross_entropy(g, target, average=step.average)  # Eq. 3
-            known = target < self.task.classes
-            memo["kept"] = known.sum() / torch.cat((lab.valid, a.valid)).sum().clamp(min=1)
-            memo["pseudo"] = pseudo.histogram(torch.where(known, target, 0), known, self.task.classes)
+            memo |= pseudo.told(target, target < self.task.classes, torch.cat((lab.valid, a.valid)), g)
         return terms
 
     def after_step(self, nets: Nets, step: Step, memo: dict[str, Tensor]) -> None:

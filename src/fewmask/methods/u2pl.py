@@ -201,8 +201,7 @@ class U2PL(Method):
         count, pixels = step.average(reliable.sum()), step.average(valid.sum())
         rise = ramp.sigmoid_ramp(step.t, round(cfg.ramp * step.total))
         lam_u = rise * cfg.eta * pixels / torch.where(count > 0, count, 1)  # Eq. 8
-        memo["kept"] = reliable.sum() / valid.sum().clamp(min=1)
-        memo["pseudo"] = pseudo.histogram(label, reliable, self.task.classes)
+        memo |= pseudo.told(label, reliable, valid, p_u)
         terms = {
             "sup": cfg.sup(p_l, y, self.task, step.average),  # Eq. 2
             "unsup": lam_u * losses.weighted_cross_entropy(p_u, label, reliable, count),  # Eq. 3

@@ -160,9 +160,10 @@ class UCC(Method):
 
         (p1_x, p1_s), (p2_x, p2_s) = self._forward(nets, x, strong)
         memo["sums"], memo["pixels"] = adaptive.true_class_sums((p1_x, p2_x), y)  # mean of the heads
-        memo["kept"] = ((u1 > 0) | (u2 > 0)).sum() / (u.valid | onto_u).sum().clamp(min=1)
         taught_by = torch.cat((u1 > 0, (u2 > 0) & ~onto_u))  # pasted pixels teach both heads: counted once
-        memo["pseudo"] = pseudo.histogram(torch.cat((q1, q2)), taught_by, self.task.classes)
+        valid = u.valid | onto_u
+        memo |= pseudo.told(torch.cat((q1, q2)), taught_by, valid, torch.cat((p2_s, p1_s)))
+        memo["kept"] = ((u1 > 0) | (u2 > 0)).sum() / valid.sum().clamp(min=1)  # by one head or both
         l_s = cfg.sup(p1_x, y, self.task, step.average) + cfg.sup(p2_x, y, self.task, step.average)
         taught = losses.image_weighted_cross_entropy
         l_u = taught(p2_s, q1, u1) + taught(p1_s, q2, u2)

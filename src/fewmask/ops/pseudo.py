@@ -96,3 +96,25 @@ def histogram(label: Tensor, keep: Tensor, classes: int) -> Tensor:
     """Return how many pixels with ``keep`` have each class, int64 [K]; no copy to the host, unlike ``bincount``."""
     counts_K = torch.zeros(classes, dtype=torch.int64, device=label.device)
     return counts_K.index_add_(0, label.flatten(), keep.flatten().to(torch.int64))
+
+
+@torch.no_grad()
+def told(label_BHW: Tensor, keep_BHW: Tensor, valid_BHW: Tensor, logits_BKHW: Tensor) -> dict[str, Tensor]:
+    """Return what is logged of the pseudo-labels of a batch; see ``Method.losses``.
+
+    Args:
+        label_BHW: int64; in 0..K-1 wherever a pixel is kept.
+        keep_BHW: bool, the pixels that train.
+        valid_BHW: bool, those that could have.
+        logits_BKHW: of the network that is trained, where the labels train it.
+
+    Returns:
+        "kept" []: share of the valid pixels that are kept; "pseudo" int64 [K]: how many of these have each class;
+        "agree" int64 [2]: on how many of them the network says what the label says, and how many there are.
+    """
+    classes, kept = logits_BKHW.shape[1], keep_BHW.sum()
+    return {
+        "kept": kept / valid_BHW.sum().clamp(min=1),
+        "pseudo": histogram(torch.where(keep_BHW, label_BHW, 0), keep_BHW, classes),
+        "agree": torch.stack((((logits_BKHW.argmax(1) == label_BHW) & keep_BHW).sum(), kept)),
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from fewmask.ops.monitor import Monitor
 from fewmask.report.figures import Chart, Points, Series, Stack, binned, line_chart, stack_chart
 from fewmask.report.record import Record, get, is_number
 from fewmask.report.text import percent
 
-_NOT_TERMS = {"step", "round", "lr", "loss", "kept", "pseudo", "data_wait", "val", "val_iou"}
+_NOT_TERMS = {"step", "round", "lr", "loss", "kept", "pseudo", "agree", "data_wait", "val", "val_iou"}
 _BINS = 80
 VANISHED = 0.1
 """A class has vanished from the pseudo-labels where its share is below this part of its share of the labels."""
@@ -42,6 +44,7 @@ class Pseudo:
 
     kept: Chart | None
     kept_sentence: str
+    alarms: list[str]
     stack: Stack | None
     shares: list[Share]
     hidden: int
@@ -94,17 +97,42 @@ def _noisy(record: Record, key: str, name: str, style: int, factor: float = 1.0)
 
 def pseudo(record: Record) -> Pseudo | None:
     """Return the section on pseudo-labels; None where nothing of it was recorded."""
-    kept = _noisy(record, "kept", "kept pixels", 0, 100.0)
-    chart = line_chart("Unlabelled pixels that trained", [kept], unit="%", from_zero=True) if kept.points else None
+    kept = _noisy(record, "kept", "unlabelled pixels that trained", 0, 100.0)
+    agree = _noisy(record, "agree", "of these, where the network says the same", 1, 100.0)
+    lines = [one for one in (kept, agree) if one.points]
+    chart = line_chart("Pixels with a pseudo-label", lines, unit="%", from_zero=True) if kept.points else None
     steps, shares = _histogram(record)
     if chart is None and not len(steps):
         return None
     sentence = ""
     if kept.points:
-        sentence = f"At the end {percent((kept.last or 0) / 100)} of the valid unlabelled pixels trained."
-    if not len(steps):
-        return Pseudo(chart, sentence, None, [], 0, [])
-    return Pseudo(chart, sentence, *_against_prior(record, steps, shares))
+        sentence = f"At the end {percent((kept.last or 0) / 100)} of the valid unlabelled pixels trained"
+        sentence += f"; on {percent((agree.last or 0) / 100)} of these" if agree.points else "."
+        sentence += " the trained network itself said what the pseudo-label says." if agree.points else ""
+    rest = _against_prior(record, steps, shares) if len(steps) else (None, [], 0, [])
+    return Pseudo(chart, sentence, _alarms(record), *rest)
+
+
+def _alarms(record: Record) -> list[str]:
+    """Return what was, or would have been, said about the pseudo-labels while they trained."""
+    prior, found = _prior(record), []
+    for n, log in enumerate(record.logs):
+        said: list[str] = []
+        for _, lines in itertools.groupby(log, lambda line: line.get("round")):
+            monitor = Monitor(record.classes, None if prior is None else prior.tolist(), said.append)
+            for line in lines:
+                if is_number(line.get("kept")):
+                    monitor.record(dict(line))
+        where = f"seed {n + 1} of {len(record.logs)}, " if len(record.logs) > 1 else ""
+        found += [where + text.removeprefix("WARNING: ") for text in said]
+    return found
+
+
+def _prior(record: Record) -> np.ndarray | None:
+    """Return the share of each class among the labelled pixels; None where that was not recorded."""
+    pixels = [get(record.manifest, "labelled_pixels", name) for name in record.classes]
+    known = bool(pixels) and all(map(is_number, pixels)) and sum(pixels) > 0
+    return np.array(pixels, np.float64) / sum(pixels) if known else None
 
 
 def _tail(count: int) -> slice:
@@ -133,9 +161,9 @@ def _against_prior(
     record: Record, steps: list[float], shares_TK: np.ndarray
 ) -> tuple[Stack, list[Share], int, list[str]]:
     names = record.classes
-    pixels = [get(record.manifest, "labelled_pixels", name) for name in names]
-    known = all(map(is_number, pixels)) and sum(pixels) > 0
-    prior = np.array(pixels, np.float64) / sum(pixels) if known else np.zeros(len(names))
+    shares = _prior(record)
+    known = shares is not None
+    prior = np.zeros(len(names)) if shares is None else shares
     end = shares_TK[_tail(len(shares_TK))].mean(0)
     gone = [k for k in range(len(names)) if known and prior[k] > 0 and end[k] < VANISHED * prior[k]]
     chosen = _chosen(prior if known else np.zeros_like(end), end)

@@ -25,12 +25,12 @@ from fewmask.engine.files import clean_leftovers
 from fewmask.engine.launch import placement
 from fewmask.engine.learner import Learner
 from fewmask.engine.log import MetricsLog, TensorBoardLog, tensorboard_available
-from fewmask.engine.monitor import Monitor
 from fewmask.engine.progress import Reporter
 from fewmask.engine.signals import StopRequest
 from fewmask.engine.train import Progress, Surroundings, fit
 from fewmask.method import Method
 from fewmask.nets import Builder
+from fewmask.ops.monitor import Monitor
 from fewmask.run.finish import finish
 from fewmask.run.folder import RunFolder
 from fewmask.run.prepare import Notes, Prepared, begin
