@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("action", choices=("status", "run", "same", "tables"))
     parser.add_argument("studies", nargs="*")
     parser.add_argument("--arms", nargs="*", help="only these")
+    parser.add_argument("--seeds", nargs="*", type=int, help="only these")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--keep-older", action="store_true", help="skip what an older source has finished")
     parser.add_argument("--older", type=Path, help="another checkout, to compare with")
@@ -133,6 +134,7 @@ def main() -> None:
         return
     names = args.studies or sorted(p.stem for p in (HERE / "studies").glob("*.yaml"))
     runs = [e for name in names for e in read_study(name) if args.arms is None or e.arm in args.arms]
+    runs = [e for e in runs if args.seeds is None or e.keys["train.seed"] in args.seeds]
     if unknown := {*(args.arms or ())} - {e.arm for e in runs}:
         parser.error(f"no such arm: {', '.join(sorted(unknown))}")
     if args.action == "same":

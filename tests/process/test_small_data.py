@@ -63,7 +63,9 @@ def test_equal_pictures_are_drawn_to_one_side(folder, tmp_path, io):
         "val: 2 of 12 labelled images" in ended.stderr
         and "1 unlabelled images of these groups or pictures" in ended.stderr
     )
-    names = evaluation(tmp_path / "run")["val_names"].tolist()
+    found = evaluation(tmp_path / "run")
+    names = found["val_names"].tolist()
+    assert found["val_groups"].tolist() == [names[0]] * 2, "resampled together"
     assert len(names) == 2 and {name.removeprefix("train/again").removeprefix("train/m") for name in names} == {
         names[0][-1]
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fewmask.data.folds import assign, folds_for, hold_out, units_of
+from fewmask.data.folds import assign, folds_for, hold_out, resampled_with, units_of
 from fewmask.data.index import DataIndex, Item, Pools
 from fewmask.errors import ConfigError
 from fewmask.recipe import read_recipe
@@ -43,6 +43,14 @@ def test_groups_and_pictures_that_repeat_stay_whole():
     assert units_of(items, [["l05", "x", "l06"]]) == [
         [f"l{i:02}" for i in range(9)], ["l09", "l10"], ["l11"]
     ]  # fmt: skip
+
+
+def test_copies_are_resampled_together():
+    """l00 and l03 show the same, and so do l04 (of group b) and l05 (of none)."""
+    items = labelled(6, lambda i: {2: "a", 4: "b"}.get(i, ""))
+    found = resampled_with(items, [["l00", "l03"], ["l05", "l04"], ["l01", "of another role"]])
+    assert found == ("l00", "", "a", "l00", "b", "b")
+    assert resampled_with(labelled(2)) == ("", "")
 
 
 def test_an_image_stays_in_the_fold_that_an_earlier_run_scored_it_in():

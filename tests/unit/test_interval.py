@@ -61,6 +61,20 @@ def test_groups_widen_the_interval() -> None:
     assert interval.unit(groups) == "groups" and interval.unit(["one"] * 80) == "images"
 
 
+def test_copies_do_not_narrow_the_interval() -> None:
+    """Eight images, one of them there eleven times: as if it weighed more, not as if there were eighteen."""
+    few = some_counts(8, 2, error=0.5)
+    copies = np.concatenate([few, np.repeat(few[:1], 10, axis=0)])
+    units = ["first", *[""] * 7, *["first"] * 10]
+    together, apart = (interval.score_interval(copies, g) for g in (units, [""] * 18))
+    heavy = few.copy()
+    heavy[0] *= 11
+    once = interval.score_interval(heavy, [""] * 8)
+    assert together and apart and once and interval.unit(units) == "groups"
+    assert together.high - together.low > 1.3 * (apart.high - apart.low)
+    assert together.high - together.low == pytest.approx(once.high - once.low, rel=0.1)
+
+
 def test_a_gain_of_every_image_is_sure_though_images_differ() -> None:
     """Paired: what is hard for both arms cancels."""
     ours = np.stack([some_counts(30, 2, seed=1)] * 3)

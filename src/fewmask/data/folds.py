@@ -95,6 +95,19 @@ def units_of(items: Sequence[Item], together: Sequence[Sequence[str]] = ()) -> l
     return sorted(units.values())
 
 
+def resampled_with(items: Sequence[Item], together: Sequence[Sequence[str]] = ()) -> tuple[str, ...]:
+    """Return what each item is resampled together with: its group, or the first image that shows the same; "" = alone.
+
+    For arguments see ``assign``. A copy is no further evidence: it must not narrow an interval.
+    """
+    group = {item.name: item.group for item in items}
+    told = {}
+    for names in units_of(items, together):
+        own = next((group[name] for name in names if group[name]), names[0] if len(names) > 1 else "")
+        told |= dict.fromkeys(names, own)
+    return tuple(told[item.name] for item in items)
+
+
 def hold_out(
     index: DataIndex, pools: Pools, names: Sequence[str], together: Sequence[Sequence[str]] = ()
 ) -> tuple[DataIndex, Pools]:

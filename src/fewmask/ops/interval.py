@@ -66,8 +66,9 @@ def mean_iou(counts_R3K: Counts | Floats) -> Floats:
 
 
 def unit(groups: Sequence[str]) -> Literal["images", "groups"]:
-    """Return what is resampled: groups where at least two are known, else images."""
-    return "groups" if len(set(groups) - {""}) > 1 else "images"
+    """Return what is resampled: groups where some are known, unless all images are one; else images."""
+    known = set(groups) - {""}
+    return "groups" if known and len(known) + list(groups).count("") > 1 else "images"
 
 
 def _weights(groups: Sequence[str], resamples: int, seed: int) -> NDArray[np.float64]:

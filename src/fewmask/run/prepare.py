@@ -97,6 +97,7 @@ class Prepared:
         fingerprint: what the choices rest on.
         plan: what plan.json of a new run holds; None = it has none.
         folds: of a run that is cross-fitted.
+        twins: names of images that show the same, in sets.
     """
 
     recipe: Recipe
@@ -110,6 +111,7 @@ class Prepared:
     fingerprint: dict[str, Any] | None = None
     plan: dict[str, Any] | None = None
     folds: tuple[Fold, ...] = ()
+    twins: Sequence[Sequence[str]] = ()
 
     @property
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -164,7 +166,9 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say, like: RunFolder | None =
     recipe = recipe.replace("machine", precision=layout.precision, channels_last=layout.channels_last)
     seen = fingerprint(index, pools, counts)
     largest, folds = _largest(recipe, counts), _each_fold(data, asked) if recipe.cross_fitted else ()
-    return Prepared(recipe, folder.path, index, pools, task, layout, manifest, largest, seen, folds=folds)
+    return Prepared(
+        recipe, folder.path, index, pools, task, layout, manifest, largest, seen, folds=folds, twins=data.twins
+    )
 
 
 def _task(data: Data) -> Task:

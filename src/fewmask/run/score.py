@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewmask.data.folds import resampled_with
 from fewmask.data.index import Item, Role
 from fewmask.engine.evaluate import Pictures, confusion_of, scores
 from fewmask.engine.files import write_atomic
@@ -30,7 +31,7 @@ class Evaluation:
     Attributes:
         matrix: confusion matrix int64 [K, K], rows truth.
         names: of the images, [N].
-        groups: of each image, "" = none, [N].
+        groups: what each image is resampled together with: its group, or a copy of it; "" = nothing, [N].
         counts: int64 [N, 3, K]: each image's hits, truth pixels and predicted pixels of each class.
     """
 
@@ -85,7 +86,8 @@ class Scorer:
         protocol = PROTOCOLS[self.prepared.recipe.protocol]
         matrix = confusion_of(self.forward(predictor), mine, self.pictures, len(index.classes), protocol, note)
         sums = [self.learner.reduce(t.to(fabric.device)).cpu().numpy() for t in (matrix, counts)]
-        return Evaluation(sums[0], tuple(i.name for i in items), tuple(i.group for i in items), sums[1])
+        units = resampled_with(items, self.prepared.twins)
+        return Evaluation(sums[0], tuple(i.name for i in items), units, sums[1])
 
     def score(self, role: Role, predictor: str | None = None) -> dict[str, Any] | None:
         """Return S of ``docs/metrics.md``, or None where the role has no images."""
