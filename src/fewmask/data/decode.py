@@ -82,7 +82,8 @@ def readable(path: Path) -> Iterator[BinaryIO]:
     except (FewmaskError, MemoryError):
         raise
     except FileNotFoundError as e:
-        raise BadFile("missing_file", "file does not exist", where=path) from e
+        todo = "put it back, or take away the link or the line that names it"
+        raise BadFile("missing_file", "file does not exist", where=path, todo=todo) from e
     except Exception as e:  # damaged files make Pillow and GDAL raise nearly anything
         raise BadFile("damaged_file", f"cannot be read: {e}", where=path, todo="replace or remove this file") from e
 

@@ -154,7 +154,7 @@ def _group_doubts(members: Mapping[str, Mapping[str, int]], source: str | None, 
         if len(roles) > 1:
             sentence = f"group {group} stands in " + " and ".join(f"{r} ({share(group, r)})" for r in roles)
             todo = "keep it in one role, or read the scores as those of images that are alike"
-            found = Finding("group_in_two_roles", sentence, str(index.root), todo, value=group)
+            found = Finding("group_in_two_roles", sentence, "", todo, value=group)
             doubts.append(Remark(sentence, [found]))
     for role in ROLES[1:] if doubts else ():
         here = [g for g in members if role in members[g]]
@@ -188,7 +188,7 @@ def _class_doubts(classes: Sequence[ClassRow], index: DataIndex) -> list[str]:
     doubts: list[str] = []
 
     def add(kind: Kind, c: ClassRow, sentence: str, todo: str) -> None:
-        found = Finding(kind, f"class {c.name!r} {sentence}", str(index.root), todo, value=c.name)
+        found = Finding(kind, f"class {c.name!r} {sentence}", "", todo, value=c.name)
         doubts.append(Remark(found.what, [found]))
 
     for c in classes:

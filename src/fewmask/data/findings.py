@@ -55,7 +55,7 @@ class Finding:
     Attributes:
         kind: what sort of finding.
         what: what is wrong.
-        where: the file.
+        where: the file; "" where it is about the whole data set.
         todo: what to do about it.
         name: the item, "" where it is about several or none.
         value: the class id, the colour as "r,g,b", the sizes of image and mask as "16x12 20x14" (width x height), the
