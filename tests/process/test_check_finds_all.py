@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -216,3 +217,9 @@ def test_masks_of_zero_and_255(tmp_path, io):
     ]
     text = run(io, ["check", str(tmp_path)]).stdout.splitlines()
     assert [f"    {name}" in text for name in found[1]["names"]] == [True] * 4
+
+
+def test_the_kinds_are_documented():
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    rows = page.partition("| Level | `kind` |")[2].split("\n\n")[0]
+    assert tuple(re.findall(r"`(\w+)`", rows)) == KINDS
