@@ -52,6 +52,19 @@ def test_what_it_refuses(data, tmp_path, io):
     assert_refused(run(io, [*command, "data.outside=true"]), 3, "/etc/passwd", "is no JPEG", first=False)
 
 
+def test_check_looks_at_it(data, tmp_path, io):
+    index = listed(data, tmp_path)
+    command = ["check", str(data), "--unlabelled", str(index)]
+    ended = good(run(io, [*command, "--sample", "3"]))
+    assert f"7 unlabelled images of {index}; the 7 unlabelled ones of the folder are not used" in ended.stdout
+    assert "only 3 of 7 images of pool.jsonl were opened" in ended.stdout
+    (tmp_path / "cut.jpg").write_bytes((data / "images" / "val" / "00.jpg").read_bytes()[:300])
+    index.write_text(index.read_text() + '{"image": "cut.jpg"}\n')
+    ended = run(io, command)
+    assert ended.code == 3 and "cannot be read" in ended.error and str(tmp_path / "cut.jpg") in ended.error
+    assert_refused(run(io, ["check", str(data), "--unlabelled", "pool.txt"]), 2, "is no index file", "split --check")
+
+
 @pytest.fixture
 def served(data):
     """The bare images over HTTP."""
@@ -82,3 +95,17 @@ def test_images_on_another_machine(data, unbroken, served, tmp_path, io, workers
     index.write_text(index.read_text().replace("bare3.", "gone."))
     lost = training(data, tmp_path / "lost", *VARIANTS["fixmatch"], *more, "data.outside=true")
     assert_refused(run(io, lost), 3, "file does not exist", f"{served}/gone", first=False)
+
+
+def test_check_looks_at_images_on_another_machine(data, served, tmp_path, io):
+    index = tmp_path / "pool.jsonl"
+    names = [f"bare{n}" for n in range(7)]
+    index.write_text("".join(json.dumps({"image": f"{served}/{name}.jpg"}) + "\n" for name in names))
+    command = ["check", str(data), "--unlabelled", str(index)]
+    assert_refused(run(io, command), 3, "lies outside, which only data.outside=true allows")
+    command.append("--outside")
+    assert '"opened": 7' in good(run(io, [*command, "--json"])).stdout
+    index.write_text(index.read_text().replace("bare3.", "gone."))
+    ended = run(io, command)
+    assert ended.code == 3 and f"file does not exist; {served}/gone.jpg" in ended.error
+    assert "Traceback" not in ended.stderr

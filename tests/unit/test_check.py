@@ -140,8 +140,9 @@ class TestDuplicates:
             (problem,) = check(tmp_path, cache=remembered).problems
             assert problem.what == "the same picture stands in train ('train/other-name') and val ('val/b')"
 
-    def test_nearly_the_same_is_a_doubt(self, tmp_path):
-        """The same scene, smaller and as another JPEG; the others are noise."""
+    def test_nearly_the_same_is_a_doubt(self, tmp_path, monkeypatch):
+        """The same scene, smaller and as another JPEG; the others are noise. Ours is the only limit of pixels."""
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
         make_folder(tmp_path, [*(f"train/{c}" for c in "aefg"), "val/b", "val/c"], ["train/d"])
         y, x = np.mgrid[:60, :80]
         waves = 128 + 60 * np.sin(x / 9) + 60 * np.cos(y / 7 + x / 13)
@@ -152,6 +153,25 @@ class TestDuplicates:
         report = look(tmp_path)
         assert report.problems == ()
         assert report.doubts == ("1 images of val are nearly the same as one of train, first 'val/b' and 'train/d'",)
+
+    def test_nearly_the_same_in_declared_bands(self, tmp_path):
+        """Files that Pillow cannot open are compared as their data say; its own limit of pixels is not asked."""
+        rasterio = pytest.importorskip("rasterio")
+        y, x = np.mgrid[:60, :80]
+        waves = 2000 + 900 * np.sin(x / 9) + 900 * np.cos(y / 7 + x / 13)
+        for name, more in (("train/a", 0), ("val/b", 7), ("train/c", None), ("train/d", None)):
+            values = np.random.default_rng(len(name)).integers(0, 4096, (60, 80)) if more is None else waves + more
+            path = tmp_path / f"images/{name}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack = np.stack([values * share for share in (1, 0.8, 0.5, 0.9)]).astype(np.uint16)
+            with rasterio.open(path, "w", driver="GTiff", height=60, width=80, count=4, dtype="uint16") as file:
+                file.write(stack)
+            save_mask(tmp_path / f"masks/{name}.png", blocks((0, 1), height=60, width=80))
+        bands = ", ".join(f"{{band: {n}, name: b{n}, range: [0, 4095]}}" for n in (1, 2, 3, 4))
+        (tmp_path / "data.yaml").write_text(f"classes: [a, b]\nchannels: [{bands}]\n")
+        report = look(tmp_path)
+        assert report.problems == ()
+        assert "1 images of val are nearly the same as one of train, first 'val/b' and 'train/a'" in report.doubts
 
     def test_equal_length_is_not_equal(self, tmp_path):
         make_folder(tmp_path, ["train/a", "val/b"])
@@ -207,6 +227,79 @@ def test_a_sample_opens_few_and_says_so(tmp_path):
         look(tmp_path, sample=0)
 
 
+class TestPool:
+    """An index file of unlabelled images, as ``train --unlabelled`` takes it."""
+
+    def make(self, root, names):
+        make_folder(root, [*(f"train/{i}" for i in range(4)), "val/x"], ["train/bare"])
+        for seed, name in enumerate(names, start=50):
+            save_image(root / "pool" / f"{name}.png", seed=seed)
+        index = root / "pool.jsonl"
+        index.write_text("".join(json.dumps({"image": f"pool/{name}.png"}) + "\n" for name in names))
+        return index
+
+    def test_its_images_are_decoded(self, tmp_path):
+        index = self.make(tmp_path, ["a", "b", "c"])
+        bad = tmp_path / "pool/b.png"
+        bad.write_bytes(bad.read_bytes()[:-40])
+        Image.open(tmp_path / "images/val/x.jpg").save(tmp_path / "pool/c.png")
+        report = look(tmp_path, pool=index)
+        assert [(p.kind, p.name, p.where, p.value) for p in report.problems] == [
+            ("damaged_file", "pool.jsonl line 2: pool/b", str(bad), None),
+            ("same_picture", "val/x", str(tmp_path / "images/val/x.jpg"), str(tmp_path / "pool/c.png")),
+        ]
+        assert report.roles["train"] == {"images": 7, "labelled": 4, "unlabelled": 3} and report.opened == 8
+        assert report.pool == {"file": str(index), "images": 3, "opened": 3}
+        assert report.notes == (
+            f"3 unlabelled images of {index}; the 1 unlabelled ones of the folder are not used beside them",
+        )
+
+    def test_a_sample_of_it(self, tmp_path):
+        index = self.make(tmp_path, [f"{i:02}" for i in range(30)])
+        (tmp_path / "pool" / "07.png").write_bytes(b"")
+        report = look(tmp_path, pool=index, sample=10)
+        assert report.pool == {"file": str(index), "images": 30, "opened": 10} and report.opened == 15
+        assert "only 10 of 30 images of pool.jsonl were opened" in report.notes
+        assert look(tmp_path, pool=index, sample=10).to_json() == report.to_json(), "the same ones each time"
+        (problem,) = look(tmp_path, pool=index, sample=30).problems
+        assert problem.kind == "empty_file" and problem.name == "pool.jsonl line 8: pool/07"
+
+    def test_it_is_read_as_a_training_reads_it(self, tmp_path):
+        index = self.make(tmp_path, ["a"])
+        index.write_text(index.read_text() + '{"image": "images/val/x.jpg"}\n')
+        with pytest.raises(DataError, match="is labelled, or is scored on.*pool.jsonl line 2"):
+            look(tmp_path, pool=index)
+        index.write_text('{"image": "/elsewhere/a.png"}\n')
+        with pytest.raises(DataError, match="lies outside"):
+            look(tmp_path, pool=index)
+        (problem,) = look(tmp_path, pool=index, outside=True).problems
+        assert (problem.kind, problem.where) == ("missing_file", "/elsewhere/a.png")
+
+    def test_an_index_that_data_yaml_names(self, tmp_path):
+        """The other kind, which names masks too, is the folder."""
+        make_folder(tmp_path, ["train/a", "train/b", "val/c"])
+        lines = [{"image": f"images/{n}.jpg", "mask": f"masks/{n}.png"} for n in ("train/a", "train/b", "val/c")]
+        (tmp_path / "all.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (tmp_path / "data.yaml").write_text("images: all.jsonl\n")
+        (tmp_path / "images/train/b.jpg").write_bytes(b"")
+        (problem,) = look(tmp_path).problems
+        assert (problem.kind, problem.where) == ("empty_file", str(tmp_path / "images/train/b.jpg"))
+
+
+def test_the_findings_of_a_set_are_listed_one_by_one(tmp_path):
+    """Three equal pictures in one role and one in another: each is named, in JSON and in the text."""
+    make_folder(tmp_path, [*(f"train/{c}" for c in "abcd"), "val/x", "val/y"])
+    for name in ("train/b", "val/x", "val/y"):
+        (tmp_path / f"images/{name}.jpg").write_bytes((tmp_path / "images/train/a.jpg").read_bytes())
+    (tmp_path / "images/train/c.jpg").write_bytes((tmp_path / "images/train/d.jpg").read_bytes())
+    report = look(tmp_path)
+    assert [p.name for p in report.problems] == ["val/x", "val/y"]
+    ((level, repeated),) = [found for found in report.findings() if found[1].kind == "repeated_picture"]
+    assert level == "doubt" and repeated.names == ("train/c", "train/d")
+    lines = report.lines()
+    assert "problems, the same picture in two roles: 2" in lines and "    train/c" in lines and "    train/d" in lines
+
+
 def test_text_holds_no_control_characters(tmp_path):
     make_folder(tmp_path, ["train/a\n\x1b[31m", "train/\udcff", "val/x"], ids=(0, 9))
     text = look(tmp_path).lines()
@@ -216,11 +309,16 @@ def test_text_holds_no_control_characters(tmp_path):
 
 @pytest.mark.real_data
 @pytest.mark.skipif(not (SHARED / "camvid").is_dir(), reason="no ../shared/data/camvid beside the repository")
-def test_camvid_groups_stand_in_two_roles(tmp_path):
+def test_camvid(tmp_path):
+    """What is true of CamVid, and nothing else: groups in two roles, and no picture or name twice."""
     start = time.perf_counter()
     report = check(SHARED / "camvid", cache=tmp_path)
     assert time.perf_counter() - start < 60, "a few seconds on a free machine"
-    assert report.problems == () and report.encodings == {"PNG, palette index": 701}
+    assert report.problems == report.notes == report.duplicates == ()
+    assert report.encodings == {"PNG, palette index": 701} and report.opened == 701
+    assert report.sizes == {"min": [360, 480], "median": [360, 480], "max": [360, 480], "distinct": 1}
+    counts = {"train": 367, "val": 101, "test": 233}
+    assert report.roles == {role: {"images": n, "labelled": n, "unlabelled": 0} for role, n in counts.items()}
     assert [(c.name, c.images["train"]) for c in report.classes[:1]] == [("sky", 366)]
     assert report.groups == {
         "0001TP": {"train": 62, "test": 62},
@@ -228,12 +326,16 @@ def test_camvid_groups_stand_in_two_roles(tmp_path):
         "0016E5": {"train": 204, "val": 101},
         "Seq05VD": {"test": 171},
     }
-    assert report.doubts[:4] == (
+    assert report.doubts == (
         "group 0001TP stands in train (62 of 367 images) and test (62 of 233 images)",
         "group 0016E5 stands in train (204 of 367 images) and val (101 of 101 images)",
         "no group of val is unseen in the other roles",
         "of test, only Seq05VD (171 of 233 images) is unseen in the other roles",
+        "these groups are read off the names; if they are videos or patients, --group-by names keeps them whole",
     )
+    assert [(level, f.kind, f.value) for level, f in report.findings()] == [
+        ("doubt", "group_in_two_roles", "0001TP"), ("doubt", "group_in_two_roles", "0016E5"),
+    ]  # fmt: skip
 
 
 @pytest.mark.real_data

@@ -215,7 +215,7 @@ def test_blank_pictures_too_many_pictures_and_no_pictures(tmp_path):
     assert d.pairs == () and "not looked for: 4 images are more than 3" in d.notes[0]
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
-    with pytest.raises(DataError, match="cannot read the image"):
+    with pytest.raises(DataError, match="is no JPEG, PNG"):
         near_duplicates({"train": [Item("bad", bad)], "val": [blank]})
 
 

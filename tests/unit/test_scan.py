@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1]))
+from fewmask.data import facts as facts_module
 from fewmask.data import scan as scan_module
 from fewmask.data.index import ImageCode, Item, MaskCode
 from fewmask.data.scan import scan
@@ -57,17 +58,20 @@ def test_undeclared_ids_say_where_and_how_many_more(tmp_path):
     bad[9, 9] = 40
     items = make_items(tmp_path, [blocks((0, 1)), bad, bad])
     found = look(items)
-    assert [p.name for p in found.problems] == ["1", "2"]
-    message = r"undeclared class id 37 \(2 pixels, first at x=3 y=7\).*1\.png.*\(and 1 more; fewmask check DIR"
+    assert [(p.kind, p.name, p.value, p.position) for p in found.problems] == [
+        ("undeclared_id", "1", 37, (3, 7)), ("undeclared_id", "2", 37, (3, 7)),
+    ]  # fmt: skip
+    message = r"undeclared class id 37 \(2 pixels, first at x=3 y=7\), 40 \(1 pixels\).*1\.png"
     with pytest.raises(DataError, match=message) as caught:
         found.raise_first()
-    assert caught.value.exit_code == 3 and "ignore: [37]" in caught.value.todo
+    assert caught.value.exit_code == 3 and "ignore: [37, 40]" in caught.value.todo
+    assert "(and 1 more; fewmask check DIR lists them)" in caught.value.todo
     assert look(items, code=MaskCode(ignore=(37, 40))).problems == ()
 
 
 def test_sizes_that_differ(tmp_path):
     found = look(make_items(tmp_path, [blocks((0, 1), height=10)]))
-    assert found.problems[0].what == "image is 16x12, its mask 16x10"
+    assert found.problems[0].what == "image is 16x12, its mask 16x10" and found.problems[0].value == "16x12 16x10"
 
 
 @pytest.mark.parametrize("images", [True, False])
@@ -85,8 +89,8 @@ def test_bad_files_are_listed_not_raised(tmp_path, images):
 def test_a_mask_path_that_is_not_given_is_never_opened(tmp_path, monkeypatch):
     items = make_items(tmp_path, [blocks((0, 1)), blocks((0, 9))])
     opened = []
-    honest = scan_module.read_mask
-    monkeypatch.setattr(scan_module, "read_mask", lambda p, c, **k: (opened.append(p), honest(p, c, **k))[1])
+    honest = scan_module.decode_mask
+    monkeypatch.setattr(scan_module, "decode_mask", lambda p, c, **k: (opened.append(p), honest(p, c, **k))[1])
     assert look([items[0], items[1].without_mask()]).problems == ()
     assert opened == [items[0].mask]
 
@@ -160,7 +164,7 @@ class TestMemory:
     def trust_new_files(self, request, monkeypatch):
         # change times cannot be set, and no test should wait until they are old
         if "not_trusted" not in request.node.name:
-            monkeypatch.setattr(scan_module, "_UNSETTLED_NS", -1)
+            monkeypatch.setattr(facts_module, "_UNSETTLED_NS", -1)
 
     def items(self, root):
         return make_items(root, [blocks((0, 1)), blocks((0, 1, 255)), None])
@@ -173,7 +177,7 @@ class TestMemory:
             return lambda path, *rest, **more: (opened.append(path.parent.name), read(path, *rest, **more))[1]
 
         with monkeypatch.context() as patch:
-            for name in ("read_image", "read_mask"):
+            for name in ("read_picture", "decode_mask", "read_mask"):
                 patch.setattr(scan_module, name, watched(getattr(scan_module, name)))
             return scan(items, classes, code, cache=folder), sorted(opened)
 

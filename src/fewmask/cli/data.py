@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewmask.cli.train import UNLABELLED, UNLABELLED_BY, say
-from fewmask.errors import ConfigError, DataError, FewmaskError
+from fewmask.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from fewmask.data.datayaml import DataYaml
+    from fewmask.data.index import DataIndex
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +30,13 @@ def check(
     write: Annotated[bool, typer.Option("--write", help="Write what was found to data.yaml beside the data.")] = False,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write it to this file instead.")] = None,
     group_by: Annotated[str | None, typer.Option(help="REGEX, folder, names or FILE.")] = None,
-    sample: Annotated[int | None, typer.Option(help="Open only this many images; for pools too large to scan.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(help="Open only this many images, and this many of --unlabelled; else all.")
+    ] = None,
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="An index file of unlabelled images (POOL.jsonl) to look at too.")
+    ] = None,
+    outside: Annotated[bool, typer.Option("--outside", help="The index file may name images anywhere.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object on stdout.")] = False,
 ) -> None:
     """Example: fewmask check photos/
@@ -41,18 +48,34 @@ def check(
     from fewmask.engine.progress import Ticker
 
     root, declared = _place(dir, images, masks)
+    pool = _index_file(unlabelled)
     with Ticker("looking at the files", say) as tick:
-        report = look(root, groups=group_by, sample=sample, declared=declared, tick=tick)
+        report = look(
+            root, groups=group_by, sample=sample, pool=pool, outside=outside, declared=declared, tick=tick
+        )  # fmt: skip
     if as_json:
         print(json.dumps(report.to_json(), indent=2))
     else:
         for line in report.lines():
             print(line)
     if write or out is not None:
-        _write_yaml(report.declaration, root, root / "data.yaml" if out is None else out)
+        _write_yaml(report.index, declared, group_by, root / "data.yaml" if out is None else out)
     if report.problems:
-        first = report.problems[0]
-        raise DataError(first.what, where=first.where, todo=first.todo)
+        first, more = report.problems[0], len(report.problems) - 1
+        rest = f"(and {more} more, listed on stdout)" if more else ""
+        raise DataError(first.what, where=first.where, todo=" ".join(part for part in (first.todo, rest) if part))
+
+
+def _index_file(unlabelled: Path | None) -> Path | None:
+    """Return the file, if it is an index file: what other lists name stands in the folder."""
+    from fewmask.data.pool import SUFFIX
+
+    if unlabelled is not None and unlabelled.suffix != SUFFIX:
+        raise ConfigError(
+            f"--unlabelled {unlabelled} is no index file ({SUFFIX})", where="command line",
+            todo="leave it away: check looks at every image of the folder, and split --check at lists",
+        )  # fmt: skip
+    return unlabelled
 
 
 def _place(dir: Path | None, images: Path | None, masks: Path | None) -> tuple[Path, DataYaml | None]:
@@ -71,16 +94,17 @@ def _place(dir: Path | None, images: Path | None, masks: Path | None) -> tuple[P
     return root, DataYaml(images=places[0], masks=places[1])
 
 
-def _write_yaml(declaration: str | FewmaskError, root: Path, path: Path) -> None:
+def _write_yaml(index: DataIndex, declared: DataYaml | None, group_by: str | None, path: Path) -> None:
     """Write a data.yaml that says what was found; a person edits it."""
+    from fewmask.data.datayaml import DataYaml, load_data_yaml
+    from fewmask.data.describe import describe
     from fewmask.engine.files import write_atomic
 
-    if isinstance(declaration, FewmaskError):
-        raise declaration
+    text = describe(index, declared or load_data_yaml(index.root) or DataYaml(), group_by)
     if path.exists():
         raise ConfigError("the file exists; nothing is written over", where=path, todo="edit it, or give -o FILE")
-    write_atomic(path, declaration)
-    say(f"written: {path}; its paths are relative to {root}")
+    write_atomic(path, text)
+    say(f"written: {path}; its paths are relative to {index.root}")
 
 
 def split(

@@ -12,8 +12,9 @@ from typing import BinaryIO
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL.WebPImagePlugin import WebPImageFile
 
+from fewmask.data.findings import BadFile
 from fewmask.data.remote import fetch
-from fewmask.errors import DataError, FewmaskError
+from fewmask.errors import FewmaskError
 
 MAX_PIXELS = 300_000_000
 """Largest image that is decoded; the size is looked up in the header, before anything is allocated."""
@@ -25,7 +26,7 @@ _ORIENTATION = 274  # tag of EXIF and TIFF
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-class OtherBands(DataError):
+class OtherBands(BadFile):
     """A TIFF file whose bands are of a kind that Pillow does not know."""
 
 
@@ -81,9 +82,10 @@ def readable(path: Path) -> Iterator[BinaryIO]:
     except (FewmaskError, MemoryError):
         raise
     except FileNotFoundError as e:
-        raise DataError("file does not exist", where=path) from e
+        todo = "put it back, or take away the link or the line that names it"
+        raise BadFile("missing_file", "file does not exist", where=path, todo=todo) from e
     except Exception as e:  # damaged files make Pillow and GDAL raise nearly anything
-        raise DataError(f"cannot be read: {e}", where=path, todo="replace or remove this file") from e
+        raise BadFile("damaged_file", f"cannot be read: {e}", where=path, todo="replace or remove this file") from e
 
 
 def _bytes(path: Path) -> BinaryIO:
@@ -91,7 +93,7 @@ def _bytes(path: Path) -> BinaryIO:
         return fetch(path)
     mode = path.stat().st_mode
     if not S_ISREG(mode) and not S_ISDIR(mode):  # a pipe would be waited for, a device never ends
-        raise DataError("is no regular file", where=path, todo="replace or remove it")
+        raise BadFile("damaged_file", "is no regular file", where=path, todo="replace or remove it")
     return path.open("rb")
 
 
@@ -103,7 +105,7 @@ def refuse_large(pixels: int, most: int, path: Path) -> None:
     """
     if pixels > most:
         what = f"image has {pixels} pixels, more than the limit of {most}"
-        raise DataError(what, where=path, todo="cut it into smaller images")
+        raise BadFile("too_large", what, where=path, todo="cut it into smaller images", value=pixels)
 
 
 def _decoder(first: bytes, path: Path) -> type[ImageFile.ImageFile]:
@@ -117,8 +119,10 @@ def _decoder(first: bytes, path: Path) -> type[ImageFile.ImageFile]:
         return BmpImagePlugin.BmpImageFile
     if first[:4] == b"RIFF" and first[8:12] == b"WEBP":
         return WebPImageFile
-    what = "is no JPEG, PNG, TIFF, BMP or WEBP file" if first else "file is empty (0 bytes)"
-    raise DataError(what, where=path, todo="replace or remove this file")
+    todo = "replace or remove this file"
+    if not first:
+        raise BadFile("empty_file", "file is empty (0 bytes)", where=path, todo=todo)
+    raise BadFile("unknown_format", "is no JPEG, PNG, TIFF, BMP or WEBP file", where=path, todo=todo)
 
 
 def _image(decoder: type[ImageFile.ImageFile], file: BinaryIO, path: Path) -> ImageFile.ImageFile:
@@ -126,7 +130,7 @@ def _image(decoder: type[ImageFile.ImageFile], file: BinaryIO, path: Path) -> Im
         return decoder(file)
     except SyntaxError as e:  # what Pillow raises for everything that it does not know
         if decoder is TiffImagePlugin.TiffImageFile and "pixel mode" in str(e):
-            raise OtherBands("bands of a kind that is not read without declaration", where=path) from e
+            raise OtherBands("pixel_format", "bands of a kind that is not read without declaration", where=path) from e
         raise
 
 
@@ -167,4 +171,5 @@ def refuse_frames(image: ImageFile.ImageFile, path: Path) -> None:
     """
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
-        raise DataError(f"file holds {frames} frames or pages", where=path, todo="save one image a file")
+        what = f"file holds {frames} frames or pages"
+        raise BadFile("several_pictures", what, where=path, todo="save one image a file", value=frames)

@@ -35,7 +35,8 @@ def describe(index: DataIndex, declared: DataYaml, groups: str | None = None) ->
         keys["channels"] = [band.told() for band in index.images.bands]
     if (rule := groups or declared.groups) is not None:
         keys["groups"] = _rule(rule, index.root)
-    text = "".join(f"{_comment(key)}{dump_yaml({key: value})}" for key, value in keys.items())
+    about = {key: told.get("description") for key, told in json_schema()["properties"].items()}
+    text = "".join(_comment(about[key]) + dump_yaml({key: value}) for key, value in keys.items())
     again = DataYaml(**load_yaml(text.encode("utf-8", "surrogateescape")))
     classes, code = again.legend((), index.root)
     same = classes == index.classes and _sorted(code) == _sorted(index.code) and again.image_code() == index.images
@@ -85,6 +86,5 @@ def _code(code: MaskCode) -> dict[str, Any]:
     return keys
 
 
-def _comment(key: str) -> str:
-    about = json_schema()["properties"][key].get("description")
+def _comment(about: str | None) -> str:
     return f"# {about}\n" if about else ""

@@ -1,4 +1,7 @@
-"""What is worth a look about a data set that can be read: groups in two roles, repeated pictures, rare classes."""
+"""What is worth a look about a data set that can be read: groups in two roles, repeated pictures, rare classes.
+
+Each doubt is a sentence that sums up, with a finding for each thing that it sums up.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+from unicodedata import normalize
 
 from fewmask.data.duplicates import near_duplicates
+from fewmask.data.findings import Finding, Kind, Remark
 from fewmask.data.index import ROLES, DataIndex, Item, Role
 from fewmask.data.roles import propose_groups
 from fewmask.data.scan import Scan
@@ -27,19 +32,21 @@ class ClassRow:
 
 
 def doubts_about(
-    index: DataIndex, found: Scan, twins: Sequence[Sequence[tuple[Role, Item]]], whole: bool
+    index: DataIndex, found: Scan, twins: Sequence[Sequence[tuple[Role, Item]]], whole: bool,
+    pool: Sequence[Item] = (),
 ) -> list[str]:  # fmt: skip
-    """Return sentences.
+    """Return sentences; those with findings of their own are ``Remark``.
 
     Args:
         index: the data set.
         found: a scan of its images.
         twins: those that show the same, see ``check.duplicate_images``.
         whole: all of them were scanned: a sample says nothing about what is absent.
+        pool: unlabelled images that were scanned with it.
     """
     members, source = groups_of(index)
-    doubts = [*_group_doubts(members, source, index), *cut_by_folds(index)]
-    doubts += [*_twin_doubts(twins), *_likeness_doubts(index, found, twins)]
+    doubts = [*_group_doubts(members, source, index), *cut_by_folds(index), *_name_doubts(index)]
+    doubts += [*_twin_doubts(twins), *_likeness_doubts(index, found, twins, pool)]
     if whole:
         doubts += _class_doubts(class_rows(index, found), index)
     return doubts
@@ -63,25 +70,62 @@ def _twin_doubts(twins: Sequence[Sequence[tuple[Role, Item]]]) -> list[str]:
         return []
     mixed = sum(len({item.mask is None for _, item in same}) == 2 for same in within)
     extra = sum(len(same) - 1 for same in within)
+    each = [_twin(same) for same in within]
     names = " and ".join(repr(item.name) for _, item in within[0][:2])
     both = f"; {mixed} stand among both labelled and unlabelled ones" if mixed else ""
-    return [f"{extra} images repeat another one of their role, first {names}{both}"]
+    return [Remark(f"{extra} images repeat another one of their role, first {names}{both}", each)]
 
 
-def _likeness_doubts(index: DataIndex, found: Scan, twins: Sequence[Sequence[tuple[Role, Item]]]) -> list[str]:
+def _twin(same: Sequence[tuple[Role, Item]]) -> Finding:
+    (role, first), *_ = same
+    what = f"{len(same)} images of {role} show the same"
+    todo = "keep one of them, or the one with the mask"
+    names = tuple(item.name for _, item in same)
+    return Finding("repeated_picture", what, str(first.image), todo, first.name, str(same[1][1].image), names=names)
+
+
+def _name_doubts(index: DataIndex) -> list[str]:
+    """Say which names only some file systems tell apart."""
+    alike: dict[str, list[Item]] = defaultdict(list)
+    for role in ROLES:
+        for item in index.items[role]:
+            alike[normalize("NFC", item.name).casefold()].append(item)
+    each = []
+    for items in alike.values():
+        if len(items) > 1:
+            what = "images have one name but for case or Unicode form"
+            todo = "rename all but one: file systems of macOS and Windows keep only one of them"
+            names = tuple(item.name for item in items)
+            first, second = items[:2]
+            each.append(
+                Finding("names_alike", what, str(first.image), todo, first.name, str(second.image), names=names)
+            )
+    names = " and ".join(map(repr, each[0].names[:2])) if each else ""
+    sentence = f"{len(each)} names stand there in more than one spelling, which only some file systems tell apart"
+    return [Remark(f"{sentence}, first {names}", each)] if each else []
+
+
+def _likeness_doubts(
+    index: DataIndex, found: Scan, twins: Sequence[Sequence[tuple[Role, Item]]], pool: Sequence[Item]
+) -> list[str]:  # fmt: skip
     """Say which roles share pictures that are nearly the same, apart from those with the same pixels."""
     known = {item.name for same in twins for _, item in same}
     likeness = {n: int(bits, 16) for n, bits in zip(found.names, found.likenesses, strict=True) if bits}
+    items = index.items | {"train": (*index.items["train"], *pool)}
     near = near_duplicates(
-        {role: [i for i in index.items[role] if i.name in likeness and i.name not in known] for role in ROLES}, likeness
+        {role: [i for i in items[role] if i.name in likeness and i.name not in known] for role in ROLES}, likeness
     )
+    file = {item.name: str(item.image) for role in ROLES for item in items[role]} if near.pairs else {}
     pairs: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for pair in near.pairs:
         pairs[pair.roles].append(pair.names)
-    doubts = [
-        f"{len({b for _, b in names})} images of {roles[1]} are nearly the same as one of {roles[0]}, first "
-        f"{names[0][1]!r} and {names[0][0]!r}" for roles, names in pairs.items()
-    ]  # fmt: skip
+    doubts: list[str] = []
+    for roles, names in pairs.items():
+        sentence = f"{len({b for _, b in names})} images of {roles[1]} are nearly the same as one of {roles[0]}, first "
+        what = f"the image of {roles[1]} is nearly the same as one of {roles[0]}"
+        todo = "keep both in one role, if they show one scene"
+        each = [Finding("near_picture", what, file[b], todo, b, file[a], names=(a, b)) for a, b in names]
+        doubts.append(Remark(f"{sentence}{names[0][1]!r} and {names[0][0]!r}", each))
     return doubts + [note for note in near.notes if "not looked for" in note]
 
 
@@ -105,10 +149,13 @@ def _group_doubts(members: Mapping[str, Mapping[str, int]], source: str | None, 
     def share(group: str, role: str) -> str:
         return f"{members[group][role]} of {len(index.items[role])} images"  # pyright: ignore[reportArgumentType]
 
-    doubts = []
+    doubts: list[str] = []
     for group, roles in members.items():
         if len(roles) > 1:
-            doubts.append(f"group {group} stands in " + " and ".join(f"{r} ({share(group, r)})" for r in roles))
+            sentence = f"group {group} stands in " + " and ".join(f"{r} ({share(group, r)})" for r in roles)
+            todo = "keep it in one role, or read the scores as those of images that are alike"
+            found = Finding("group_in_two_roles", sentence, "", todo, value=group)
+            doubts.append(Remark(sentence, [found]))
     for role in ROLES[1:] if doubts else ():
         here = [g for g in members if role in members[g]]
         unseen = [g for g in here if len(members[g]) == 1]
@@ -138,15 +185,20 @@ def class_rows(index: DataIndex, found: Scan) -> tuple[ClassRow, ...]:
 
 
 def _class_doubts(classes: Sequence[ClassRow], index: DataIndex) -> list[str]:
-    doubts = []
+    doubts: list[str] = []
+
+    def add(kind: Kind, c: ClassRow, sentence: str, todo: str) -> None:
+        found = Finding(kind, f"class {c.name!r} {sentence}", "", todo, value=c.name)
+        doubts.append(Remark(found.what, [found]))
+
     for c in classes:
         if not c.images["train"]:
-            doubts.append(f"class {c.name!r} is in no training mask: it cannot be learned")
+            add("absent_class", c, "is in no training mask: it cannot be learned", "draw masks of it, or take it away")
         elif c.images["train"] < _RARE_IMAGES or c.share < _RARE_SHARE:
-            doubts.append(f"class {c.name!r} is rare: {c.share:.2%} of the pixels, {c.images['train']} training masks")
-        doubts += [
-            f"class {c.name!r} is absent from {role}: its IoU cannot be measured there"
-            for role in ROLES[1:]
-            if index.items[role] and not c.images[role]
-        ]
+            rare = f"is rare: {c.share:.2%} of the pixels, {c.images['train']} training masks"
+            add("rare_class", c, rare, "draw more masks of it: fewmask suggest names images")
+        for role in ROLES[1:]:
+            if index.items[role] and not c.images[role]:
+                absent = f"is absent from {role}: its IoU cannot be measured there"
+                add("absent_class", c, absent, f"put masks of it into {role}")
     return doubts

@@ -9,15 +9,16 @@ same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from fewmask.data.bands import shown
+from fewmask.data.decode import MAX_PIXELS, opened
+from fewmask.data.images import read_image
 from fewmask.data.index import Item
-from fewmask.errors import DataError
 
 _BLOCK = 128  # rows compared at once: 128 x 20,000 distances are 20 MB
 _FLAT = 2.0  # grey levels: thumbnails of a smaller standard deviation show nothing to compare
@@ -131,23 +132,23 @@ def kin(thumbnails: Sequence[tuple[np.uint64, np.ndarray] | None], distance: int
 def _thumbnails(items: Sequence[Item]) -> _Thumbnails:
     names, hashes, thumbs = [], [], []
     for item in items:
-        if (found := thumbnail(_grey(item.image))) is not None:
+        if (found := thumbnail(_grey(item))) is not None:
             names.append(item.name)
             hashes.append(found[0])
             thumbs.append(found[1])
     return _Thumbnails(names, np.array(hashes, np.uint64), np.array(thumbs, np.float32).reshape(-1, 1024))
 
 
-def _grey(path: Path) -> Image.Image:
+def _grey(item: Item) -> Image.Image:
     """Return the picture as people see it, mode F (float32), 0-255."""
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if not image.mode.startswith(("I", "F")):
-                return image.convert("L").convert("F")
-            values = np.asarray(image, dtype=np.float32)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"cannot read the image: {error}", where=path, todo="see fewmask check") from error
+    if item.code.bands:
+        pixels = read_image(item.image, replace(item.code, upright=True))
+        return Image.fromarray(shown(pixels, item.code.bands)).convert("L").convert("F")
+    with opened(item.image, MAX_PIXELS) as (file, _):
+        image = ImageOps.exif_transpose(file)
+        if not image.mode.startswith(("I", "F")):
+            return image.convert("L").convert("F")
+        values = np.asarray(image, dtype=np.float32)
     low, high = float(values.min()), float(values.max())
     return Image.fromarray((values - low) * (255.0 / max(high - low, 1e-12)))
 

@@ -9,6 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from fewmask.data.decode import EXTENSIONS
+from fewmask.data.findings import Finding, Remark
 from fewmask.errors import ConfigError, DataError
 
 
@@ -38,7 +39,10 @@ def image_files(root: Path, place: str, notes: list[str], without: Set[Path] = f
         name = name[: -len(path.suffix)] if folder or place.endswith(("/*", "**")) else name
         found.setdefault(name, []).append(path)
     if others:
-        notes.append(f"{len(others)} files in {place} are no images by their names, first {others[0]!r}")
+        todo = f"convert it to one of {', '.join(EXTENSIONS)} if it is an image; it is left out"
+        what = "is no image by its name"
+        each = [Finding("other_file", what, str(base / o), todo, value=Path(o).suffix) for o in others]
+        notes.append(Remark(f"{len(others)} files in {place} are no images by their names, first {others[0]!r}", each))
     return found
 
 

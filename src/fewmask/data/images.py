@@ -29,10 +29,10 @@ from PIL import Image, ImageFile, ImageOps
 
 from fewmask.data.bands import COLOURS, Bands, proposal
 from fewmask.data.decode import MAX_PIXELS, Header, OtherBands, is_tiff, opened, refuse_frames
+from fewmask.data.findings import BadFile
 from fewmask.data.geo import georeference as _georeference
 from fewmask.data.geo import installed, raster
 from fewmask.data.index import PHOTOGRAPH, ImageCode, Item
-from fewmask.errors import DataError
 
 _PRINTED = ("CMYK", "YCbCr", "LAB", "HSV")  # no bands of their own: another way to write colours
 _PLAIN = ("RGB", "L", "1", "P", "LA", "PA", "RGBA")
@@ -55,25 +55,43 @@ def read_image(path: Path, code: ImageCode = PHOTOGRAPH, *, max_pixels: int = MA
         DataError: no such file, no image, truncated or corrupt, too large, or of a kind the table refuses.
         ConfigError: rasterio is needed and not installed.
     """
-    if code.bands and is_tiff(path):
+    if not code.bands:
+        return np.array(read_picture(path, code, max_pixels=max_pixels)[1])
+    if is_tiff(path):
         return _raster_bands(path, code.bands, max_pixels)
     with _opened(path, max_pixels) as (image, header):
-        if code.bands:
-            return _stored_bands(image, header, path, code)
+        return _stored_bands(image, header, path, code)
+
+
+def read_picture(
+    path: Path, code: ImageCode = PHOTOGRAPH, *, max_pixels: int = MAX_PIXELS
+) -> tuple[Header, Image.Image]:  # fmt: skip
+    """Return what a file without declared bands says about itself, and its picture of mode RGB, from one look at it.
+
+    Args:
+        path: the file.
+        code: how pixels are to be read; without bands.
+        max_pixels: refuse larger images before decoding.
+
+    Raises:
+        DataError: see :func:`read_image`.
+    """
+    with _opened(path, max_pixels) as (image, header):
         if header.bits > 8 or image.mode not in _PLAIN:
             kind = f"{header.bits}-bit {image.mode}" if header.bits > 8 else image.mode
             todo = "convert it to 8-bit RGB or grey" if image.mode in _PRINTED else _proposal(path)
-            raise DataError(f"{kind} images are not read without declaration", where=path, todo=todo)
+            what = f"{kind} images are not read without declaration"
+            raise BadFile("pixel_format", what, where=path, todo=todo, value=kind)
         refuse_frames(image, path)
         image.load()
         if image.has_transparency_data:
             image = image.convert("RGBA")
             if np.asarray(image.getchannel("A")).min() < 255:
                 todo = "flatten it onto a background, or remove its alpha channel; if it is no alpha channel, "
-                raise DataError(
-                    "image has transparent pixels: no defined colour", where=path, todo=todo + _proposal(path)
-                )  # fmt: skip
-        return np.array(_turned(image, header, code).convert("RGB"))
+                what = "image has transparent pixels: no defined colour"
+                raise BadFile("transparency", what, where=path, todo=todo + _proposal(path))
+        upright = _turned(image, header, code)
+        return header, upright if upright.mode == "RGB" else upright.convert("RGB")
 
 
 def read_item(item: Item) -> np.ndarray:
@@ -137,7 +155,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[tuple[ImageFile.ImageFile, 
         with opened(path, max_pixels) as found:
             yield found
     except OtherBands as error:
-        raise DataError(error.what, where=path, todo=_proposal(path)) from error
+        raise BadFile(error.kind, error.what, where=path, todo=_proposal(path)) from error
 
 
 def _turned(image: Image.Image, header: Header, code: ImageCode) -> Image.Image:
@@ -159,8 +177,8 @@ def _stored_bands(image: ImageFile.ImageFile, header: Header, path: Path, code: 
     refuse_frames(image, path)
     image.load()
     if header.bits > 8 and not image.mode.startswith(("I", "F")):
-        todo = "save it as TIFF"
-        raise DataError(f"of {header.bits}-bit {image.mode} files only 8 bits can be read", where=path, todo=todo)
+        what, kind = "files only 8 bits can be read", f"{header.bits}-bit {image.mode}"
+        raise BadFile("pixel_format", f"of {kind} {what}", where=path, todo="save it as TIFF", value=kind)
     upright = _turned(image, header, code)
     values = np.asarray(upright.convert({"P": "RGB", "PA": "RGBA", "1": "L"}.get(upright.mode, upright.mode)))
     values = values[..., None] if values.ndim == 2 else values
@@ -172,7 +190,8 @@ def _check_count(bands: Bands, count: int, path: Path) -> None:
     most = max(band.number for band in bands)
     if most > count:
         what = f"image has {count} band{'s' * (count != 1)}, data.yaml declares band {most} (channels)"
-        raise DataError(what, where=path, todo="mend channels in data.yaml, or replace this file")
+        todo = "mend channels in data.yaml, or replace this file"
+        raise BadFile("pixel_format", what, where=path, todo=todo, value=count)
 
 
 def _proposal(path: Path) -> str:

@@ -14,6 +14,7 @@ from PIL import ImageFile, TiffImagePlugin
 
 from fewmask.batch import IGNORE, MAX_CLASSES, OPEN
 from fewmask.data.decode import MAX_PIXELS, Header, opened, refuse_frames
+from fewmask.data.findings import BadFile
 from fewmask.data.index import NO_ID, MaskCode
 from fewmask.errors import DataError
 
@@ -65,13 +66,24 @@ def read_mask(path: Path, code: MaskCode, *, max_pixels: int = MAX_PIXELS, unlab
         DataError: no such file, no image, truncated or corrupt; a lossy format; colours without a colour map,
             or a colour that is not in it; an id above 254 or outside the mapping.
     """
+    return decode_mask(path, code, max_pixels=max_pixels, unlabelled=unlabelled)[1]
+
+
+def decode_mask(
+    path: Path, code: MaskCode, *, max_pixels: int = MAX_PIXELS, unlabelled: int = IGNORE
+) -> tuple[Header, np.ndarray]:  # fmt: skip
+    """Return what a mask file says about itself, and what ``read_mask`` returns, from one look at it.
+
+    Raises:
+        DataError: see ``read_mask``.
+    """
     with opened(path, max_pixels) as (image, header):
         refuse_frames(image, path)
         _refuse_inexact(image, header, path)
         image.load()
         colours = code.colours is not None
         stored = _stored_colours(image, path) if colours else _stored_ids(image, header, path)
-    return _translate(stored, code, path, unlabelled)
+    return header, _translate(stored, code, path, unlabelled)
 
 
 def read_known(
@@ -98,17 +110,17 @@ def read_known(
         raise DataError(what, where=path, todo=_PUT_BACK)
     nothing = mask == IGNORE if unlabelled != OPEN else mask >= OPEN
     if (bad := (mask >= classes) & ~nothing).any():
-        value, places = _first(mask, bad)
+        value, _, places = _first(mask, bad)
         todo = f"{classes} classes are known; {_PUT_BACK}"
         raise DataError(f"mask holds class index {value}, which no class has {places}", where=path, todo=todo)
     return mask
 
 
-def _first(stored: np.ndarray, bad: np.ndarray) -> tuple[int, str]:
-    """Return the value of the first bad pixel, and where it stands, how often."""
-    y, x = np.unravel_index(int(bad.argmax()), bad.shape)
+def _first(stored: np.ndarray, bad: np.ndarray) -> tuple[int, tuple[int, int], str]:
+    """Return the value of the first bad pixel, its (x, y), and a text on where and how often the value stands."""
+    y, x = map(int, np.unravel_index(int(bad.argmax()), bad.shape))
     value = int(stored[y, x])
-    return value, f"({(stored == value).sum()} pixels, first at x={x} y={y})"
+    return value, (x, y), f"({(stored == value).sum()} pixels, first at x={x} y={y})"
 
 
 def _refuse_inexact(image: ImageFile.ImageFile, header: Header, path: Path) -> None:
@@ -116,11 +128,12 @@ def _refuse_inexact(image: ImageFile.ImageFile, header: Header, path: Path) -> N
     lossy = header.format not in _LOSSLESS or image.info.get("compression") in ("jpeg", "webp")
     if lossy:
         what = f"masks may not be {header.format}: lossy compression changes ids at every border"
-        raise DataError(what, where=path, todo="export the masks again as PNG")
+        todo = "export the masks again as PNG"
+        raise BadFile("lossy_mask", what, where=path, todo=todo, value=header.format)
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode in ("L", "1"):
         if image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
             what = "TIFF mask counts from white (PhotometricInterpretation 0), so its ids are ambiguous"
-            raise DataError(what, where=path, todo="export the masks again as PNG")
+            raise BadFile("pixel_format", what, where=path, todo="export the masks again as PNG", value=header.format)
 
 
 def _stored_ids(image: ImageFile.ImageFile, header: Header, path: Path) -> np.ndarray:
@@ -134,23 +147,23 @@ def _stored_ids(image: ImageFile.ImageFile, header: Header, path: Path) -> np.nd
         return np.array(image).astype(np.int32)
     if image.mode not in ("RGB", "RGBA"):
         todo = "save it as an index PNG: one channel, value = class id"
-        raise DataError(f"{image.mode} masks are not read", where=path, todo=todo)
+        raise BadFile("pixel_format", f"{image.mode} masks are not read", where=path, todo=todo, value=image.mode)
     found = [_spell(c) for c in np.unique(_packed(np.asarray(image.convert("RGB"))))]
     shown = ", ".join(f'"{c}": ...' for c in found[:6]) + (", ..." if len(found) > 6 else "")
-    raise DataError(
-        f"{image.mode} mask with {len(found)} colours, and no colour map says which class each is",
-        where=path,
-        todo=f"write in data.yaml: colours: {{{shown}}} with an id or class name for each",
-    )
+    raise BadFile(
+        "undeclared_colour", f"{image.mode} mask with {len(found)} colours, and no colour map says which class each is",
+        where=path, todo=f"write in data.yaml: colours: {{{shown}}} with an id or class name for each", value=found[0],
+    )  # fmt: skip
 
 
 def _stored_colours(image: ImageFile.ImageFile, path: Path) -> np.ndarray:
     """Return the colours that a mask shows, packed as int32 [H, W]."""
     if image.mode not in ("RGB", "RGBA", "P", "L", "1"):
-        raise DataError(f"{image.mode} masks have no colours", where=path, todo="save it as an RGB PNG")
+        todo = "save it as an RGB PNG"
+        raise BadFile("pixel_format", f"{image.mode} masks have no colours", where=path, todo=todo, value=image.mode)
     if image.mode == "RGBA" and np.asarray(image.getchannel("A")).min() < 255:
         todo = "save the masks without alpha channel"
-        raise DataError("colour mask has transparent pixels", where=path, todo=todo)
+        raise BadFile("transparency", "colour mask has transparent pixels", where=path, todo=todo)
     return _packed(np.asarray(image.convert("RGB")))
 
 
@@ -205,11 +218,14 @@ def _as_dict(pairs: tuple | None) -> dict:
 
 
 def _undeclared_error(stored: np.ndarray, bad: np.ndarray, code: MaskCode, path: Path) -> DataError:
-    """Return the error for the first undeclared id or colour."""
-    value, places = _first(stored, bad)
+    """Return the error for the first undeclared id or colour, and how many others there are."""
+    value, place, places = _first(stored, bad)
+    more = len(np.unique(stored[bad])) - 1
     if code.colours is not None:
         colour = _spell(value)
         todo = f'add "{colour}" to colours in data.yaml, with a class or with ignore'
-        return DataError(f"mask shows undeclared colour {colour} {places}", where=path, todo=todo)
+        what = f"mask shows undeclared colour {colour} {places}" + (f", and {more} others" if more else "")
+        return BadFile("undeclared_colour", what, where=path, todo=todo, value=colour, position=place)
     todo = f"declare it in data.yaml under classes, or write ignore: [{value}] there"
-    return DataError(f"mask holds undeclared class id {value} {places}", where=path, todo=todo)
+    what = f"mask holds undeclared class id {value} {places}" + (f", and {more} others" if more else "")
+    return BadFile("undeclared_id", what, where=path, todo=todo, value=value, position=place)

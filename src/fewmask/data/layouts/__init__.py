@@ -33,6 +33,7 @@ from pathlib import Path
 
 from fewmask.data.datayaml import FILE_NAME, DataYaml, check_names, load_data_yaml
 from fewmask.data.files import hidden
+from fewmask.data.findings import Finding, Remark
 from fewmask.data.index import ROLES, DataIndex, ImageCode, Item, MaskCode, Role
 from fewmask.data.layouts import coco, datumaro, huggingface, labelstudio, listed, published, tools, yolo
 from fewmask.data.layouts.found import DO, Found, image_files, join, pairs, read_text
@@ -280,7 +281,12 @@ def _only_masked(found: Found) -> None:
         kept = [i for i in found.roles[role] if i.mask is not None]
         lost = len(found.roles[role]) - len(kept)
         if lost:
-            found.notes.append(f"{lost} {role} images have no mask and are left out")
+            todo = "draw its mask, or put it below train: there it is unlabelled"
+            each = [
+                Finding("image_without_mask", f"the {role} image has no mask", str(i.image), todo, i.name)
+                for i in found.roles[role] if i.mask is None
+            ]  # fmt: skip
+            found.notes.append(Remark(f"{lost} {role} images have no mask and are left out", each))
         found.roles[role] = kept
 
 

@@ -12,6 +12,7 @@ from unicodedata import normalize
 
 from fewmask.data.colours import Colour
 from fewmask.data.files import image_files
+from fewmask.data.findings import Finding, Remark
 from fewmask.data.index import NO_ID, Item, MaskCode, Role
 from fewmask.data.palette import palette
 from fewmask.data.roles import roles_by_folder
@@ -74,8 +75,20 @@ def join(images: Files, masks: Files, notes: list[str]) -> list[Item]:
         items.append(Item(name, single(images[name], "images"), mask))
     spare = sorted(set(masks) - used)
     if spare:
-        notes.append(f"{len(spare)} masks have no image and are left out, first {spare[0]!r}")
+        bare = [i.name for i in items if i.mask is None]
+        each = [_spare(masks[name][0], name, bare) for name in spare]
+        notes.append(Remark(f"{len(spare)} masks have no image and are left out, first {spare[0]!r}", each))
     return items
+
+
+def _spare(mask: Path, name: str, bare: Sequence[str]) -> Finding:
+    """Return the finding about a mask that no image has; with one of those without a mask if only its case differs."""
+    alike = next((image for image in bare if image.casefold() == name.casefold()), None)
+    if alike is None:
+        todo = "name it as its image, or take it away"
+        return Finding("mask_without_image", "the mask belongs to no image", str(mask), todo, name)
+    what, todo = f"the mask is named as image {alike!r} in another case", "give both the same name: case counts"
+    return Finding("mask_without_image", what, str(mask), f"{todo}, and the image has no mask now", name, alike)
 
 
 def single(paths: list[Path], kind: str) -> Path:
