@@ -6,6 +6,7 @@ import ast
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 PICKLE, YAML, RUN, UNPACK, NETWORK = (
@@ -116,10 +117,9 @@ def _dotted(node: ast.AST, known: Mapping[str, str]) -> str:
     return ""
 
 
-def _forbidden(name: str) -> list[str]:
-    return [
-        what for what, names in FORBIDDEN.items() if name and any(f"{name}.".startswith(f"{one}.") for one in names)
-    ]
+@cache
+def _forbidden(name: str) -> tuple[str, ...]:
+    return tuple(w for w, names in FORBIDDEN.items() if name and any(f"{name}.".startswith(f"{n}.") for n in names))
 
 
 def _flag(key: object, value: ast.expr) -> list[str]:
