@@ -57,7 +57,7 @@ class Learner:
         for name in self.trained:
             override = method.optimisers.get(name)
             cfg = OptimConfig(**(optim.model_dump() | dict(override.values))) if override else optim
-            # the gradients that fp16's scaler has enlarged can only be clipped where the optimiser itself leaves them so
+            # gradients that a scaler has enlarged can only be clipped where the optimiser does not reduce them itself
             optimiser = make_optimiser(self.nets[name], cfg, fused=layout.precision != "fp16" or cfg.clip is None)
             self.wrapped[name], self.optimisers[name] = fabric.setup(self.nets[name], optimiser)
             self.optimisers[name].fewmask_config = cfg
