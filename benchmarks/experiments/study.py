@@ -80,6 +80,8 @@ class Experiment:
                 del recipe["method"][name]
         for name in FREE:
             del recipe["machine"][name]
+        if not recipe["machine"]["deterministic"]:
+            del recipe["machine"]["deterministic"]
         for name, plain in YOUNGER.items():
             if recipe["data"][name] == plain:
                 del recipe["data"][name]

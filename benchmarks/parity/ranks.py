@@ -64,7 +64,7 @@ def all_reduced_loss(checkout: Checkout, setting: Setting) -> Iterator[Row]:
     loss, grad = (torch.stack(parts).mean(0) for parts in zip(*alone, strict=True))
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(_rank, (checkout, replace(setting), folder), nprocs=RANKS)
-        their_loss, their_grad = torch.load(Path(folder) / "out.pt")
+        their_loss, their_grad = torch.load(Path(folder) / "out.pt", weights_only=True)
     case = f"{RANKS} processes against one"
     yield compare(checkout, "CPS: total", case, setting, their_loss, loss, ranks=RANKS)
     yield compare(
@@ -104,7 +104,7 @@ def all_reduced_contrast(checkout: Checkout, setting: Setting) -> Iterator[Row]:
     """U2PL's contrast, its gradient and the banks, of both sides in two processes."""
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(_contrast_rank, (checkout, replace(setting), folder), nprocs=RANKS)
-        their_loss, their_grad, loss, grad, theirs, ours = torch.load(Path(folder) / "out.pt")
+        their_loss, their_grad, loss, grad, theirs, ours = torch.load(Path(folder) / "out.pt", weights_only=True)
     case, switch = f"{RANKS} processes", "negatives=authors_code delta=0"
     yield compare(checkout, "U2PL: contrast", case, setting, their_loss, loss, switch=switch, ranks=RANKS)
     yield compare(checkout, "U2PL: banks", case, setting, theirs, ours, switch=switch, ranks=RANKS)

@@ -80,7 +80,7 @@ class ModelConfig(Config):
     Attributes:
         arch: architecture; null = chosen for the machine.
         encoder: encoder; null = chosen for the machine.
-        weights: "imagenet", "none", or a .safetensors file of encoder tensors.
+        weights: "imagenet", "none", or a .safetensors file of encoder tensors; ``FILE#sha256=…`` takes no other file.
         init: networks to start from instead: a run folder or a .safetensors file of networks; null = none.
         output_stride: pixels a cell of the encoder's last map, where the architecture can dilate it; null = its own.
         atrous_rates: of ASPP, where the architecture has one; null = its own.
@@ -100,7 +100,7 @@ class ModelConfig(Config):
 
 
 class MachineConfig(Config):
-    """The ``machine`` section: where it runs; nothing in it but precision changes what is computed.
+    """The ``machine`` section: where it runs; precision, memory format and determinism change what is computed.
 
     Attributes:
         devices: "auto", "cpu", "cpu:N" processes, or a number of CUDA devices.
@@ -110,6 +110,7 @@ class MachineConfig(Config):
         loader_timeout: seconds without a batch after which a loader process is given up; 0 = never.
         rank_timeout: seconds that a process waits for the others of the run before it gives up.
         cache_mb: memory for decoded images, over all loader processes of a rank.
+        deterministic: on CUDA only operations that add in a fixed order: slower, and the same bits every time.
     """
 
     devices: str = "auto"
@@ -119,6 +120,7 @@ class MachineConfig(Config):
     loader_timeout: float = Field(default=300, ge=0)
     rank_timeout: float = Field(default=1800, gt=0)
     cache_mb: float = Field(default=1024, ge=0)
+    deterministic: bool = False
 
 
 FREE = ("devices", "workers", "loader_timeout", "rank_timeout", "cache_mb")

@@ -125,3 +125,11 @@ def _plain(name: str) -> type[Method]:
 
 PlainSupervised, PlainFixMatch, PlainMeanTeacher = _plain("supervised"), _plain("fixmatch"), _plain("mean_teacher")
 PlainCPS, PlainUCC, PlainU2PL = _plain("cps"), _plain("ucc"), _plain("u2pl")
+
+
+class Unsteady(FixMatch):
+    """FixMatch with an operation that torch knows no deterministic form of, on a CPU neither."""
+
+    def losses(self, nets, batch, step, memo):
+        torch.zeros(1).put_(torch.zeros(1, dtype=torch.int64), torch.ones(1))
+        return super().losses(nets, batch, step, memo)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from process.helpers import assert_refused, content, good, run, training
+from process.helpers import assert_refused, content, good, popen, run, training
 
 IDS = {5, 0, 9}  # of tiny_data's mask files
 
@@ -64,6 +65,43 @@ def test_killed_and_continued(trained, data, tmp_path, io):
     before = content(out)
     good(run(io, [*words, str(out)]))  # finished: it is told again
     assert content(out) == before
+
+
+RANKS = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "fewmask"]
+
+
+@pytest.mark.parametrize("rule", ["dars", "none"])
+def test_two_processes_write_the_files_of_one(rule, trained, data, tmp_path, io):
+    words = [
+        "pseudolabel",
+        str(trained),
+        str(data / "images/train"),
+        "--select",
+        rule,
+        "--ratio",
+        "0.3",
+        "--json",
+        "-o",
+    ]
+    alone = good(run(io, [*words, str(tmp_path / "one")]))
+    assert popen(io, [sys.executable, *RANKS, *words, str(tmp_path / "two")]).wait(280) == 0, (
+        io / "stderr"
+    ).read_text()
+    one, two = ({p.relative_to(f): b for p, b in content(f).items()} for f in (tmp_path / "one", tmp_path / "two"))
+    assert one == two and len(labels(tmp_path / "two")) == 12
+    assert json.loads((io / "stdout").read_text()) == json.loads(alone.stdout), "one process prints the manifest"
+    assert (io / "stderr").read_text().count("pseudo-labels: ") == 1
+
+
+def test_lost_processes_are_continued_by_one(trained, data, tmp_path, io):
+    words = ["pseudolabel", str(trained), str(data / "images/train"), "--select", "dars", "--ratio", "0.3", "-o"]
+    good(run(io, [*words, str(tmp_path / "one")]))
+    out = tmp_path / "two"
+    assert popen(io, [sys.executable, *RANKS, *words, str(out)], "select.inside:3").wait(280) != 0
+    assert 2 <= len(list((out / ".raw").glob("*.bin"))) <= 4 and not labels(out)
+    good(run(io, [*words, str(out)]))
+    one, two = ({p.relative_to(f): b for p, b in content(f).items()} for f in (tmp_path / "one", out))
+    assert one == two
 
 
 def test_nothing_is_written_over(trained, data, tmp_path, io):

@@ -149,8 +149,8 @@ def test_two_processes_see_the_stream_of_one(data, tmp_path, io, monkeypatch):
         assert code == 0, told
         seen_by[world] = seen
     for t in range(STEPS):
-        one = torch.load(seen_by[1] / f"seen-{t}-0.pt")
-        ranks = [torch.load(seen_by[2] / f"seen-{t}-{rank}.pt") for rank in (0, 1)]
+        one = torch.load(seen_by[1] / f"seen-{t}-0.pt", weights_only=True)
+        ranks = [torch.load(seen_by[2] / f"seen-{t}-{rank}.pt", weights_only=True) for rank in (0, 1)]
         assert one.keys() == {"l", "u", "v"}
         for name, items in one.items():
             parts = [rank[name] for rank in ranks]

@@ -13,7 +13,8 @@ from torchvision.transforms.v2 import functional as TF
 
 from fewmask.errors import CheckpointError, ConfigError
 from fewmask.nets import build
-from fewmask.nets.portable import MatrixPool, Portable
+from fewmask.nets.pool import MatrixPool
+from fewmask.nets.portable import Portable
 from fewmask.nets.segmenter import Segmenter
 from fewmask.nets.trimmed import TrimmedConv2d
 from fewmask.run import export as module

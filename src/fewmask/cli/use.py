@@ -175,12 +175,14 @@ def pseudolabel(
     """Example: fewmask pseudolabel runs/photos-supervised-001 photos/images -o labels --select dars --ratio 0.2
 
     Writes OUT/NAME.png with class ids, 255 where there is no label (if a class has that id, the manifest names another
-    one: "nothing"), and OUT/manifest.json. The same command continues an interrupted labelling.
+    one: "nothing"), and OUT/manifest.json. The same command continues an interrupted labelling. Started by torchrun or
+    srun, several processes divide the images, and write the same files.
     """
+    from fewmask.engine.launch import is_first_process
     from fewmask.run.pseudolabel import pseudolabel as label
 
     found = label(run, list(image_names(inputs)), out, select.value, ratio, temperature, seed, say)
-    if as_json:
+    if as_json and is_first_process():
         print(json.dumps(found, indent=2))
 
 

@@ -57,11 +57,14 @@ class Learner:
         for name in self.trained:
             override = method.optimisers.get(name)
             cfg = OptimConfig(**(optim.model_dump() | dict(override.values))) if override else optim
-            optimiser = make_optimiser(self.nets[name], cfg)
+            # gradients that a scaler has enlarged can only be clipped where the optimiser does not reduce them itself
+            optimiser = make_optimiser(self.nets[name], cfg, fused=layout.precision != "fp16" or cfg.clip is None)
             self.wrapped[name], self.optimisers[name] = fabric.setup(self.nets[name], optimiser)
             self.optimisers[name].fewmask_config = cfg
         self._finite = torch.ones((), dtype=torch.bool, device=fabric.device)
-        self._scaler = fabric._precision.state_dict()  # of fp16; empty otherwise
+        self._scaler = torch.amp.GradScaler("cpu").state_dict() if fabric._precision.state_dict() else {}  # of fp16
+        if self._scaler and trains:  # Fabric has one for the whole command: it has seen what was trained before
+            fabric._precision.load_state_dict(self._scaler)
 
     def _prepare(self, nets: dict[str, nn.Module]) -> dict[str, nn.Module]:
         """Move the networks, and give BatchNorm the statistics of all ranks where the device can."""

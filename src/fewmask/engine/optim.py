@@ -56,9 +56,15 @@ def _groups(net: nn.Module, cfg: OptimConfig) -> list[dict[str, Any]]:
     ]
 
 
-def make_optimiser(net: nn.Module, cfg: OptimConfig) -> torch.optim.Optimizer:
-    """Return the optimiser of one network, over the parameters that require a gradient."""
-    fused = next(net.parameters()).device.type in ("cpu", "cuda")  # one pass over all tensors
+def make_optimiser(net: nn.Module, cfg: OptimConfig, fused: bool = True) -> torch.optim.Optimizer:
+    """Return the optimiser of one network, over the parameters that require a gradient.
+
+    Args:
+        net: on its device.
+        cfg: what it is.
+        fused: take one pass over all tensors, where the device can.
+    """
+    fused = fused and next(net.parameters()).device.type in ("cpu", "cuda")
     if cfg.name == "sgd":
         return torch.optim.SGD(_groups(net, cfg), lr=cfg.lr, momentum=cfg.momentum, fused=fused)
     return torch.optim.AdamW(_groups(net, cfg), lr=cfg.lr, betas=(0.9, 0.999), fused=fused)

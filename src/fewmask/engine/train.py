@@ -90,6 +90,7 @@ class Progress:
         seconds: spent training, over all parts of an interrupted run.
         log_offset: bytes of metrics.jsonl that belong to these steps.
         skipped: steps, counted from 1, that were left out because they were not finite.
+        deterministic: all steps so far added in a fixed order.
     """
 
     step: int = 0
@@ -97,6 +98,7 @@ class Progress:
     seconds: float = 0.0
     log_offset: int = 0
     skipped: list[int] = field(default_factory=list)
+    deterministic: bool = True
 
     def state(self) -> dict[str, Any]:
         """Return it as JSON."""

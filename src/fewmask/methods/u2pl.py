@@ -319,7 +319,9 @@ class U2PL(Method):
             return torch.rand(shape, generator=generator, device=z_s.device)
 
         student, teacher = (F.normalize(z, dim=1).movedim(1, -1).flatten(0, 2) for z in (z_s, z_t))  # [N, D]
-        anchor = student[contrast.draw_with_replacement(anchors, uniform(classes, cfg.anchors))]  # [K, M, D]
+        drawn = contrast.draw_with_replacement(anchors, uniform(classes, cfg.anchors))
+        # not student[drawn]: several threads would add the gradients of a pixel that is drawn twice in no fixed order
+        anchor = student.index_select(0, drawn.flatten()).unflatten(0, drawn.shape)  # [K, M, D]
         centre = F.normalize(anchors.to(z_t) @ z_t.movedim(1, -1).flatten(0, 2), dim=1)  # Eq. 12, as a direction
         positive = (anchor @ centre.unsqueeze(-1)).squeeze(-1)
 

@@ -21,11 +21,12 @@ from fewmask.errors import ConfigError, did_you_mean
 from fewmask.nets import hrnet
 from fewmask.nets.dilated import DILATED
 from fewmask.nets.options import arguments
+from fewmask.nets.pool import SteadyPool, replace_pools
 from fewmask.nets.segmenter import Segmenter
 from fewmask.nets.small import small
 from fewmask.nets.tiny import tiny
 from fewmask.nets.trimmed import trim
-from fewmask.nets.weights import load_encoder, read_weights
+from fewmask.nets.weights import check_encoder, load_encoder, pinned, read_weights
 from fewmask.ops.rng import Purpose, torch_seed
 
 OURS: dict[str, Callable[..., Segmenter]] = {"small": small, "tiny": tiny}
@@ -95,7 +96,8 @@ def build(
         arch: a name of ``architectures()``.
         encoder: a name of ``encoders()``, or a timm name with the prefix ``tu-``.
         classes: K.
-        weights: "imagenet" (downloaded by segmentation_models_pytorch or timm), "none", or a .safetensors file.
+        weights: "imagenet" (downloaded by segmentation_models_pytorch or timm), "none", or a .safetensors file; with
+            ``#sha256=`` and a hash behind it no other.
         channels: input channels; pretrained weights of three are repeated, 3/channels as strong, or summed for one, as
             timm does.
         output_stride: pixels a feature cell of the encoder's last map, for architectures with a dilated encoder (8 or
@@ -111,6 +113,7 @@ def build(
             f"unknown architecture {arch!r}", where="model.arch", todo=did_you_mean(arch, architectures())
         )
     options = arguments(arch, {"output_stride": output_stride, "atrous_rates": atrous_rates})
+    weights, digest = pinned(weights)
     if arch in OURS:
         return _ours(arch, classes, channels, weights)
     _check_encoder(arch, encoder)
@@ -122,9 +125,13 @@ def build(
     else:
         make = partial(_from_smp, arch, encoder, classes, channels, options)
     net = _make(make, arch, encoder, weights)
-    if weights not in ("none", "imagenet"):
+    if weights == "imagenet":
+        check_encoder(net.encoder, digest)
+    elif weights != "none":
         path = Path(weights)
-        load_encoder(net.encoder, read_weights(path), path, channels)
+        load_encoder(net.encoder, read_weights(path, digest), path, channels)
+    if torch.are_deterministic_algorithms_enabled():
+        replace_pools(net, SteadyPool, single=False)
     return net
 
 

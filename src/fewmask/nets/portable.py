@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewmask.nets.pool import MatrixPool, replace_pools
 from fewmask.nets.segmenter import Segmenter
 from fewmask.nets.trimmed import untrim
 
@@ -30,7 +31,7 @@ class Portable(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.net, self.resize = untrim(copy.deepcopy(net).cpu().float()), resize
-        _pool_by_matrix(self.net)
+        replace_pools(self.net, MatrixPool)
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, -1, 1, 1))
@@ -55,33 +56,3 @@ class Portable(nn.Module):
         if self.resize is None:
             return logits
         return F.interpolate(logits, size, mode="bilinear", align_corners=False)
-
-
-class MatrixPool(nn.Module):
-    """``nn.AdaptiveAvgPool2d`` as products with matrices made from the size of the map, which no exporter refuses."""
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.size = size
-
-    def forward(self, x_BChw: Tensor) -> Tensor:
-        """Return the means of the cells, [B, C, *size]."""
-        rows, columns = (_cells(n, x_BChw.shape[2 + axis], x_BChw) for axis, n in enumerate(self.size))
-        return rows @ x_BChw @ columns.T
-
-
-def _cells(cells: int, length: int, like: Tensor) -> Tensor:
-    """Return the weight of every pixel in every cell, [cells, length]; cell i covers ⌊i·l/n⌋ to ⌈(i + 1)·l/n⌉."""
-    i = torch.arange(cells, device=like.device).unsqueeze(1)
-    pixel = torch.arange(length, device=like.device)
-    inside = ((pixel >= i * length // cells) & (pixel < ((i + 1) * length + cells - 1) // cells)).to(like.dtype)
-    return inside / inside.sum(1, keepdim=True)
-
-
-def _pool_by_matrix(net: nn.Module) -> None:
-    for module in list(net.modules()):
-        for name, child in list(module.named_children()):
-            if type(child) is nn.AdaptiveAvgPool2d:
-                sides = child.output_size if isinstance(child.output_size, tuple) else (child.output_size,) * 2
-                assert all(isinstance(side, int) for side in sides), "no network here keeps a side of the map"
-                setattr(module, name, MatrixPool(sides))  # pyright: ignore[reportArgumentType]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, save
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
@@ -18,18 +20,84 @@ _CLASSIFIER = ("classifier.", "fc.", "head.", "last_linear.", "_fc.",
                "incre_modules.", "downsamp_modules.", "final_layer.")  # the last three: HRNet's  # fmt: skip
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a ``.safetensors`` file.
+_PIN = "#sha256="
+
+
+def pinned(weights: str) -> tuple[str, str | None]:
+    """Return what ``model.weights`` names ("imagenet", "none" or a file), and the SHA-256 that it must have, if any.
+
+    ``encoder.safetensors#sha256=9f86d0…`` asks for one, and ``imagenet#sha256=…``.
 
     Raises:
-        ConfigError: no such file, or not in that format.
+        ConfigError: it is no SHA-256, or of nothing.
+    """
+    name, mark, digest = weights.rpartition(_PIN)
+    if not mark:
+        return weights, None
+    if name in ("", "none") or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ConfigError(
+            f"{weights!r} names no weights with a SHA-256", where="model.weights",
+            todo="write FILE#sha256= or imagenet#sha256= and 64 digits of 0-9a-f",
+        )  # fmt: skip
+    return name, digest
+
+
+def identify(weights: str, encoder: nn.Module) -> dict[str, str] | None:
+    """Return what an encoder was loaded from, {"source", "sha256"}; None = it was drawn.
+
+    Args:
+        weights: as in a recipe. Of a file the hash is that of its bytes; of "imagenet" that of the encoder's tensors as
+            a ``.safetensors`` file would hold them, whatever the hub's file is called.
+        encoder: after it was loaded.
+    """
+    source, _ = pinned(weights)
+    if source == "none":
+        return None
+    data = save(dict(encoder.state_dict())) if source == "imagenet" else Path(source).read_bytes()
+    return {"source": source, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def check_pinned(source: object, data: bytes, digest: str | None) -> None:
+    """Refuse weights with another SHA-256 than was asked for.
+
+    Raises:
+        ConfigError: with both.
+    """
+    if digest is not None and (found := hashlib.sha256(data).hexdigest()) != digest:
+        raise ConfigError(
+            f"the weights have the SHA-256 {found}, not {digest}", where=source,
+            todo="get the file that was meant, or leave #sha256= out of model.weights",
+        )  # fmt: skip
+
+
+def check_encoder(encoder: nn.Module, digest: str | None) -> None:
+    """Refuse ImageNet weights with another hash than was asked for; see ``identify``.
+
+    Raises:
+        ConfigError: with both.
+    """
+    if digest is not None:
+        check_pinned("imagenet", save(dict(encoder.state_dict())), digest)
+
+
+def read_weights(path: Path, digest: str | None = None) -> dict[str, Tensor]:
+    """Return the tensors of a ``.safetensors`` file.
+
+    Args:
+        path: the file.
+        digest: its SHA-256; None = any.
+
+    Raises:
+        ConfigError: no such file, not in that format, or another file.
     """
     if not path.is_file():
         raise ConfigError(
             "weights file does not exist", where=path, todo="give an existing .safetensors file, or --weights none"
         )
+    data = path.read_bytes()
+    check_pinned(path, data, digest)
     try:
-        return load_file(path)
+        return load(data)
     except SafetensorError as error:
         raise ConfigError(
             f"not a safetensors file ({error})",

@@ -31,7 +31,9 @@ def cross_entropy(
 
     With class weights the mean is weighted: sum of w[y]·CE over sum of w[y], as ``torch.nn.CrossEntropyLoss`` does.
     """
-    total = F.cross_entropy(logits_BKHW, labels_BHW, weight_K, ignore_index=IGNORE, reduction="sum")
+    # on CUDA the kernel that takes the sum too adds in no fixed order, and is refused in deterministic mode
+    how = "none" if torch.are_deterministic_algorithms_enabled() else "sum"
+    total = F.cross_entropy(logits_BKHW, labels_BHW, weight_K, ignore_index=IGNORE, reduction=how).sum()
     valid = labels_BHW != IGNORE
     if weight_K is None:
         return total / _nonzero(average(valid.sum()))
@@ -84,7 +86,11 @@ def ohem_cross_entropy(
     # CE = -log p, so "p small" is "CE large"; ignored pixels stand at p = 1, where they can only raise the rank
     p_N = torch.where(valid_N, torch.exp(-ce_N.detach()), torch.ones_like(ce_N))
     k = min(max(min_kept, 1), p_N.numel())
-    kth = torch.kthvalue(p_N, k).values.clamp(min=threshold)
+    if torch.are_deterministic_algorithms_enabled():  # where older versions of torch refuse kthvalue on CUDA
+        kth = p_N.sort().values[k - 1]
+    else:
+        kth = torch.kthvalue(p_N, k).values
+    kth = kth.clamp(min=threshold)
     keep_N = valid_N & ((p_N <= kth) | (valid_N.sum() < min_kept))
     return (ce_N * keep_N).sum() / _nonzero(average(keep_N.sum()))
 

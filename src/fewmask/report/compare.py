@@ -130,7 +130,7 @@ def _settings(record: Record) -> list[tuple[str, Any]]:
     free = {
         "train.seed", "data.dir", "data.labelled", "data.unlabelled",
         "data.split_seed", "data.group_by", "train.save_every", "train.log_every", "seeds", "baseline",
-        "machine.channels_last",
+        "machine.channels_last", "machine.deterministic",
         *(f"machine.{key}" for key in ("devices", "workers", "loader_timeout", "rank_timeout", "cache_mb")),
     }  # fmt: skip
     tree = record.recipe or {"method": {"name": record.metrics.get("method")}, "steps": record.metrics.get("steps")}

@@ -108,7 +108,7 @@ def _data(record: Record) -> Rows:
 
 def _machine(record: Record) -> Rows:
     environment, metrics = record.environment, record.metrics
-    memory = metrics.get("peak_memory_mb")
+    memory, fixed = metrics.get("peak_memory_mb"), metrics.get("deterministic")
     versions = [(name, v) for name, v in (get(environment, "packages") or {}).items() if v]
     hardware = environment.get("cuda") or (
         f"CPU ({environment.get('cpu')}), {environment.get('cores')} cores, threads: {environment.get('threads')}"
@@ -118,6 +118,7 @@ def _machine(record: Record) -> Rows:
         ("Hardware", str(hardware)), ("Time", duration(metrics.get("seconds"))),
         ("Images a second", number(metrics.get("images_per_second"))),
         ("Peak memory", f"{count(memory)} MB" if is_number(memory) else NOT_RECORDED),
+        ("Deterministic", "yes" if fixed is True else "no" if fixed is False else NOT_RECORDED),
         ("System", _text(environment.get("platform"))), ("Python", _text(environment.get("python"))),
         ("fewmask", _text(environment.get("fewmask"))), *[(str(n), str(v)) for n, v in versions],
     ]  # fmt: skip

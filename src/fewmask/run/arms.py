@@ -11,7 +11,7 @@ from typing import Any
 from fewmask.data.index import DataIndex, Pools
 from fewmask.errors import CheckpointError, ConfigError
 from fewmask.recipe import Recipe, leaves
-from fewmask.run.environment import environment
+from fewmask.run.environment import environment, other_weights
 from fewmask.run.folder import RunFolder
 from fewmask.run.prepare import Prepared, Say
 from fewmask.run.score import load_evaluation
@@ -190,6 +190,8 @@ def mismatch(wanted: Prepared, folder: RunFolder) -> list[str]:
     out += [f"{key} differ" for key in _SAME_DATA if manifest.get(key) != wanted.manifest.get(key)]
     now = environment()
     out += [f"{key} differ" for key in ("packages", "fewmask") if versions.get(key) != now[key]]
+    if other_weights(versions, wanted.weights):
+        out.append("the encoder's weights differ")
     return out
 
 

@@ -72,6 +72,7 @@ def gather(run: Prepared) -> dict[str, Any]:
             "test": end["test"] and end["test"]["miou"],
         },
         "seconds": round(metrics["seconds"] + end["seconds"], 1), "skipped": end["skipped"],
+        "deterministic": metrics["deterministic"] and end.get("deterministic", False),
         "baseline_run": folder.baseline.path_from(folder) if baselines else None,
     }  # fmt: skip
     take_delivery(last, folder)
@@ -124,6 +125,7 @@ def _summary(run: Prepared, folds: Sequence[RunFolder], found: Evaluation) -> di
         "seconds": sum(m["seconds"] for m in each),
         "images_per_second": round(fmean(m["images_per_second"] for m in each), 1),
         "peak_memory_mb": max((m["peak_memory_mb"] for m in each if m["peak_memory_mb"] is not None), default=None),
+        "deterministic": all(m.get("deterministic", False) for m in each),  # older versions did not say
         "skipped": [], "interval": {"val": interval_of(found), "test": None}, "baseline_run": None,
         "folds": [
             {"images": len(names), "val": m["val"], "test": m["test"], "baseline": m["baseline"]}

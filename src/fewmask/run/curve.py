@@ -18,6 +18,7 @@ import torch
 
 from fewmask.data.folds import units_of
 from fewmask.data.index import Item
+from fewmask.engine.determinism import deterministic
 from fewmask.engine.evaluate import scores
 from fewmask.engine.files import ensure_writable, write_atomic, write_json
 from fewmask.engine.launch import is_first_process, launch, leave
@@ -90,6 +91,7 @@ def curve(run: Path, say: Say, draws: int = 2, sizes: int = 3) -> dict[str, Any]
         )
     first = folder.seed(metrics["seeds"][0]) if "seeds" in metrics else folder
     with ExitStack() as stack:
+        stack.enter_context(deterministic(recipe.machine.deterministic))
         parts: list[Part] = []
         jobs: list[Prepared] = []
         if is_first_process():

@@ -15,6 +15,7 @@ import torch
 
 from fewmask._version import __version__
 from fewmask.engine.launch import Placement
+from fewmask.errors import CheckpointError
 
 
 def warn_of_differences(file: Path, here: Placement, say: Callable[[str], None]) -> None:
@@ -41,6 +42,40 @@ def warn_of_differences(file: Path, here: Placement, say: Callable[[str], None])
         )
     if changed:
         say(f"WARNING: the run began with other versions ({'; '.join(changed)}): it may not end bit for bit the same")
+
+
+def check_weights(file: Path, now: dict[str, str] | None) -> None:
+    """Refuse to continue a run with another encoder than it began with: later rounds, seeds and arms start from it.
+
+    Args:
+        file: environment.json of the run; one that is older than this record says nothing.
+        now: ``nets.weights.identify`` of what is there.
+
+    Raises:
+        CheckpointError: with both hashes.
+    """
+    try:
+        then = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # warn_of_differences has said it
+    if other_weights(then, now):
+        raise CheckpointError(
+            f"the encoder's weights have changed since the run began: {then['weights']} then, {now} now", where=file,
+            todo="put the file back that it began with, or start another run with --new",
+        )  # fmt: skip
+
+
+def other_weights(record: Any, now: dict[str, str] | None) -> bool:
+    """Return whether an environment.json says that a run began with another encoder; where the file lies is no matter.
+
+    Args:
+        record: its content; one that is older than this entry says nothing.
+        now: ``nets.weights.identify`` of what is there.
+    """
+    if not isinstance(record, dict) or "weights" not in record:
+        return False
+    then = record["weights"]
+    return (then.get("sha256") if isinstance(then, dict) else then) != (now and now["sha256"])
 
 
 def environment() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from fewmask.engine.determinism import deterministic
 from fewmask.engine.files import clean_leftovers, ensure_writable, write_json
 from fewmask.engine.launch import is_first_process, launch, leave, placement
 from fewmask.engine.lock import RunLock
@@ -80,7 +81,8 @@ def execute(
     notes = Notes(say if is_first_process() else _silent)
     seconds = _budget(asked, time)
     try:
-        return _execute(asked, out, new, notes, seconds)
+        with deterministic(asked.machine.deterministic):
+            return _execute(asked, out, new, notes, seconds)
     except FewmaskError as error:
         for text in notes.held:  # the error comes first, what led to it after it
             error.add_note(text)
@@ -258,6 +260,11 @@ def plan_only(asked: Recipe, out: Path | None, say: Say = print, time: str | Non
         DataError: the data are unusable.
         ConfigError: the recipe is.
     """
+    with deterministic(asked.machine.deterministic):
+        return _plan(asked, out, say, time)
+
+
+def _plan(asked: Recipe, out: Path | None, say: Say, time: str | None) -> dict[str, Any]:
     seconds, why = _budget(asked, time), list[str]()
 
     def note(text: str) -> None:

@@ -71,6 +71,7 @@ def finish(
         "gain": gain, "delivered": _delivered(best, recipe.train.steps, theirs),
         "seconds": round(done.seconds, 1), "images_per_second": round(seen / max(done.seconds, 1e-9), 1),
         "peak_memory_mb": _peak_memory_mb(fabric.device), "skipped": done.skipped,
+        "deterministic": done.deterministic,
         "interval": {role: interval_of(one) for role, one in found.items()},
         "baseline_run": None if baseline is None else baseline.path_from(folder),
     }  # fmt: skip

@@ -15,6 +15,7 @@ from fewmask.data.check import remarks
 from fewmask.data.index import DataIndex, Pools, manifest_hash
 from fewmask.data.scan import Scan
 from fewmask.data.stream import plan_slots
+from fewmask.engine.determinism import is_deterministic
 from fewmask.engine.files import write_atomic, write_json
 from fewmask.engine.launch import placement
 from fewmask.engine.precision import Format
@@ -24,7 +25,7 @@ from fewmask.methods import resolve
 from fewmask.nets import statistics
 from fewmask.recipe import FREE, Recipe
 from fewmask.run.data import Data, read_data
-from fewmask.run.environment import environment, warn_of_differences
+from fewmask.run.environment import check_weights, environment, warn_of_differences
 from fewmask.run.fill import choose_layout, fill
 from fewmask.run.fingerprint import fingerprint
 from fewmask.run.folder import RunFolder
@@ -98,6 +99,7 @@ class Prepared:
         plan: what plan.json of a new run holds; None = it has none.
         folds: of a run that is cross-fitted.
         twins: names of images that show the same, in sets.
+        weights: what the encoder comes from, {"source", "sha256"}; None = it is drawn.
     """
 
     recipe: Recipe
@@ -112,6 +114,7 @@ class Prepared:
     plan: dict[str, Any] | None = None
     folds: tuple[Fold, ...] = ()
     twins: Sequence[Sequence[str]] = ()
+    weights: dict[str, str] | None = None
 
     @property
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -162,13 +165,16 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say, like: RunFolder | None =
     task = _task(data)
     _check_weights(recipe, task)
     _check_batches(recipe, task, pools)
-    layout = choose_layout(recipe, len(index.classes), channels(index.images.bands), say)
+    layout, weights = choose_layout(recipe, len(index.classes), channels(index.images.bands), say)
+    if folder.started:
+        check_weights(folder.environment, weights)
     recipe = recipe.replace("machine", precision=layout.precision, channels_last=layout.channels_last)
     seen = fingerprint(index, pools, counts)
     largest, folds = _largest(recipe, counts), _each_fold(data, asked) if recipe.cross_fitted else ()
     return Prepared(
-        recipe, folder.path, index, pools, task, layout, manifest, largest, seen, folds=folds, twins=data.twins
-    )
+        recipe, folder.path, index, pools, task, layout, manifest, largest, seen, folds=folds, weights=weights,
+        twins=data.twins,
+    )  # fmt: skip
 
 
 def _task(data: Data) -> Task:
@@ -223,7 +229,9 @@ def begin(prepared: Prepared) -> None:
         folder.path.mkdir(parents=True, exist_ok=True)  # an arm's, inside the run's folder
         write_atomic(folder.data, dump_yaml(prepared.manifest))
         here = placement(recipe.machine.devices)
-        write_json(folder.environment, environment() | {"accelerator": here.accelerator, "processes": here.world})
+        place = {"accelerator": here.accelerator, "processes": here.world}
+        more = {"deterministic": is_deterministic(here.accelerator), "weights": prepared.weights}
+        write_json(folder.environment, environment() | place | more)
         if recipe.data.unlabelled_by != "random":
             write_json(folder.part, [item.name for item in prepared.pools.unlabelled])
         if prepared.plan is not None:

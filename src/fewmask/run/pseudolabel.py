@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from fewmask.data.index import Item
 from fewmask.engine.files import ensure_writable
 from fewmask.engine.label import write_labels
-from fewmask.engine.label_pass import RAW, label_file
+from fewmask.engine.label_pass import ALONE, RAW, Share, label_file
+from fewmask.engine.launch import is_first_process, launch, leave, placement
 from fewmask.engine.lock import RunLock
 from fewmask.engine.signals import StopRequest
 from fewmask.errors import ConfigError
@@ -29,6 +31,8 @@ def pseudolabel(
 ) -> dict[str, Any]:  # fmt: skip
     """Write pseudo-labels on the grid of each image, with the user's own class ids, and return their manifest.
 
+    Processes that torchrun or SLURM have started divide the images among them; the files are those of one process.
+
     Args:
         run: a finished run; its delivered model labels.
         files: (image, name of its labels below ``out``, without extension).
@@ -44,30 +48,46 @@ def pseudolabel(
         ConfigError: a file of that name exists, or two images have one name.
         Interrupted: asked to stop; what is predicted is kept.
     """
-    folder = RunFolder(run)
-    model = load(run).model
-    items = [Item(name, file) for file, name in files]
-    _check_free(out, items)
-    ensure_writable(out)
+    with ExitStack() as stack:
+        items, share = [Item(name, file) for file, name in files], ALONE
+        if is_first_process():
+            load(run)  # what is wrong is said by one process, before the others are met
+            _check_free(out, items)
+            ensure_writable(out)
+            stack.enter_context(RunLock(out))
+        if placement("auto").outside:
+            share = Share.of(launch("auto", "fp32"))
+            stack.callback(leave)
+        stop = stack.enter_context(StopRequest())
+        how = Selection(rule, 1.0 if rule == "none" else ratio, temperature=temperature)
+        return _write(run, items, out, how, seed, share, stop, say if share.rank == 0 else _silent)
+
+
+def _write(
+    run: Path, items: Sequence[Item], out: Path, how: Selection, seed: int, share: Share, stop: StopRequest, say: Say
+) -> dict[str, Any]:  # fmt: skip
+    folder, model = RunFolder(run), load(run).model
 
     def predict(item: Item, least_K: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         assert least_K is None, "no rule of this command divides"
         parts = [
             (p.argmax(0).astype(np.uint8), p.max(0))
-            for _, p in model.bands(model.read(item.image), temperature=temperature)
+            for _, p in model.bands(model.read(item.image), temperature=how.temperature)
         ]
         labels, confidences = zip(*parts, strict=True)
         return np.concatenate(labels), np.concatenate(confidences)
 
-    how = Selection(rule, 1.0 if rule == "none" else ratio, temperature=temperature)
     weights = hashlib.sha256((folder.model / "model.safetensors").read_bytes()).hexdigest()
     names = hashlib.sha256("\0".join(item.name for item in items).encode("utf-8", "surrogateescape")).hexdigest()
     frequency = Task.of(list(folder.manifest()["labelled_pixels"].values())).frequency
-    with RunLock(out), StopRequest() as stop:
-        return write_labels(
-            predict, items, out, how, model.classes, frequency=frequency, seed=seed, ids=model.ids, say=say,
-            source={"model": weights, "images": names}, stop=lambda: stop.name if stop.requested else "",
-        )  # fmt: skip
+    return write_labels(
+        predict, items, out, how, model.classes, frequency=frequency, seed=seed, ids=model.ids, say=say, share=share,
+        source={"model": weights, "images": names}, stop=lambda: stop.name if stop.requested else "",
+    )  # fmt: skip
+
+
+def _silent(_: str) -> None:
+    """Say nothing: only the first process speaks."""
 
 
 def _check_free(out: Path, items: Sequence[Item]) -> None:

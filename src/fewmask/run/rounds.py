@@ -143,6 +143,7 @@ def summarise(folder: RunFolder, rounds: Sequence[RunFolder], baseline: Path | N
         "seconds": round(seconds, 1),
         "images_per_second": round(sum(m["images_per_second"] * m["seconds"] for m in each) / max(seconds, 1e-9), 1),
         "peak_memory_mb": max((m["peak_memory_mb"] for m in each if m["peak_memory_mb"] is not None), default=None),
+        "deterministic": all(m.get("deterministic", False) for m in each),  # older versions did not say
         "skipped": [start + step for m, start in zip(each, starts, strict=True) for step in m["skipped"]],
         "baseline_run": None if baseline is None else RunFolder(baseline).path_from(folder),
         "rounds": [_told(r, m) for r, m in zip(rounds, each, strict=True)],

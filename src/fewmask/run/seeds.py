@@ -45,6 +45,7 @@ def summarise(prepared: Prepared) -> dict[str, Any]:
         "seconds": round(sum(m["seconds"] for m in each), 1),
         "images_per_second": round(fmean(m["images_per_second"] for m in each), 1),
         "peak_memory_mb": max((m["peak_memory_mb"] for m in each if m["peak_memory_mb"] is not None), default=None),
+        "deterministic": all(m.get("deterministic", False) for m in each),  # older versions did not say
         "seeds": seeds, "spread": {r: _spread([m[r] for m in each]) for r in ROLES}, "baseline_run": None,
         **({"folds": _mean_folds([m["folds"] for m in each])} if "folds" in each[0] else {}),
     }  # fmt: skip

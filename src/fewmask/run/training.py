@@ -20,6 +20,7 @@ from fewmask.data.masks import read_known
 from fewmask.data.quarantine import Quarantine, QuarantineFile
 from fewmask.data.stream import ItemLoader, StepDataset, plan_slots, to_device
 from fewmask.engine.checkpoint import Store
+from fewmask.engine.determinism import is_deterministic
 from fewmask.engine.evaluate import Pictures
 from fewmask.engine.files import clean_leftovers
 from fewmask.engine.launch import placement
@@ -210,4 +211,6 @@ def _resume(learner: Learner, store: Store | None, start: Start | None) -> Progr
         learner.restore(snapshot)
     elif start is not None:
         start(learner.nets)
-    return Progress.of(snapshot)
+    done = Progress.of(snapshot)
+    done.deterministic &= is_deterministic(learner.fabric.device.type)
+    return done
