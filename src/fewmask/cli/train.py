@@ -58,7 +58,7 @@ def train(
     devices: Annotated[str | None, typer.Option(help="auto, cpu, cpu:N processes, or a number of GPUs.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16, fp16.")] = None,
     workers: Annotated[str | None, typer.Option(help="Loader processes: auto or N.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="How it is scored.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="How it is scored; default: whole.")] = None,
     baseline: Annotated[
         str | None, typer.Option(metavar="[RUN]", help="Beside it a matched supervised run (default), or this one.")
     ] = None,

@@ -209,4 +209,12 @@ def _protocol(metrics: dict[str, Any]) -> str:
     words = "the whole image in one forward pass"
     if protocol.window is not None:
         words = f"a sliding window of {protocol.window} pixels, stride {protocol.stride}, border {protocol.border}"
-    return words + (", averaged with the mirror image" if protocol.flip else "")
+    if protocol.long_side is not None:
+        words += f", of images whose longer side is resized to {protocol.long_side}"
+    if protocol.pad is not None:
+        words += f", padded to {protocol.pad} pixels a side at least"
+    if protocol.padding is not None:
+        words += f", where the margin counts as class {protocol.padding}"
+    if protocol.flip:
+        words += ", averaged with the mirror image"
+    return words + (", logits averaged" if protocol.combine == "logits" else "")
