@@ -182,7 +182,7 @@ def _predict(model: Any, file: Path, paths: dict[str, Path], tile: int | None, h
         write_atomic(paths["tiff"], mask_bytes(ids[mask], place))
     pixels = np.bincount(mask.ravel(), minlength=len(ids)).tolist()
     return {
-        "height": mask.shape[0], "width": mask.shape[1], "confidence": sure / mask.size,
+        "height": image.shape[0], "width": image.shape[1], "confidence": sure / mask.size,
         "pixels": dict(zip(model.classes, pixels, strict=True)), "expected": None,
     }  # fmt: skip
 

@@ -44,13 +44,16 @@ def compare_runs(paths: Sequence[Path]) -> Comparison:
     """Return finished runs in comparable groups.
 
     Args:
-        paths: run folders; a run of several seeds stands for its seeds; one that is given twice counts once.
+        paths: run folders; a run of several seeds stands for its seeds; one that is given twice counts once, one that
+            was only planned not at all.
 
     Raises:
         CheckpointError: no finished run is in one of them.
     """
     once: dict[Path, Path] = {}
     for path in paths:
+        if RunFolder(path).planned:
+            continue
         once.setdefault(path.resolve(), path)
     return compare(read_record(path) for path in once.values())
 
