@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -68,15 +67,7 @@ def _of_logits(net: Forward, image_HWC: Tensor, each: bool) -> Tensor:
     def both(images: Tensor) -> Tensor:
         return (net(images) + net(images.flip(-1)).flip(-1)) / 2
 
-    protocol = Protocol(window=WINDOW, flip=not each)
+    protocol = Protocol(window=WINDOW, flip=not each, combine="logits")
     image = image_HWC.permute(2, 0, 1).unsqueeze(0)
-    with torch.no_grad(), _softmax_left_out():
-        total = image_logits(both if each else net, image, protocol)
-        times = image_logits(lambda x: torch.ones(1, 1, *x.shape[-2:]), image, protocol)
-    return (total / times).softmax(1).amax(1)[0].double()
-
-
-@contextmanager
-def _softmax_left_out() -> Iterator[None]:
-    with patch.object(Tensor, "softmax", lambda x, _: x):
-        yield
+    with torch.no_grad():
+        return image_logits(both if each else net, image, protocol).softmax(1).amax(1)[0].double()

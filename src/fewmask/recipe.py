@@ -165,6 +165,11 @@ class Recipe(Config):
             raise ConfigError(
                 f"fold {self.fold} of {self.folds} folds", where="fold", todo="give folds=3 fold=1, and the like"
             )
+        if self.data.resize is not None and PROTOCOLS[self.protocol].native:
+            raise ConfigError(
+                f"the protocol {self.protocol!r} is of images in their own size, data.resize gives them another",
+                where="protocol", todo="leave data.resize out, or take --protocol whole",
+            )  # fmt: skip
         return self
 
     @property

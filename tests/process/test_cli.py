@@ -14,7 +14,7 @@ from PIL import Image
 import fewmask
 from fewmask.methods import METHODS
 from fixtures_data import save_image
-from process.helpers import VARIANTS, run, tiny_data, training
+from process.helpers import VARIANTS, good, run, tiny_data, training
 
 IDS = {5, 0, 9}  # what the mask files of tiny_data call the three classes
 
@@ -163,6 +163,47 @@ def test_predict_in_tiles(unbroken, tmp_path, io):
     one, other = (pixels(tmp_path / out / "photo.png", "P") for out in ("whole", "tiles"))
     assert (one == other).mean() > 0.9
     assert not list(tmp_path.rglob(".part-*"))
+
+
+def test_predict_averages_views(unbroken, tmp_path, io):
+    """--flip gives the mean of the probabilities of the image and its mirror image; --json says what was done."""
+    photo = save_image(tmp_path / "photo.png", height=30, width=44)
+    Image.fromarray(np.asarray(Image.open(photo))[:, ::-1]).save(tmp_path / "mirrored.png")
+    for name, words in (("a", ["photo.png"]), ("b", ["mirrored.png"]), ("c", ["photo.png", "--flip", "--json"])):
+        words = [
+            "predict",
+            str(unbroken("cps")),
+            str(tmp_path / words[0]),
+            "-o",
+            str(tmp_path / name),
+            "--probs",
+            *words[1:],
+        ]
+        ended = good(run(io, words))
+    (a,), (b,), (c,) = ([np.load(f) for f in (tmp_path / name / "probs").glob("*.npy")] for name in "abc")
+    np.testing.assert_allclose(c.astype(float), (a.astype(float) + b.astype(float)[..., ::-1]) / 2, atol=2e-3)
+    said = one_json(ended.stdout)
+    assert {k: said[k] for k in ("protocol", "flip", "scales")} == {"protocol": "whole", "flip": True, "scales": [1.0]}
+    (row,) = said["images"]
+    mask = pixels(tmp_path / "c/photo.png", "P")
+    assert row["mask"] == str(tmp_path / "c/photo.png") and (row["height"], row["width"]) == mask.shape == (30, 44)
+    classes = fewmask.load(unbroken("cps")).model.classes
+    assert row["pixels"] == {n: int((mask == i).sum()) for n, i in zip(classes, (5, 0, 9), strict=True)}
+    assert row["confidence"] == pytest.approx(c.astype(float).max(0).mean(), abs=2e-3) and row["expected"] is None
+    found = fewmask.load(unbroken("cps")).predict(photo, flip=True)
+    assert (np.array([5, 0, 9])[found] == mask).all()
+
+
+@pytest.mark.parametrize("scales", ["1,2x", "", "0", "1,,2"])
+def test_predict_refuses_scales(scales, unbroken, tmp_path, io):
+    photo = save_image(tmp_path / "photo.png")
+    ended = run(io, ["predict", str(unbroken("cps")), str(photo), "-o", str(tmp_path / "out"), "--scales", scales])
+    assert (
+        ended.code == 2
+        and "scales" in ended.error
+        and "0.75, 1, 1.25" in ended.error.replace("0.75,1,1.25", "0.75, 1, 1.25")
+    )
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("occupied", ["a.png", "colour/a.png", "overlay/a.png", "probs/a.npy"])

@@ -38,6 +38,12 @@ def test_expected_accuracy(own_data, tmp_path, io):
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["00", "01"]
     assert all(0 <= float(r["low"]) <= float(r["expected_pixel_accuracy"]) <= float(r["high"]) <= 100 for r in rows)
+    words = ["predict", str(many), str(own_data / "images/test"), "--json", "-o"]
+    said = json.loads(good(run(io, [*words, str(tmp_path / "e")])).stdout)["images"]
+    assert [f"{one['expected']['pixel_accuracy']:.2f}" for one in said] == [r["expected_pixel_accuracy"] for r in rows]
+    ended = good(run(io, [*words, str(tmp_path / "f"), "--scales", "1,2"]))  # other confidences than those learned from
+    assert "no accuracy is expected" in ended.stderr and not (tmp_path / "f/quality.csv").exists()
+    assert [one["expected"] for one in json.loads(ended.stdout)["images"]] == [None, None]
     (many / "model/quality.json").write_text("{")
     ended = run(io, ["predict", str(many), str(own_data / "images/test"), "-o", str(tmp_path / "c")])
     assert ended.code == 4 and "the calibration is damaged" in ended.error

@@ -96,6 +96,14 @@ def test_flip_averages_the_mirrored_prediction():
     torch.testing.assert_close(found, mirrored)
 
 
+def test_mirrored_windows_are_averaged_as_probabilities():
+    """A pixel that lies in four windows counts as one that lies in one: both images' probabilities sum to 1."""
+    net, x = pixelwise(), torch.randn(1, 3, 12, 12)
+    with torch.no_grad():
+        found = image_logits(net, x, Protocol(window=8, stride=5, flip=True))
+        torch.testing.assert_close(found, 2 * net(x).softmax(1))
+
+
 @pytest.mark.parametrize("size", [(7, 9), (16, 16), (33, 1), (1, 5)])
 def test_networks_take_any_size(size):
     net = tiny(3).eval()

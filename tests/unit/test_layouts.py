@@ -100,8 +100,8 @@ class TestFolders:
         refuse(tmp_path, DataError, "no images in 'images'")
         save_image(tmp_path / "images/a.jpg")
         refuse(tmp_path, DataError, "none of 1 images has a mask.*where no mask lies")
-        save_mask(tmp_path / "masks/a_mask.png", blocks((0, 1)))
-        refuse(tmp_path, DataError, "image 'a', mask 'a_mask'")
+        save_mask(tmp_path / "masks/b_mask.png", blocks((0, 1)))
+        refuse(tmp_path, DataError, "image 'a', mask 'b_mask'")
         refuse(tmp_path / "images/a.jpg", DataError, "is a file")
 
     def test_a_read_only_folder(self, tmp_path):

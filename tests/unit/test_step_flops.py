@@ -5,13 +5,11 @@ E and D are the encoder's and the decoder's share of a forward pass over B image
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from fewmask.batch import Batch, Items, Slots, Stream
 from fewmask.engine.launch import launch
@@ -23,6 +21,7 @@ from fewmask.methods import resolve
 from fewmask.nets import Builder
 from fewmask.nets.represent import Represented
 from fewmask.nets.segmenter import Segmenter
+from fewmask.run.flops import counted as count
 
 CLASSES, BATCH, SIDE = 3, 4, 64
 
@@ -43,18 +42,8 @@ PASSES = [
 ]
 
 
-def convolution_backward(grad: Any, x: Any, weight: Any, *others: Any, out_shape: Any = None, **_: Any) -> int:
-    """Two passes like the forward one, without the gradient of the images. torch's own formula forgets groups."""
-    wanted = others[-1]
-    forward = 2 * grad[0] * math.prod(weight) * math.prod(grad[2:])
-    return forward * sum(wanted[:2])
-
-
 def counted(run: Callable[[], Any]) -> int:
-    own = {torch.ops.aten.convolution_backward: convolution_backward}
-    with FlopCounterMode(display=False, custom_mapping=own) as counter:
-        run()
-    return counter.get_total_flops()
+    return count(run).flops
 
 
 def parts() -> tuple[int, int, int]:

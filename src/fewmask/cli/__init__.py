@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from fewmask.cli import clean, data, demo, export, info, labels, push, report, train, use
+from fewmask.cli import bench, clean, data, demo, export, info, labels, push, report, train, use
 from fewmask.errors import FewmaskError, short_of_memory
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
 # typer carries a click of its own in some versions; its exceptions are found from what typer exports
 _UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
-for module in (train, use, report, export, push, labels, data, info, clean, demo):
+for module in (train, use, report, export, push, labels, data, info, bench, clean, demo):
     module.register(app)
 
 

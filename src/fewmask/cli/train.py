@@ -58,7 +58,7 @@ def train(
     devices: Annotated[str | None, typer.Option(help="auto, cpu, cpu:N processes, or a number of GPUs.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16, fp16.")] = None,
     workers: Annotated[str | None, typer.Option(help="Loader processes: auto or N.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="How it is scored.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="How it is scored; default: whole.")] = None,
     baseline: Annotated[
         str | None, typer.Option(metavar="[RUN]", help="Beside it a matched supervised run (default), or this one.")
     ] = None,
@@ -66,7 +66,7 @@ def train(
     time: Annotated[
         str | None, typer.Option(metavar="2h", help="In place of steps: as many as fit into it, measured.")
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Write plan.json, print it, and stop.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Write RUN/plan.json, print it, and stop.")] = False,
     out: Annotated[Path | None, typer.Option(help="Run folder; an unfinished run there is continued.")] = None,
     new: Annotated[bool, typer.Option("--new", help="Start another run in any case.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json on stdout.")] = False,
@@ -77,7 +77,8 @@ def train(
     Trains on a folder of images, a few with masks. The same command again continues an interrupted run.
     """
     from fewmask.recipe import for_its_length, read_recipe
-    from fewmask.run.execute import execute, plan_only
+    from fewmask.run.ahead import plan_only
+    from fewmask.run.execute import execute
 
     keys: dict[str, Any] = {
         "data.dir": dir, "method": method, "model.arch": arch, "model.encoder": encoder, "model.weights": weights,

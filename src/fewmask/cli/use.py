@@ -94,6 +94,11 @@ def predict(
         int | None,
         typer.Option(help="Side of tiles, 0 = the image at once; default: 2048 above 16 million pixels.", min=0),
     ] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirror image's probabilities.")] = False,
+    scales: Annotated[
+        str | None, typer.Option(metavar="0.75,1,1.25", help="Average the probabilities of the image in these sizes.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one object on stdout.")] = False,
 ) -> None:
     """Example: fewmask predict runs/photos-fixmatch-001 new-photos/ -o masks
 
@@ -110,26 +115,48 @@ def predict(
     alone = (run / "config.json").is_file()  # a model folder, as it is handed on
     folder = run if alone else load(run).folder.model
     model = Model.load(folder)
+    how = model.views(flip, _numbers(scales))
     files = list(image_names(inputs))
     targets = [_targets(out, name, file, probs) for file, name in files]
     _refuse_existing([path for paths in targets for path in paths.values()])
     if any("tiff" in paths and loses_place(file) for (file, _), paths in zip(files, targets, strict=True)):
         say("WARNING: these images lie on a map, their masks will not: pip install 'fewmask[geo]'")
-    quality, expected = load_quality(folder), list[tuple[float, str]]()
+    quality, rows = load_quality(folder), list[dict[str, Any]]()
+    if quality is not None and (flip or scales is not None):
+        say("no accuracy is expected: that was learned from predictions without --flip and --scales")
+        quality = None
     for (file, name), paths in zip(_progress(files), targets, strict=True):
-        sure = _predict(model, file, paths, tile)
+        row = {"image": str(file), "name": name, "mask": str(paths["mask"]), **_predict(model, file, paths, tile, how)}
         if quality is not None:
-            values = quality.of(sure)
-            add_row(out / "quality.csv", name, sure, values)
-            expected.append((values[0], name))
-    say(f"{len(files)} masks in {out}")
+            values = quality.of(row["confidence"])
+            add_row(out / "quality.csv", name, row["confidence"], values)
+            row["expected"] = dict(zip(("pixel_accuracy", "low", "high"), values, strict=True))
+        rows.append(row)
+    _tell(out, rows)
+    if as_json:
+        views = {"protocol": how.name, "flip": how.flip, "scales": list(how.scales)}
+        print(json.dumps({"out": str(out), **views, "images": rows}, indent=2))
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    from fewmask.errors import ConfigError
+
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"{text!r} are no scales", where="--scales", todo="write for example 0.75,1,1.25") from error
+
+
+def _tell(out: Path, rows: list[dict[str, Any]]) -> None:
+    say(f"{len(rows)} masks in {out}")
+    expected = [(row["expected"]["pixel_accuracy"], row["name"]) for row in rows if row["expected"] is not None]
     if expected:
         mean, (least, name) = sum(value for value, _ in expected) / len(expected), min(expected)
         say(f"expected pixel accuracy {mean:.1f}%; lowest {least:.1f}% for {name}; each image: {out / 'quality.csv'}")
 
 
-def _predict(model: Any, file: Path, paths: dict[str, Path], tile: int | None) -> float:
-    """Predict one image, write its files, each under its own name when it is whole, and return its mean confidence."""
+def _predict(model: Any, file: Path, paths: dict[str, Path], tile: int | None, how: Any) -> dict[str, Any]:
+    """Predict one image, write its files, each under its own name when it is whole, and return what --json says."""
     import numpy as np
 
     from fewmask.data.bands import shown
@@ -143,7 +170,7 @@ def _predict(model: Any, file: Path, paths: dict[str, Path], tile: int | None) -
     ids, image = np.array(model.ids, id_type(model.ids)), model.read(file)
     mask, sure = np.empty(image.shape[:2], np.uint8), 0.0
     with npy_file(paths["probs"], (len(ids), *image.shape[:2])) if "probs" in paths else nullcontext() as keep:
-        for row, p in model.bands(image, tile):
+        for row, p in model.bands(image, tile, protocol=how):
             mask[row : row + p.shape[1]] = p.argmax(0)
             sure += float(p.max(0).sum(dtype=np.float64))
             if keep is not None:
@@ -153,7 +180,11 @@ def _predict(model: Any, file: Path, paths: dict[str, Path], tile: int | None) -
     save_png(overlay(shown(image, model.card.channels), mask), paths["overlay"])
     if "tiff" in paths and (place := georeference(file)):
         write_atomic(paths["tiff"], mask_bytes(ids[mask], place))
-    return sure / mask.size
+    pixels = np.bincount(mask.ravel(), minlength=len(ids)).tolist()
+    return {
+        "height": image.shape[0], "width": image.shape[1], "confidence": sure / mask.size,
+        "pixels": dict(zip(model.classes, pixels, strict=True)), "expected": None,
+    }  # fmt: skip
 
 
 def pseudolabel(

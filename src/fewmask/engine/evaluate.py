@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fewmask.data.index import Item
 from fewmask.engine.faults import site
-from fewmask.engine.infer import Forward, Protocol, image_logits, normalise, to_grid
+from fewmask.engine.infer import Forward, Protocol, centred, image_logits, normalise, to_grid
 from fewmask.ops.metrics import confusion, iou, mean_iou, pixel_accuracy
 
 _PIXELS = 8 * 128 * 192  # of network input in one forward pass, unless one image has more
@@ -57,11 +57,16 @@ def confusion_of(
     total = torch.zeros(classes, classes, dtype=torch.int64)
     for batch in _alike(items, pictures):
         images = torch.cat([normalise(i, pictures.mean, pictures.std, pictures.device) for _, i, _ in batch])
+        truths = torch.stack([truth for _, _, truth in batch])
+        how = protocol
+        if protocol.padding is not None:  # the margin is part of what is scored
+            assert protocol.pad is not None and images.shape[-2:] == truths.shape[-2:], "a recipe has no resize with it"
+            images, how = centred(images, protocol.pad)[0], protocol.but(pad=None)
+            truths = centred(truths, protocol.pad, protocol.padding)[0]
         with pictures.context():
-            logits = image_logits(forward, images, protocol)
-        truth_shape = batch[0][2].shape
-        predicted = to_grid(logits.float(), (truth_shape[0], truth_shape[1]))
-        for (item, _, truth), prediction in zip(batch, predicted, strict=True):
+            logits = image_logits(forward, images, how)
+        predicted = to_grid(logits.float(), (truths.shape[-2], truths.shape[-1]))
+        for (item, _, _), truth, prediction in zip(batch, truths, predicted, strict=True):
             matrix = confusion(prediction, truth.to(pictures.device), classes).cpu()
             if each is not None:
                 each(item, matrix)

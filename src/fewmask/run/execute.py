@@ -13,19 +13,20 @@ from typing import Any
 
 from fewmask.engine.determinism import deterministic
 from fewmask.engine.files import clean_leftovers, ensure_writable, write_json
-from fewmask.engine.launch import is_first_process, launch, leave, placement
+from fewmask.engine.launch import is_first_process, launch, leave
 from fewmask.engine.lock import RunLock
-from fewmask.errors import CheckpointError, ConfigError, FewmaskError, Interrupted
+from fewmask.errors import CheckpointError, FewmaskError, Interrupted
 from fewmask.methods import resolve
 from fewmask.recipe import Recipe, differences, for_its_length, read_recipe
-from fewmask.run.arms import SUPERVISED, Arm, arms_of, comparable, runs_of
+from fewmask.run.ahead import RUNS, budget, foretold, plan_of
+from fewmask.run.arms import Arm, arms_of, runs_of
 from fewmask.run.crossfit import gather, last_training
 from fewmask.run.doubt import pools_of, relabel
 from fewmask.run.fill import tell_of_constants
 from fewmask.run.folder import RunFolder, choose_folder
-from fewmask.run.halving import METHODS, can_try, halve, share_of_halving, spent, to_time, with_method
+from fewmask.run.halving import can_try, halve, share_of_halving, spent, to_time, with_method
 from fewmask.run.pace import costs, costs_of
-from fewmask.run.plan import duration, expected, fitted, seconds_of, settle, spoken
+from fewmask.run.plan import duration, expected, fitted, settle, spoken
 from fewmask.run.prepare import Notes, Prepared, Say, confirm, parts_of, prepare
 from fewmask.run.quality import calibrate
 from fewmask.run.rehearse import rehearse
@@ -34,8 +35,6 @@ from fewmask.run.result import Run
 from fewmask.run.rounds import train_arm
 from fewmask.run.seeds import summarise
 
-RUNS = Path("runs")
-"""Where runs go that are given no --out."""
 _DOUBTFUL = 6  # training masks that a report shows
 _LOOKED_AT = 200  # of so many: the others are asked for, with suggest --relabel
 
@@ -79,7 +78,7 @@ def execute(
         FewmaskError: see ``docs/exit-codes.md``.
     """
     notes = Notes(say if is_first_process() else _silent)
-    seconds = _budget(asked, time)
+    seconds = budget(asked, time)
     try:
         with deterministic(asked.machine.deterministic):
             return _execute(asked, out, new, notes, seconds)
@@ -89,14 +88,8 @@ def execute(
         raise
 
 
-def _budget(asked: Recipe, time: str | None) -> float | None:
-    if time is not None and "steps" in asked.train.model_fields_set:
-        raise ConfigError("--time chooses the steps, and they are given", where="train.steps", todo="give one of them")
-    return None if time is None else seconds_of(time)
-
-
 def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes, seconds: float | None) -> Run:
-    first, fits, tries = is_first_process(), False, False
+    first, fits, tries, fresh = is_first_process(), False, False, False
 
     def same(folder: RunFolder) -> bool:
         try:
@@ -112,7 +105,8 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes, seconds: fl
             folder.check_usable(new)
             stack.enter_context(_claimed(folder))
             clean_leftovers(folder.path)
-            asked, fits = settle(asked, folder, seconds), seconds is not None and not folder.started
+            asked, fresh = settle(asked, folder, seconds), not folder.started
+            fits = seconds is not None and fresh
             if folder.started and folder.finished:
                 confirm(asked, folder, say)
                 run = Run(folder.path)
@@ -122,12 +116,12 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes, seconds: fl
                 say.release()
                 return run
             prepared = prepare(asked, folder, say)
-            tries = asked.halving and asked.method_name == "auto" and not folder.started and can_try(prepared, say)
+            tries = asked.halving and asked.method_name == "auto" and fresh and can_try(prepared, say)
             arms = [] if fits or tries else arms_of(prepared, say)
         elif out is not None and RunFolder(out).finished:
             return Run(out)  # the first process will not come to meet the others either
         fabric = launch(asked.machine.devices, asked.machine.precision, asked.machine.rank_timeout)
-        prepared, arms, fits, tries = fabric.broadcast((prepared, arms, fits, tries))
+        prepared, arms, fits, tries, fresh = fabric.broadcast((prepared, arms, fits, tries, fresh))
         assert prepared is not None  # the first process sent it
         stack.callback(leave)
         began = monotonic()
@@ -139,9 +133,10 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes, seconds: fl
             prepared = _fit(prepared, seconds, left, fabric, say)
         if fits or tries:
             arms = fabric.broadcast(arms_of(prepared, say) if first else [])
-        _rehearse(
-            [arm.prepared for arm in arms if not fabric.broadcast(RunFolder(arm.prepared.folder).finished)], fabric
-        )
+        ahead = [arm.prepared for arm in arms if not fabric.broadcast(RunFolder(arm.prepared.folder).finished)]
+        _rehearse(ahead, fabric)
+        if fresh and not fits:
+            prepared = foretold(prepared, {one.recipe.method_name for one in ahead}, fabric, say)
         crossed = runs_of(prepared) if prepared.recipe.cross_fitted else []
         total = len(arms) + len(crossed)
         _train_all(arms, 0, total, prepared, fabric, say)
@@ -209,7 +204,7 @@ def _fit(prepared: Prepared, seconds: float, left: float, fabric: Any, say: Say)
     recipe = fitted(prepared.recipe, left, found, prepared)
     hopes = expected(recipe, found, prepared)
     say(f"{recipe.train.steps} steps fit into {duration(left)}; {spoken(hopes)}")
-    return replace(prepared, recipe=recipe, plan={"time": seconds, "steps": recipe.train.steps, "expected": hopes})
+    return replace(prepared, recipe=recipe, plan=plan_of(recipe, seconds, hopes))
 
 
 def _rehearse(ahead: list[Prepared], fabric: Any) -> None:
@@ -248,69 +243,6 @@ def _title(arm: Arm, n: int, total: int) -> str | None:
     recipe = arm.prepared.recipe
     part = {None: "", 0: ", all labelled images"}.get(recipe.fold, f", fold {recipe.fold} of {recipe.folds}")
     return f"training {n} of {total}: {recipe.method_name}, seed {recipe.train.seed}{part}" if total > 1 else None
-
-
-def plan_only(asked: Recipe, out: Path | None, say: Say = print, time: str | None = None) -> dict[str, Any]:
-    """Return what ``execute`` would do, without training; with ``out`` also write it to OUT/plan.json.
-
-    Some steps are timed on one device. Where unlabelled images are chosen by what they show, as many others stand in
-    for them here.
-
-    Raises:
-        DataError: the data are unusable.
-        ConfigError: the recipe is.
-    """
-    with deterministic(asked.machine.deterministic):
-        return _plan(asked, out, say, time)
-
-
-def _plan(asked: Recipe, out: Path | None, say: Say, time: str | None) -> dict[str, Any]:
-    seconds, why = _budget(asked, time), list[str]()
-
-    def note(text: str) -> None:
-        why.append(text)
-        say(text)
-
-    folder = RunFolder(RUNS / "plan" if out is None else out)
-    folder.check_usable()
-    devices = "cpu" if placement(asked.machine.devices).accelerator == "cpu" else "1"
-    prepared = prepare(asked.replace("data", unlabelled_by="random"), RunFolder(folder.path / "none"), note)
-    fabric = launch(devices, prepared.layout.precision, asked.machine.rank_timeout)
-    try:
-        found = costs(prepared, fabric)
-    finally:
-        leave()
-    recipe, index, pools = prepared.recipe, prepared.index, prepared.pools
-    if asked.halving and asked.method_name == "auto" and can_try(prepared, note):
-        note(
-            f"auto: {', '.join(METHODS)} are tried first; which will be trained is not known yet: this plan is that of "
-            f"{recipe.method_name}, without the tries"
-        )
-    if seconds is not None:
-        recipe = fitted(recipe, seconds, found, prepared)
-    hopes = expected(recipe, found, prepared)
-    note(spoken(hopes))
-    plan = {
-        "recipe": recipe.complete(), "classes": list(index.classes), "labelled": len(pools.labelled),
-        "unlabelled": len(pools.unlabelled), "val": len(index.items["val"]), "test": len(index.items["test"]),
-        "split_hash": pools.hash(), "trainings": _trainings(recipe, comparable(recipe, index, _silent)),
-        "folds": recipe.folds, "fingerprint": prepared.fingerprint, "expected": hopes, "time": seconds, "why": why,
-    }  # fmt: skip
-    if out is not None and not folder.started:  # a run's own plan says how it was begun
-        ensure_writable(out)
-        write_json(folder.plan, plan)
-    return plan
-
-
-def _trainings(recipe: Recipe, compared: bool) -> list[dict[str, Any]]:
-    """Return {"method", "seed", "steps"} of every training; a matched baseline that exists is then reused instead."""
-    methods = [SUPERVISED, recipe.method_name] if compared else [recipe.method_name]
-    seeds, steps = range(recipe.train.seed, recipe.train.seed + recipe.seeds), recipe.train.steps
-    if not recipe.cross_fitted:
-        return [{"method": method, "seed": seed, "steps": steps} for seed in seeds for method in methods]
-    folds = range(1, 1 + (recipe.folds or 0))
-    out = [{"method": m, "seed": s, "steps": steps, "fold": k} for s in seeds for k in folds for m in methods]
-    return out + [{"method": recipe.method_name, "seed": seed, "steps": steps, "fold": 0} for seed in seeds]
 
 
 @contextmanager

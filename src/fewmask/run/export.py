@@ -43,7 +43,7 @@ def export(
 
     The graph takes images, uint8 [N, C, H, W], RGB or the declared channels, and gives logits, float32 [N, K, H, W]:
     resizing, normalisation and padding are inside. It makes one forward pass over the whole image, whatever the model's
-    protocol averages.
+    protocol says.
 
     Args:
         run: a finished run.
@@ -81,9 +81,9 @@ def export(
         f"{out}: {form}, images of {sizes}; on {found['images']} images logits differ by {found['max_difference']:.1e} "
         f"at most, and {100 * found['differing_pixels']:.3f}% of the pixels in class"
     )
-    if PROTOCOLS[protocol].averages:
+    if not PROTOCOLS[protocol].plain:
         share = 100 * found["differing_from_predict"]
-        say(f"predict averages (protocol {protocol}), the file makes one pass: {share:.2f}% of the pixels differ")
+        say(f"predict follows the protocol {protocol}, the file makes one pass: {share:.2f}% of the pixels differ")
     return {"file": str(out), "example": str(example), "format": form, "classes": model.classes, "size": size, **found}
 
 
@@ -163,7 +163,7 @@ def _compare(
     model: Model, exported: Run, files: Sequence[Path], size: tuple[int, int] | None, out: Path
 ) -> dict[str, Any]:  # fmt: skip
     """Compare on images, and on two corners of one of them as a batch."""
-    averages = PROTOCOLS[model.card.protocol].averages
+    plain = PROTOCOLS[model.card.protocol].plain
     most, pixels, other, other_mask = 0.0, 0, 0, 0
     for n, file in enumerate(files):
         image = model.read(file)
@@ -179,7 +179,7 @@ def _compare(
             pixels += once[:, 0].size
             other += int((found.argmax(1) != once.argmax(1)).sum())
             for one, own, label in zip(batch, once, found.argmax(1), strict=True):
-                several = averages or model.tile_for(one)  # else predict makes the same pass
+                several = not plain or model.tile_for(one)  # else predict makes the same pass
                 other_mask += int((label != (model.predict(one) if several else own.argmax(0))).sum())
     if other > _TOLERANCE * pixels:
         raise CheckpointError(

@@ -14,6 +14,7 @@ from fewmask.engine.precision import Format, choose
 from fewmask.errors import ConfigError
 from fewmask.methods import resolve
 from fewmask.nets import DEFAULT_ARCH, Builder, default_encoder
+from fewmask.nets.provenance import provenance
 from fewmask.nets.weights import identify
 from fewmask.recipe import SHORT, Recipe, for_its_length
 from fewmask.run.data import Say
@@ -39,6 +40,9 @@ def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:
         recipe = recipe.replace("model", encoder=encoder)
         if encoder != arch:  # else there is no other
             say(f"encoder: {encoder}, for a {'GPU' if cuda else 'CPU'}")
+    if recipe.model.init is None:
+        assert recipe.model.encoder  # chosen above
+        say(f"weights: {provenance(recipe.model.encoder, recipe.model.weights)}")
     if recipe.data.crop is None:
         sizes = [recipe.data.resize] if recipe.data.resize else counts.sizes[counts.rows(pools.labelled)].tolist()
         height, width = median_low(s[0] for s in sizes), median_low(s[1] for s in sizes)

@@ -126,6 +126,11 @@ class RunFolder:
         """Whether the run here is complete: metrics.json is written last."""
         return self.metrics.is_file()
 
+    @property
+    def planned(self) -> bool:
+        """Whether all that it holds is a plan.json, which ``--plan`` wrote."""
+        return self.plan.is_file() and all(p == self.plan for p in self.path.iterdir())
+
     def check_usable(self, new: bool = False) -> None:
         """Refuse a folder that holds something else; nothing is written over.
 
@@ -269,7 +274,7 @@ class RunFolder:
 
 
 def choose_folder(asked: Recipe, base: Path, new: bool, same: Callable[[RunFolder], bool]) -> RunFolder:
-    """Return the newest unfinished run of this configuration below ``base``, else a fresh name there.
+    """Return the newest unfinished run of this configuration below ``base``, else a fresh name, or a planned one.
 
     Args:
         asked: the recipe as given.
@@ -288,5 +293,7 @@ def choose_folder(asked: Recipe, base: Path, new: bool, same: Callable[[RunFolde
             folder = RunFolder(path)
             if folder.started and not folder.finished and same(folder):
                 return folder
+    if numbered and RunFolder(numbered[-1][1]).planned:
+        return RunFolder(numbered[-1][1])
     last = numbered[-1][0] if numbered else 0
     return RunFolder(base / f"{stem}-{last + 1:03d}")

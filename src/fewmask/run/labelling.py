@@ -110,8 +110,8 @@ class Labeller:
             items = self._part(items, one.part)
         networks, source = self.networks(by)
         recipe = self.prepared.recipe
-        protocol = PROTOCOLS[recipe.protocol].model_copy(update={"scales": one.scales})
-        protocol = protocol.model_copy(update={"flip": protocol.flip or one.flip})
+        protocol = PROTOCOLS[recipe.protocol]
+        protocol = protocol.but(scales=one.scales, flip=protocol.flip or one.flip)
 
         @cache
         def network() -> Predict:  # built for labels that are not there yet

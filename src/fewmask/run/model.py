@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,7 +20,7 @@ from fewmask.data.images import read_image
 from fewmask.data.index import ImageCode
 from fewmask.engine.infer import PROTOCOLS, Protocol, as_logits, image_logits, normalise
 from fewmask.engine.tiles import bands
-from fewmask.errors import CheckpointError, DataError
+from fewmask.errors import CheckpointError, ConfigError, DataError
 from fewmask.nets import build
 from fewmask.nets.options import OPTIONS
 from fewmask.nets.weights import read_weights
@@ -133,6 +134,24 @@ class Model:
         """
         return read_image(Path(file), ImageCode(self.card.upright, self.card.channels))
 
+    def views(self, flip: bool = False, scales: Sequence[float] | None = None) -> Protocol:
+        """Return the model's protocol with more views of an image, whose probabilities are averaged.
+
+        Args:
+            flip: the mirror image too.
+            scales: the image in these sizes, 1 = the one that the network was scored at; None = as the protocol says.
+
+        Raises:
+            ConfigError: a scale that is not positive.
+        """
+        protocol = PROTOCOLS[self.card.protocol]
+        if scales is not None and not (scales and all(0 < scale < math.inf for scale in scales)):
+            raise ConfigError(
+                f"{list(scales)} are no scales", where="scales", todo="give positive numbers: 0.75, 1, 1.25"
+            )
+        wanted = protocol.scales if scales is None else tuple(float(scale) for scale in scales)
+        return protocol.but(flip=protocol.flip or flip, scales=wanted)
+
     @torch.no_grad()
     def logits(self, image: np.ndarray | Path | str, protocol: Protocol | None = None) -> Tensor:
         """Return logits float32 [1, K, H, W] on the image's own grid.
@@ -154,17 +173,20 @@ class Model:
         scores: Tensor = image_logits(self.net, normalise(tensor, self.mean, self.std, self.device), protocol)
         return as_logits(F.interpolate(scores, pixels.shape[:2], mode="bilinear", align_corners=False), protocol)
 
-    def probabilities(self, image: np.ndarray | Path | str, temperature: float = 1.0) -> np.ndarray:
+    def probabilities(
+        self, image: np.ndarray | Path | str, temperature: float = 1.0, protocol: Protocol | None = None
+    ) -> np.ndarray:
         """Return class probabilities float32 [K, H, W] on the image's own grid.
 
         Args:
             image: a file, or uint8 [H, W, C] as ``read`` returns it, of any size.
             temperature: divides the logits before the softmax.
+            protocol: how an image becomes a prediction, as ``views`` returns it; None = the model's own.
         """
-        return (self.logits(image) / temperature).softmax(1)[0].cpu().numpy()
+        return (self.logits(image, protocol) / temperature).softmax(1)[0].cpu().numpy()
 
     def bands(
-        self, pixels: np.ndarray, tile: int | None = None, temperature: float = 1.0
+        self, pixels: np.ndarray, tile: int | None = None, temperature: float = 1.0, protocol: Protocol | None = None
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (row, class probabilities float32 [K, rows, W]) from the top of an image to its bottom.
 
@@ -172,24 +194,41 @@ class Model:
             pixels: uint8 [H, W, C].
             tile: side of tiles, which share an eighth; None = ``tile_for`` it.
             temperature: divides the logits before the softmax.
+            protocol: how an image, or a tile, becomes a prediction, as ``views`` returns it; None = the model's own.
         """
-        side = self.tile_for(pixels) if tile is None else tile
+        side = self.tile_for(pixels, protocol) if tile is None else tile
         if not side:
-            yield 0, self.probabilities(pixels, temperature)
+            yield 0, self.probabilities(pixels, temperature, protocol)
         else:
-            yield from bands(lambda part: self.probabilities(part, temperature), pixels, side, side // 8)
+            yield from bands(lambda part: self.probabilities(part, temperature, protocol), pixels, side, side // 8)
 
-    def tile_for(self, pixels: np.ndarray) -> int:
+    def tile_for(self, pixels: np.ndarray, protocol: Protocol | None = None) -> int:
         """Return the side of the tiles that an image is predicted in, 0 = as a whole.
 
-        Above 16 million pixels a forward pass over the whole takes more memory than most machines have. A model that
-        resizes its images, or slides a window over them, needs no tiles.
+        Above 16 million pixels of the largest scale a forward pass over the whole takes more memory than most machines
+        have. A model that resizes its images, or slides a window over them, needs no tiles.
         """
-        large = pixels.shape[0] * pixels.shape[1] > _LARGE
-        whole = self.card.resize is None and PROTOCOLS[self.card.protocol].window is None
-        return _TILE if large and whole else 0
+        protocol = PROTOCOLS[self.card.protocol] if protocol is None else protocol
+        larger = max(1.0, *protocol.scales)
+        large = pixels.shape[0] * pixels.shape[1] * larger**2 > _LARGE
+        whole = self.card.resize is None and protocol.window is None and protocol.long_side is None
+        return max(1, int(_TILE / larger)) if large and whole else 0
 
-    def predict(self, image: np.ndarray | Path | str, tile: int | None = None) -> np.ndarray:
-        """Return class indices uint8 [H, W] on the image's own grid; see ``bands``."""
-        pixels = image if isinstance(image, np.ndarray) else self.read(image)
-        return np.concatenate([p.argmax(0).astype(np.uint8) for _, p in self.bands(pixels, tile)])
+    def predict(
+        self, image: np.ndarray | Path | str, tile: int | None = None, *, flip: bool = False,
+        scales: Sequence[float] | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Return class indices uint8 [H, W] on the image's own grid.
+
+        Args:
+            image: a file, or uint8 [H, W, C] as ``read`` returns it, of any size.
+            tile: see ``bands``.
+            flip: see ``views``.
+            scales: see ``views``.
+
+        Raises:
+            ConfigError: a scale that is not positive.
+            DataError: it cannot be read.
+        """
+        pixels, how = image if isinstance(image, np.ndarray) else self.read(image), self.views(flip, scales)
+        return np.concatenate([p.argmax(0).astype(np.uint8) for _, p in self.bands(pixels, tile, protocol=how)])

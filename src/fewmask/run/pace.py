@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -79,15 +79,17 @@ class Cost:
         return recipe.train.steps * self.step + seen * picture + _STARTING * len(self.paces)
 
 
-def costs(prepared: Prepared, fabric: Any) -> list[Cost]:
+def costs(prepared: Prepared, fabric: Any, methods: Collection[str] | None = None) -> list[Cost]:
     """Time every kind of training of a run; every rank takes part.
 
     Args:
         prepared: data and recipe.
         fabric: launched.
+        methods: names of those to time; None = all.
     """
     arms = [matched(prepared)] if comparable(prepared.recipe, prepared.index, lambda text: None) else []
-    return costs_of([*arms, prepared], fabric)
+    every = [*arms, prepared]
+    return costs_of([arm for arm in every if methods is None or arm.recipe.method_name in methods], fabric)
 
 
 def costs_of(arms: Sequence[Prepared], fabric: Any) -> list[Cost]:
@@ -124,12 +126,12 @@ def _reading(prepared: Prepared, method: Method, learner: Learner) -> float:
     count = len(prepared.pools.labelled) + (len(prepared.pools.unlabelled) if both else 0)
     height, width = recipe.data.resize or prepared.largest
     held = min(1.0, recipe.machine.cache_mb * 1e6 / max(1, count * height * width * 4))
-    once = min(1.0, count / (recipe.train.steps * _views(method, learner)))  # share of the views that open a file
+    once = min(1.0, count / (recipe.train.steps * views_of(method, learner)))  # share of the views that open a file
     share = once * held + (1 - held)
-    return (median(again) + share * max(0.0, median(fresh) - median(again))) / _views(method, learner)
+    return (median(again) + share * max(0.0, median(fresh) - median(again))) / views_of(method, learner)
 
 
-def _views(method: Method, learner: Learner) -> int:
+def views_of(method: Method, learner: Learner) -> int:
     """Return how many views of images a step reads on this rank."""
     return sum(learner.slots[name].count * len(stream.views) for name, stream in method.streams.items())
 
@@ -148,12 +150,12 @@ def _pace(prepared: Prepared, method: Method, learner: Learner, reading: float) 
             began = time.perf_counter()
             batch = to_device(raw, device, pictures.mean, pictures.std, prepared.layout.channels_last)
             learner.update(batch, t)
-            _wait(device)
+            wait_for(device)
             if n >= _WARM:
                 spent.append(time.perf_counter() - began)
             if learner.any_rank(sum(spent) > _SECONDS, due=True):
                 break
-    read = reading * _views(method, learner)
+    read = reading * views_of(method, learner)
     workers = recipe.machine.workers or 0
     step = median(spent) + read if not workers else max(median(spent), read / workers)
     forward = Scorer(learner, prepared, pictures).forward(method.predictors[0])
@@ -163,10 +165,10 @@ def _pace(prepared: Prepared, method: Method, learner: Learner, reading: float) 
         began = time.perf_counter()
         confusion_of(forward, [item], pictures, prepared.task.classes, PROTOCOLS[recipe.protocol])
         seen.append(time.perf_counter() - began)
-    return Pace(step, median(seen[1:] or seen or [0.0]), _size(learner), 1 + len(method.predictors))
+    return Pace(step, median(seen[1:] or seen or [0.0]), state_bytes(learner), 1 + len(method.predictors))
 
 
-def _size(learner: Learner) -> int:
+def state_bytes(learner: Learner) -> int:
     """Return the bytes of a checkpoint."""
     saved = learner.snapshot(0, {})
     return sum(t.numel() * t.element_size() for part in (saved.networks, saved.optimisers) for t in part.values())
@@ -178,6 +180,7 @@ def _spread(total: int) -> Iterator[int]:
         yield min(total - 1, int(total * max(0.0, n - _WARM + 0.5) / _STEPS))
 
 
-def _wait(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

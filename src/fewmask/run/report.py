@@ -44,13 +44,16 @@ def compare_runs(paths: Sequence[Path]) -> Comparison:
     """Return finished runs in comparable groups.
 
     Args:
-        paths: run folders; a run of several seeds stands for its seeds; one that is given twice counts once.
+        paths: run folders; a run of several seeds stands for its seeds; one that is given twice counts once, one that
+            was only planned not at all.
 
     Raises:
         CheckpointError: no finished run is in one of them.
     """
     once: dict[Path, Path] = {}
     for path in paths:
+        if RunFolder(path).planned:
+            continue
         once.setdefault(path.resolve(), path)
     return compare(read_record(path) for path in once.values())
 
@@ -209,4 +212,12 @@ def _protocol(metrics: dict[str, Any]) -> str:
     words = "the whole image in one forward pass"
     if protocol.window is not None:
         words = f"a sliding window of {protocol.window} pixels, stride {protocol.stride}, border {protocol.border}"
-    return words + (", averaged with the mirror image" if protocol.flip else "")
+    if protocol.long_side is not None:
+        words += f", of images whose longer side is resized to {protocol.long_side}"
+    if protocol.pad is not None:
+        words += f", padded to {protocol.pad} pixels a side at least"
+    if protocol.padding is not None:
+        words += f", where the margin counts as class {protocol.padding}"
+    if protocol.flip:
+        words += ", averaged with the mirror image"
+    return words + (", logits averaged" if protocol.combine == "logits" else "")

@@ -45,9 +45,21 @@ class Run:
             self._model = Model.load(self.folder.model)
         return self._model
 
-    def predict(self, image: np.ndarray | Path | str) -> np.ndarray:
-        """Return class indices uint8 [H, W] for an image file or a uint8 RGB array [H, W, 3] of any size."""
-        return self.model.predict(image)
+    def predict(
+        self, image: np.ndarray | Path | str, *, flip: bool = False, scales: Sequence[float] | None = None
+    ) -> np.ndarray:
+        """Return class indices uint8 [H, W] for an image file or a uint8 RGB array [H, W, 3] of any size.
+
+        Args:
+            image: the file, or the array.
+            flip: average the probabilities with those of the mirror image.
+            scales: average those of the image in these sizes, for example (0.75, 1, 1.25); None = in its own.
+
+        Raises:
+            ConfigError: a scale that is not positive.
+            DataError: it cannot be read.
+        """
+        return self.model.predict(image, flip=flip, scales=scales)
 
     def suggest(self, count: int = 20, out: Path | str | None = None, to: Sequence[Tool] = ("png",)) -> list[Any]:
         """Return what to label next, as ``Suggestion``; with ``out`` also write it, as ``fewmask suggest`` does."""

@@ -3,7 +3,8 @@
 =========== ==========================================================================================
 layout      files
 =========== ==========================================================================================
-folders     ``images/…`` and ``masks/…`` with the same stems, or folders of like names; first folder = role
+folders     ``images/…`` and ``masks/…`` with the same stems (or ``X_mask``), or folders of like names; first
+            folder = role; or inside each role: ``train/images``, ``train/masks``
 index file  ``images: index.jsonl`` in data.yaml
 data.yaml   the folders or globs that ``images`` and ``masks`` name there; Ultralytics' file is understood
 voc         ``JPEGImages``, ``SegmentationClass`` (and ``SegmentationClassAug``), ``ImageSets``; with
@@ -226,13 +227,24 @@ def _read_layout(root: Path, declared: DataYaml) -> Found:
         )  # fmt: skip
     if signs:
         return signs[0].read(root)
-    if (root / "images").is_dir() and (root / "masks").is_dir():
-        return pairs("folders", root, "images", "masks")
-    if (places := tools.other_folders(root)) is not None:
+    inside = tools.in_role_folders(root)
+    both = ("images", "masks") if (root / "images").is_dir() and (root / "masks").is_dir() else None
+    places = both or tools.other_folders(root)
+    found = None if places is not None else coco.coco(root) or labelstudio.label_studio(root)
+    if inside and (places is not None or found is not None):
+        role, (_, masks) = next((role, names) for role, names in inside.items() if names[1] is not None)
+        other = f"in {places[1]!r}" if places is not None else f"those of {found.layout}" if found is not None else ""
+        raise DataError(
+            f"masks lie in '{role}/{masks}', and there are others, {other}", where=root,
+            todo=f'write data.yaml with images: "*/{inside[role][0]}/*" and masks: "*/{masks}/*", or with the others',
+        )  # fmt: skip
+    if places is not None:
         found = pairs("folders", root, *places)
-        found.notes.append(f"images in {places[0]!r}, masks in {places[1]!r}")
+        found.notes += [] if both else [f"images in {places[0]!r}, masks in {places[1]!r}"]
         return found
-    if (found := coco.coco(root) or labelstudio.label_studio(root) or tools.beside(root)) is not None:
+    if inside:
+        return tools.inside_roles(root, inside)
+    if (found := found or tools.beside(root)) is not None:
         return found
     if not (root / "images").is_dir():
         seen = sorted(p.name for p in root.iterdir() if not hidden(p.name))

@@ -20,6 +20,9 @@ from fewmask.errors import DataError
 
 DO = "see the layouts in the documentation, or write data.yaml with images: and masks:"
 _ANNOTATIONS = 4 * 2**30  # bytes of the largest file of annotations
+ENDINGS = ("_mask", "-mask", "_masks", "_label", "_labels", "-label", "_seg", "_segmentation", "_gt")
+"""What the name of a mask may have after that of its image."""
+_OF_IMAGES = ("", "_sat", "_image", "_img")  # what the name of an image may have, where its mask's has such an ending
 VOID = ("ignore", "ignored", "void", "unlabelled", "unlabeled")
 """Names, in lower case, of colours that do not count."""
 
@@ -55,13 +58,44 @@ def pairs(layout: str, root: Path, image_place: str, mask_place: str) -> Found:
     images = image_files(root, image_place, notes, without=mask_files)
     if not images:
         raise DataError("; ".join([f"no images in {image_place!r}", *notes]), where=root, todo=DO)
-    items = join(images, masks, notes)
+    items = join(images, with_image_names(images, masks, root / mask_place, notes), notes)
     if all(i.mask is None for i in items):
         what = f"none of {len(items)} images has a mask of its name in {mask_place!r}"
         what += f" (image {items[0].name!r}, mask {min(masks)!r})" if masks else ", where no mask lies"
         raise DataError("; ".join([what, *notes]), where=root, todo=DO)
     roles, more = roles_by_folder(items, root)
     return Found(layout, roles, notes + more)
+
+
+def with_image_names(images: Files, masks: Files, where: Path, notes: list[str]) -> Files:
+    """Return masks under the names of their images, where these have an ending more: X_mask.png is the mask of X.jpg.
+
+    Args:
+        images: by name.
+        masks: by name.
+        where: the folder of the masks.
+        notes: gets a sentence where there is such an ending.
+
+    Raises:
+        DataError: there are several endings, or an image has two masks.
+    """
+    out, found = dict(masks), dict[str, str]()  # found: ending to the first mask that has it
+    for name in sorted(masks):
+        end = next((e for e in sorted(ENDINGS, key=len, reverse=True) if name.endswith(e)), None)
+        hit = next((n for o in _OF_IMAGES if (n := name.removesuffix(end) + o) in images), None) if end else None
+        if end is None or hit is None:
+            continue
+        found.setdefault(end, name)
+        if hit in masks or name in images or len(found) > 1:
+            others = [hit] if hit in masks else [n for n in found.values() if n != name]
+            what = f"{name!r} and {others[0]!r} may both be masks" if others else f"{name!r} is an image and a mask"
+            raise DataError(
+                f"{what}: is {name!r} the mask of the image {hit!r}?", where=where,
+                todo=f"take one of them away, or write data.yaml with masks: FOLDER/*{end}.png",
+            )  # fmt: skip
+        out[hit] = out.pop(name)
+    notes += [f"masks are called like their images and {end}" for end in found]
+    return out
 
 
 def join(images: Files, masks: Files, notes: list[str]) -> list[Item]:

@@ -5,14 +5,25 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from io import StringIO
 from pathlib import Path
 
 from fewmask.data.datayaml import check_names
 from fewmask.data.files import hidden, image_files
 from fewmask.data.index import Item, MaskCode
-from fewmask.data.layouts.found import DO, VOID, Found, colour_legend, colour_rows, join, read_text
+from fewmask.data.layouts.found import (
+    DO,
+    ENDINGS,
+    VOID,
+    Files,
+    Found,
+    colour_legend,
+    colour_rows,
+    join,
+    read_text,
+    with_image_names,
+)
 from fewmask.data.layouts.published import CAMVID_CLASSES, COLOUR_TABLE
 from fewmask.data.roles import role_folder, roles_by_folder
 from fewmask.errors import DataError
@@ -20,8 +31,8 @@ from fewmask.errors import DataError
 _MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "ground_truth",
                  "segmentation", "segmentations", "targets", "ann_dir")  # fmt: skip
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "rgb", "raw", "photos", "frames", "img_dir")
-_BESIDE = ("_mask", "-mask", "_masks", "_label", "_labels", "-label", "_seg", "_segmentation", "_gt")
-_COMPANION = ("annot", *_BESIDE)
+_COMPANION = ("annot", *ENDINGS)
+_UNLABELLED = ("unlabelled", "unlabeled")
 _CLASS_TABLES = ("class_dict.csv", "class_dict_seg.csv")
 # frames of CamVid are recognised by the videos they come from
 _CAMVID_VIDEO = re.compile(r"(?:^|/)(0001TP|0006R0|0016E5|Seq05VD)_")
@@ -162,13 +173,13 @@ def _companions(root: Path) -> list[tuple[str, str]]:
 
 def _same(name: str, images: Collection[str]) -> str:
     """Return the image that a mask of another ending belongs to: FRAME_L.png is the mask of FRAME.png."""
-    bare = next((name.removesuffix(end) for end in ("_L", *_BESIDE) if name.endswith(end)), name)
+    bare = next((name.removesuffix(end) for end in ("_L", *ENDINGS) if name.endswith(end)), name)
     return name if name in images else bare
 
 
 def _suffix(names: Collection[str]) -> str | None:
     """Return what the names of masks end in that lie beside their images."""
-    for end in _BESIDE:
+    for end in ENDINGS:
         stems = {name.removesuffix(end) for name in names if name.endswith(end)}
         if stems and any(stem in names or f"{stem}_sat" in names or f"{stem}_image" in names for stem in stems):
             return end
@@ -201,3 +212,57 @@ def other_folders(root: Path) -> tuple[str, str] | None:
 
 def _holds_images(folder: Path) -> bool:
     return bool(image_files(folder, ".", []))
+
+
+# --- folders of images and masks inside each role -------------------------------------------------------------------
+
+
+def in_role_folders(root: Path) -> dict[str, tuple[str, str | None]]:
+    """Return role folder to its folders of images and of masks: train/images with train/masks, and the like.
+
+    Returns:
+        Folders of ``root`` without one of images are not there; none is, unless one of them has masks.
+
+    Raises:
+        DataError: one of them has two folders of images, or of masks.
+    """
+    out: dict[str, tuple[str, str | None]] = {}
+    for folder in sorted(p for p in root.iterdir() if p.is_dir() and not hidden(p.name)):
+        if role_folder(f"{folder.name}/x") is None and folder.name not in _UNLABELLED:
+            continue
+        inside = {p.name.lower(): p.name for p in folder.iterdir() if p.is_dir() and not hidden(p.name)}
+        images, masks = (
+            [inside[n] for n in names if n in inside and _holds_images(folder / inside[n])]
+            for names in (_IMAGE_FOLDERS, _MASK_FOLDERS)
+        )
+        if images:
+            out[folder.name] = (images[0], masks[0] if masks else None)
+        if images and len(images) + len(masks) > 2:
+            kind, two = ("images", images) if len(images) > 1 else ("masks", masks)
+            raise DataError(
+                f"{two[0]!r} and {two[1]!r} may both be the {kind}", where=folder,
+                todo=f'write data.yaml with {kind}: "*/{two[0]}/*", and likewise the other key',
+            )  # fmt: skip
+    return out if any(masks for _, masks in out.values()) else {}
+
+
+def inside_roles(root: Path, places: Mapping[str, tuple[str, str | None]]) -> Found:
+    """Read what ``in_role_folders`` found; an image is called ROLE/X.
+
+    Raises:
+        DataError: two images or masks of one name, or no mask that belongs to an image.
+    """
+    notes: list[str] = []
+    images, masks = dict[str, list[Path]](), dict[str, list[Path]]()
+    for role, (of_images, of_masks) in places.items():
+        mine = image_files(root, f"{role}/{of_images}", notes)
+        drawn: Files = {} if of_masks is None else image_files(root, f"{role}/{of_masks}", notes)
+        drawn = with_image_names(mine, drawn, root / role, notes)
+        images |= {f"{role}/{name}": paths for name, paths in mine.items()}
+        masks |= {f"{role}/{name}": list(paths) for name, paths in drawn.items()}
+    items = join(images, masks, notes)
+    if all(item.mask is None for item in items):
+        what = f"none of {len(items)} images has a mask of its name (image {items[0].name!r}, mask {min(masks)!r})"
+        raise DataError("; ".join([what, *notes]), where=root, todo=DO)
+    roles, more = roles_by_folder(items, root)
+    return Found("folders", roles, [*dict.fromkeys(notes), *more])
