@@ -274,6 +274,24 @@ class TestMemory:
         assert json.loads(files[0].read_text())
 
 
+def test_only_images_that_look_alike_are_compared(tmp_path, monkeypatch):
+    """Equal images share the small hash, so the pixels of the others need not be hashed."""
+    items = make_items(tmp_path, [None] * 6)
+    twin, turned = Item("twin", tmp_path / "twin.bmp"), Item("turned", tmp_path / "turned.tif")
+    with Image.open(items[2].image) as image:
+        image.save(twin.image)
+        tags = Image.Exif()
+        tags[274] = 6
+        image.transpose(Image.Transpose.ROTATE_90).save(turned.image, exif=tags)  # Pillow turns it back
+    compared = []
+    honest = scan_module._content
+    monkeypatch.setattr(scan_module, "_content", lambda item: (compared.append(item.name), honest(item))[1])
+    found = look([*items, twin, turned], threads=1)
+    assert compared == ["2", "twin", "turned"]
+    assert len({found.contents[row] for row in (2, 6, 7)}) == 1 and len(found.contents[2]) == 32
+    assert [name for name, content in zip(found.names, found.contents, strict=True) if content] == compared
+
+
 def test_nothing_to_scan():
     found = look([])
     assert found.counts.shape == (0, 3) and found.problems == () and found.empty_masks == ()

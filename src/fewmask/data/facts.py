@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +36,7 @@ class Facts:
         encoding: format and kind, such as "PNG, palette index".
         orientation: EXIF orientation, 1-8.
         pixels: of masks: class index to number of pixels; 255 = ignore.
-        content: of images that were decoded: 32 hex digits of size and pixels, the same in every lossless format.
+        content: of images that were compared: 32 hex digits of size and pixels, the same in every lossless format.
         likeness: of images that were decoded: ``duplicates.difference_hash``, 16 hex digits.
     """
 
@@ -82,7 +82,7 @@ class Memory:
             facts = read()
             self._fresh = True
         if time.time_ns() - max(stamp[1:]) > _UNSETTLED_NS:
-            self._new[key] = [*stamp, asdict(facts)]
+            self._new[key] = [*stamp, vars(facts)]
         return facts
 
     def save(self) -> None:

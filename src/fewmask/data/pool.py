@@ -128,7 +128,8 @@ def read_index(
                 starts.append(starts[-1] + len(line))
                 _, image = _entry(line, prefix)
                 if not anywhere and not image.startswith(homes):
-                    raise ValueError(f"{image[:200]!r} lies outside, which only data.outside=true allows")
+                    what = "lies outside, which only data.outside=true allows (check: --outside)"
+                    raise ValueError(f"{image[:200]!r} {what}")
                 if not remote and is_uri(image):
                     remote = image
                 if image in taken:

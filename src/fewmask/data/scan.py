@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -45,7 +45,8 @@ class Scan:
         encodings: kind of mask file, such as "PNG, palette index", to number of masks.
         empty_masks: names of the items whose mask holds class 0 and, apart from ignored pixels, nothing else.
         problems: everything that is wrong, in the order of the items.
-        contents: ``Facts.content`` of the images, "" where one was not decoded; length N.
+        contents: ``Facts.content`` of the images that look like another one of the same size, "" for the others, which
+            are equal to none; length N.
         likenesses: ``Facts.likeness`` of them.
         aside: unlabelled items that are left out for what is wrong with them, which is no problem then: name to reason.
         open: pixels that nobody has labelled yet, int64 [N]; they count as ignored in ``counts``.
@@ -135,12 +136,18 @@ def scan(
         mask, worse = _facts(memory, "mask", item, path, lambda: _mask_facts(path, code))
         return image, mask, bad + worse
 
+    def compare(item: Item) -> str:
+        facts, _ = _facts(memory, "content", item, item.image, lambda: _content(item))
+        return facts.content if facts else ""  # it has gone meanwhile: whoever reads it next says so
+
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         found = []
         for one in pool.map(look, items):
             found.append(one)
             if len(found) % 50 == 0:
                 tick(len(found), len(items))
+        rows = _alike([image for image, _, _ in found])
+        compared = dict(zip(rows, pool.map(compare, [items[row] for row in rows]), strict=True))
     memory.save()
     nothing = {IGNORE} if code.unlabelled is None else {IGNORE, OPEN}
     if classes is None:
@@ -163,16 +170,17 @@ def scan(
         if image and mask:
             problems += _size_problem(item, image, mask, exif)
     masks = [mask for _, mask, _ in found if mask]
-    rows = zip(items, found, strict=True)
     return Scan(
         names=tuple(i.name for i in items),
         counts=counts,
         masked=np.array([mask is not None for _, mask, _ in found], dtype=bool),
         sizes=sizes,
         encodings=dict(Counter(mask.encoding for mask in masks).most_common()),
-        empty_masks=tuple(i.name for i, (_, m, _) in rows if m and set(m.pixels or ()) - {IGNORE} == {0}),
+        empty_masks=tuple(
+            i.name for i, (_, m, _) in zip(items, found, strict=True) if m and set(m.pixels or ()) - {IGNORE} == {0}
+        ),
         problems=(*_two_readings(items, masks, code), *problems),
-        contents=tuple(image.content if image else "" for image, _, _ in found),
+        contents=tuple(compared.get(row, "") for row in range(len(items))),
         likenesses=tuple(image.likeness if image else "" for image, _, _ in found),
         open=unfinished,
     )
@@ -192,17 +200,33 @@ def _image_facts(item: Item, decode: bool) -> Facts:
         header = image_header(item.image, item.code)
         return Facts(header.height, header.width, f"{header.format}, {header.mode}", header.orientation)
     if item.code.bands:
-        header, pixels = image_header(item.image, item.code), read_image(item.image, replace(item.code, upright=False))
-        picture = Image.fromarray(shown(pixels, item.code.bands))
+        header = image_header(item.image, item.code)
+        picture = Image.fromarray(shown(_as_stored(item), item.code.bands))
     else:
         header, picture = read_picture(item.image)
-        pixels = np.asarray(picture)
-    # SHA-256, since processors have instructions for it: half the time of BLAKE2
-    content = hashlib.sha256(repr(pixels.shape).encode())
-    content.update(np.ascontiguousarray(pixels).data)
     likeness = f"{int(difference_hash(picture.convert('L'))):016x}"
-    kind = f"{header.format}, {header.mode}"
-    return Facts(header.height, header.width, kind, header.orientation, None, content.hexdigest()[:32], likeness)
+    return Facts(header.height, header.width, f"{header.format}, {header.mode}", header.orientation, likeness=likeness)
+
+
+def _as_stored(item: Item) -> np.ndarray:
+    return read_image(item.image, replace(item.code, upright=False))
+
+
+def _alike(images: Sequence[Facts | None]) -> list[int]:
+    """Return the rows of decoded images that share size and likeness with another: equal ones are among them."""
+    rows: dict[tuple[int, int, str], list[int]] = defaultdict(list)
+    for row, image in enumerate(images):
+        if image is not None and image.likeness:  # TIFF files are turned when they are read: height may be width
+            short, long = sorted((image.height, image.width))
+            rows[short, long, image.likeness].append(row)
+    return sorted(row for same in rows.values() if len(same) > 1 for row in same)
+
+
+def _content(item: Item) -> Facts:
+    pixels = np.ascontiguousarray(_as_stored(item))
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(pixels.data)
+    return Facts(pixels.shape[0], pixels.shape[1], "", content=digest.hexdigest()[:32])
 
 
 def _mask_facts(path: Path, code: MaskCode) -> Facts:
