@@ -59,7 +59,7 @@ def test_a_long_run_says_what_it_will_take(data, tmp_path, monkeypatch):
         "time": None, "steps": 12, "weights": {"source": "none", "licence": None}, "expected": None
     }  # fmt: skip
     assert [t["method"] for t in plans["long"]["expected"]["trainings"]] == ["supervised", "fixmatch"]
-    logs = [[json.loads(line) for line in (tmp_path / n / "run/metrics.jsonl").open()] for n in told]
+    logs = [[json.loads(line) for line in (tmp_path / n / "run/metrics.jsonl").read_text().splitlines()] for n in told]
     for line in (*logs[0], *logs[1]):
         line.pop("data_wait", None)
     assert logs[0] == logs[1] and len(logs[0]) == 15

@@ -116,6 +116,8 @@ def shrink(words: list[str], root: Path, page: str) -> list[str]:
     """Return the command with less to do; what is given twice counts as it is given last."""
     words = [word.replace("5000:", "3:") for word in words]
     less = {"suggest": ["-n", "2"]}.get(words[0], [])
+    if words[0] == "bench":
+        less = ["--methods", "fixmatch", "--rounds", "1", "model.arch=tiny", "model.encoder=tiny", "data.crop=12"]
     if words[0] == "train":
         less = [*SMALL, *(["--plan"] if "--time" in words else ["--steps", STEPS])]
         less += ["--labelled", "4"] if "--recipe" in words else []
