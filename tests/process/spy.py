@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import get_worker_info
 
+from fewmask.engine import faults
 from fewmask.method import Method
 from fewmask.methods import resolve
 from fewmask.methods.cps import CPS
@@ -133,3 +134,21 @@ class Unsteady(FixMatch):
     def losses(self, nets, batch, step, memo):
         torch.zeros(1).put_(torch.zeros(1, dtype=torch.int64), torch.ones(1))
         return super().losses(nets, batch, step, memo)
+
+
+def _lost_once(name: str) -> type[Method]:
+    class LostOnce(resolve(name)):
+        """The method; of torchrun's processes the second one has the fault $SPY_FAULT, in its first life alone."""
+
+        def __init__(self, config, task):
+            super().__init__(config, task)
+            if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == (
+                "1",
+                "0",
+            ) and "SPY_FAULT" in os.environ:
+                os.environ[faults.VARIABLE] = os.environ["SPY_FAULT"]
+
+    return LostOnce
+
+
+LostCPS, LostU2PL, LostDARS = _lost_once("cps"), _lost_once("u2pl"), _lost_once("dars")

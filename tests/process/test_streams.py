@@ -215,6 +215,8 @@ def test_two_processes_stop_together(data, tmp_path, io):
     ("variant", "fault", "reached"),
     [
         ("fixmatch-ema", "step.inside:7", "checkpoints/step-00000006"),
+        ("u2pl", "step.inside:8", "checkpoints/step-00000006"),  # banks, thresholds
+        ("dars", "step.inside:9", "rounds/1-dars-1/checkpoints"),
         # seven images to label: one process has labelled all three of its own, the other one not all four
         ("dars", "select.inside:4", "rounds/1-dars-1/pseudo/.raw"),
     ],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 import torch
 
-from fewmask.engine.launch import Placement, placement
+from fewmask.engine.launch import Placement, _meet_again, placement
 from fewmask.errors import ConfigError
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "8"}
@@ -69,3 +71,29 @@ def surroundings(monkeypatch, cuda, env):
         monkeypatch.setenv(key, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+
+
+AGAIN = TORCHRUN | {
+    "WORLD_SIZE": "2", "RANK": "1", "TORCHELASTIC_RESTART_COUNT": "1", "TORCHELASTIC_USE_AGENT_STORE": "True",
+    "MASTER_ADDR": "localhost", "MASTER_PORT": "1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("other", "joined"),
+    [
+        ({}, ["start-1"]), ({"TORCHELASTIC_RESTART_COUNT": "3"}, ["start-3"]),
+        ({"TORCHELASTIC_RESTART_COUNT": "0"}, []),
+        ({"WORLD_SIZE": "4"}, []),  # two machines: their numbers may differ
+        ({"TORCHELASTIC_USE_AGENT_STORE": "False"}, []),  # the store is a new one
+    ],
+)  # fmt: skip
+def test_processes_that_are_started_again_do_not_meet_the_old_ones(other, joined, monkeypatch):
+    surroundings(monkeypatch, 0, AGAIN | other)
+    found = []
+    monkeypatch.setattr(torch.distributed, "TCPStore", lambda *given: given)
+    monkeypatch.setattr(torch.distributed, "PrefixStore", lambda prefix, store: (prefix, store))
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **given: found.append(given))
+    _meet_again(placement("cpu"), "gloo", timedelta(seconds=9))
+    assert [given["store"][0] for given in found] == joined
+    assert all((given["rank"], given["world_size"], given["timeout"].seconds) == (1, 2, 9) for given in found)

@@ -76,6 +76,7 @@ def train(
 
     Trains on a folder of images, a few with masks. The same command again continues an interrupted run.
     """
+    from fewmask.engine.launch import is_first_process
     from fewmask.recipe import for_its_length, read_recipe
     from fewmask.run.ahead import plan_only
     from fewmask.run.execute import execute
@@ -94,6 +95,8 @@ def train(
         print(json.dumps(plan_only(asked, out, say, time), indent=2))
         return
     run = execute(asked, out, new=new, say=say, time=time)
+    if not is_first_process():
+        return  # one of several speaks
     if as_json:
         print(json.dumps(run.metrics, indent=2))
     else:

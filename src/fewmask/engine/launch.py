@@ -95,6 +95,27 @@ def leave() -> None:
         distributed.destroy_process_group()
 
 
+def _meet_again(place: Placement, backend: str, timeout: timedelta) -> None:
+    """Join the processes that torchrun has started once more, on one machine, after one of them was lost.
+
+    Its store still says where those before them listened (torch 2.15; pytorch issue 135712), and whoever comes first
+    would knock there. The number of the start keeps them apart. Machines count their starts each for itself, so that
+    several of them need TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1: docs/scale.md.
+    """
+    env = os.environ
+    attempt = env.get("TORCHELASTIC_RESTART_COUNT", "0")
+    shared = env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if place.outside != "torchrun" or place.world != place.local or not shared or attempt == "0":
+        return
+    from torch import distributed
+
+    store = distributed.TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), place.world, False, timeout)
+    distributed.init_process_group(
+        backend, store=distributed.PrefixStore(f"start-{attempt}", store), rank=int(env["RANK"]),
+        world_size=place.world, timeout=timeout,
+    )  # fmt: skip
+
+
 def launch(devices: str, precision: str, timeout: float = 1800) -> Fabric:
     """Return a launched Fabric.
 
@@ -115,11 +136,9 @@ def launch(devices: str, precision: str, timeout: float = 1800) -> Fabric:
         # passes of one step, under autograd's feet (torch 2.15 has a new name for this and warns of the old one)
         known = signature(DistributedDataParallel).parameters
         buffers: Any = {next(k for k in ("forward_sync_buffers", "broadcast_buffers") if k in known): False}
-        strategy = DDPStrategy(
-            timeout=timedelta(seconds=timeout),
-            process_group_backend="gloo" if place.accelerator == "cpu" else "nccl",
-            **buffers,
-        )
+        backend, patience = "gloo" if place.accelerator == "cpu" else "nccl", timedelta(seconds=timeout)
+        strategy = DDPStrategy(timeout=patience, process_group_backend=backend, **buffers)
+        _meet_again(place, backend, patience)
     fabric = Fabric(
         accelerator=place.accelerator, devices=place.local, num_nodes=place.world // place.local, strategy=strategy,
         precision="16-mixed" if precision == "fp16" else "32-true",
