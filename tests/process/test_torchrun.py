@@ -11,14 +11,14 @@ from process.helpers import VARIANTS, assert_same, outcome, popen, training
 WORLD = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--max_restarts", "1", "-m", "fewmask"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "variant", "fault"),
     [
-        ("LostCPS", "cps", "step.inside:8"),
-        pytest.param("LostU2PL", "u2pl", "step.inside:8", marks=pytest.mark.slow),
-        pytest.param("LostDARS", "dars", "select.inside:2", marks=pytest.mark.slow),
+        ("LostCPS", "cps", "step.inside:8"), ("LostU2PL", "u2pl", "step.inside:8"),
+        ("LostDARS", "dars", "select.inside:2"),
     ],
-)
+)  # fmt: skip
 def test_one_rank_is_lost_once(method, variant, fault, data, tmp_path, io, monkeypatch):
     for name in ("whole", "broken"):
         words = [*VARIANTS[variant][2:], "--unlabelled-batch", "4", "machine.rank_timeout=60"]

@@ -108,10 +108,11 @@ def _meet_again(place: Placement, backend: str, timeout: timedelta) -> None:
     if place.outside != "torchrun" or place.world != place.local or not shared or attempt == "0":
         return
     from torch import distributed
+    from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
-    store = distributed.TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), place.world, False, timeout)
+    store = TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), place.world, False, timeout)
     distributed.init_process_group(
-        backend, store=distributed.PrefixStore(f"start-{attempt}", store), rank=int(env["RANK"]),
+        backend, store=PrefixStore(f"start-{attempt}", store), rank=int(env["RANK"]),
         world_size=place.world, timeout=timeout,
     )  # fmt: skip
 
