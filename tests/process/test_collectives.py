@@ -77,7 +77,7 @@ def test_a_scoring_pass_tells_its_counts_once(monkeypatch):
 
     monkeypatch.setattr(score, "confusion_of", confusion_of)
     learner: Any = SimpleNamespace(fabric=fabric, reduce=reduce, method=method)
-    prepared: Any = SimpleNamespace(index=index, recipe=SimpleNamespace(protocol="whole"))
+    prepared: Any = SimpleNamespace(index=index, recipe=SimpleNamespace(protocol="whole"), twins=())
     scorer = score.Scorer(learner, prepared, None)  # pyright: ignore[reportArgumentType]
     monkeypatch.setattr(scorer, "forward", lambda predictor: None)
     for _ in range(2):
