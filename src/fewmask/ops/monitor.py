@@ -7,7 +7,8 @@ from typing import Any
 
 _MEMORY = 0.9  # of the moving averages, a logged record: a batch holds few images, and rare classes come and go
 _PATIENCE = 20  # records before anything is said
-_VANISHED = 0.1  # of a class's share among the labelled pixels
+VANISHED = 0.1
+"""A class has vanished from the pseudo-labels where its share is below this part of its share of the labels."""
 _TAKEN_OVER = 0.25  # more of all pixels than among the labelled ones
 _STARVED = 0.01  # share of kept pixels
 
@@ -48,7 +49,7 @@ class Monitor:
             return
         for name, prior, share in zip(self._names, self._prior, self._pseudo, strict=True):
             shares = f"{share:.2%} of the pseudo-labels, {prior:.2%} of the labelled pixels"
-            if share < _VANISHED * prior:
+            if share < VANISHED * prior:
                 self._warn(name, step, f"class {name!r} vanishes from the pseudo-labels ({shares})")
             elif share > prior + _TAKEN_OVER:
                 self._warn(name, step, f"class {name!r} takes over the pseudo-labels ({shares})")

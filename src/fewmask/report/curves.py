@@ -10,16 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from fewmask.ops.monitor import Monitor
+from fewmask.ops.monitor import VANISHED, Monitor
 from fewmask.report.figures import Chart, Points, Series, Stack, binned, line_chart, stack_chart
 from fewmask.report.record import Record, get, is_number
 from fewmask.report.text import percent
 
 _NOT_TERMS = {"step", "round", "lr", "loss", "kept", "pseudo", "agree", "data_wait", "val", "val_iou"}
 _BINS = 80
-VANISHED = 0.1
-"""A class has vanished from the pseudo-labels where its share is below this part of its share of the labels."""
-
 SHOWN = 12
 """So many classes a stacked chart shows; the others are put together."""
 
