@@ -73,7 +73,7 @@ class Protocol(Config):
 
     def but(self, **values: Any) -> Protocol:
         """Return a copy with other values."""
-        return self.model_copy(update=values)
+        return type(self)(**self.model_dump() | values)
 
 
 PROTOCOLS = {

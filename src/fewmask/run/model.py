@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -145,12 +144,13 @@ class Model:
             ConfigError: a scale that is not positive.
         """
         protocol = PROTOCOLS[self.card.protocol]
-        if scales is not None and not (scales and all(0 < scale < math.inf for scale in scales)):
+        wanted = protocol.scales if scales is None else tuple(scales)
+        try:
+            return protocol.but(flip=protocol.flip or flip, scales=wanted)
+        except ValidationError as error:
             raise ConfigError(
-                f"{list(scales)} are no scales", where="scales", todo="give positive numbers: 0.75, 1, 1.25"
-            )
-        wanted = protocol.scales if scales is None else tuple(float(scale) for scale in scales)
-        return protocol.but(flip=protocol.flip or flip, scales=wanted)
+                f"{list(wanted)} are no scales", where="scales", todo="give positive numbers: 0.75, 1, 1.25"
+            ) from error
 
     @torch.no_grad()
     def logits(self, image: np.ndarray | Path | str, protocol: Protocol | None = None) -> Tensor:
