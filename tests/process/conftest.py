@@ -37,18 +37,18 @@ def own_data(tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def unbroken(data, tmp_path_factory) -> Callable[[str], Path]:
+def unbroken(data, tmp_path_factory) -> Callable[..., Path]:
     """Return the folder of a finished, never interrupted run of a variant."""
-    known: dict[str, Path] = {}
+    known: dict[tuple[str, int], Path] = {}
 
-    def folder(variant: str) -> Path:
-        if variant not in known:
+    def folder(variant: str, save_every: int = 3) -> Path:
+        if (variant, save_every) not in known:
             out = tmp_path_factory.mktemp(variant) / "run"
-            ended = run(out.parent / "io", training(data, out, *VARIANTS[variant]))
+            ended = run(out.parent / "io", training(data, out, *VARIANTS[variant], save_every=save_every))
             assert ended.code == 0, ended.stderr
             _assert_it_trained(outcome(out))
-            known[variant] = out
-        return known[variant]
+            known[variant, save_every] = out
+        return known[variant, save_every]
 
     return folder
 

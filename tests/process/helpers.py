@@ -50,7 +50,7 @@ def tiny_data(root: Path) -> Path:
     return root
 
 
-def training(data: Path, out: Path, *more: str) -> list[str]:
+def training(data: Path, out: Path, *more: str, save_every: int = 3) -> list[str]:
     """Return the arguments of a short training that saves every 3 and validates every 4 of its 12 steps.
 
     It has no baseline, which is a second training, unless ``more`` asks for one.
@@ -59,7 +59,7 @@ def training(data: Path, out: Path, *more: str) -> list[str]:
     return [
         "train", str(data), "--out", str(out), "--arch", "tiny", "--weights", "none", "--crop", "12", "--batch", "2",
         "--unlabelled-batch", "2", "--steps", str(STEPS), "--precision", "fp32", "--devices", "cpu", "--workers", "0",
-        "train.save_every=3", "train.eval_every=4", "train.log_every=1", *alone, *more,
+        f"train.save_every={save_every}", "train.eval_every=4", "train.log_every=1", *alone, *more,
     ]  # fmt: skip
 
 
