@@ -63,6 +63,12 @@ class TestFolders:
         save_image(tmp_path / "images/train/x.png")
         refuse(tmp_path, DataError, "two images of one name: x.jpg and x.png")
 
+    def test_all_images_of_one_name_are_told_at_once(self, tmp_path):
+        make_folder(tmp_path, ["train/a", "train/b", "train/c", "train/d", "val/y"])
+        for name in "abcd":
+            save_image(tmp_path / f"images/train/{name}.png")
+        refuse(tmp_path, DataError, "a.jpg and a.png, b.jpg and b.png, c.jpg and c.png, and 1 more names")
+
     def test_linked_folders_are_followed_once(self, tmp_path):
         make_folder(tmp_path / "real", ["x", "y"])
         (tmp_path / "data").mkdir()

@@ -101,12 +101,13 @@ def with_image_names(images: Files, masks: Files, where: Path, notes: list[str])
 def join(images: Files, masks: Files, notes: list[str]) -> list[Item]:
     """Return an item an image, in the order of names, with the mask of its name; a note tells of spare masks."""
     nfc = {normalize("NFC", name): name for name in masks}
+    check_single(images, "images")
     items, used = [], set()
     for name in sorted(images):
         key = name if name in masks else nfc.get(normalize("NFC", name), name)
         used.add(key)
         mask = single(masks[key], "masks") if key in masks else None
-        items.append(Item(name, single(images[name], "images"), mask))
+        items.append(Item(name, images[name][0], mask))
     spare = sorted(set(masks) - used)
     if spare:
         bare = [i.name for i in items if i.mask is None]
@@ -125,14 +126,29 @@ def _spare(mask: Path, name: str, bare: Sequence[str]) -> Finding:
     return Finding("mask_without_image", what, str(mask), f"{todo}, and the image has no mask now", name, alike)
 
 
+def check_single(files: Files, kind: str) -> None:
+    """Refuse names of two files or more.
+
+    Raises:
+        DataError: there are such; it names the first three, all of which are to be settled.
+    """
+    twice = [paths for _, paths in sorted(files.items()) if len(paths) > 1]
+    if twice:
+        told = ", ".join(" and ".join(p.name for p in paths) for paths in twice[:3])
+        more = f", and {len(twice) - 3} more names" if len(twice) > 3 else ""
+        raise DataError(
+            f"two {kind} of one name: {told}{more}", where=twice[0][0].parent,
+            todo="rename or take away one of each: a mask belongs to the image of its name, whatever the endings",
+        )  # fmt: skip
+
+
 def single(paths: list[Path], kind: str) -> Path:
     """Return the only file of a name.
 
     Raises:
         DataError: there are two.
     """
-    if len(paths) > 1:
-        raise DataError(f"two {kind} of one name: {paths[0].name} and {paths[1].name}", where=paths[0].parent)
+    check_single({"": paths}, kind)
     return paths[0]
 
 
