@@ -17,10 +17,10 @@ import torch
 
 from fewmask.data.scenes import write_scenes
 from fewmask.recipe import read_recipe
+from fewmask.run.evaluation import load_evaluation
 from fewmask.run.execute import execute
 from fewmask.run.folder import RunFolder
 from fewmask.run.gain import gain_over
-from fewmask.run.score import load_evaluation
 
 OUT = Path(__file__).parent / "results" / "null_gain.json"
 KEYS = {

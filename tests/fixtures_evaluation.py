@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fewmask.run.evaluation import Evaluation, save_evaluations
 from fewmask.run.folder import RunFolder
-from fewmask.run.score import Evaluation, save_evaluations
 
 NAMES = ("a", "b", "c", "d", "e")
 

@@ -115,6 +115,8 @@ def test_evaluate_agrees_with_the_run(which, past_its_best, io):
         expected = metrics if which == "last" else metrics["best"]  # the better one on val is delivered
         assert found["step"] == (metrics["steps"] if which == "last" else metrics["best"]["step"])
         assert {key: found[key] for key in expected[split]} == expected[split]
+        if which == "last":
+            assert found["interval"] == metrics["interval"][split]
 
 
 def test_evaluate_on_another_folder(unbroken, tmp_path, io):
@@ -125,6 +127,7 @@ def test_evaluate_on_another_folder(unbroken, tmp_path, io):
     assert one_json(ended.stdout)["images"] == 2
     table = run(io, ["evaluate", str(unbroken("cps")), str(other)])
     assert table.code == 0 and re.search(r"sand\s+\S+\s+\d+\.\d\d", table.stdout), table.stdout
+    assert re.search(r"95 % interval\s+\d+\.\d to\s+\d+\.\d over\s+images", table.stdout), table.stdout
 
 
 # --- predict

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fewmask.contract.toys import CLASSES
-from fewmask.run import score
+from fewmask.run import evaluation, score
 
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 K = f"[{CLASSES}]"
@@ -75,7 +75,7 @@ def test_a_scoring_pass_tells_its_counts_once(monkeypatch):
             note(item, torch.eye(classes, dtype=torch.int64))
         return torch.eye(classes, dtype=torch.int64) * len(mine)
 
-    monkeypatch.setattr(score, "confusion_of", confusion_of)
+    monkeypatch.setattr(evaluation, "confusion_of", confusion_of)
     learner: Any = SimpleNamespace(fabric=fabric, reduce=reduce, method=method)
     prepared: Any = SimpleNamespace(index=index, recipe=SimpleNamespace(protocol="whole"), twins=())
     scorer = score.Scorer(learner, prepared, None)  # pyright: ignore[reportArgumentType]

@@ -72,6 +72,16 @@ def test_several_seeds(three, compared):
     assert gain["low"] < gain["miou"] - half + 1e-3 and gain["high"] > gain["miou"] + half - 1e-3
 
 
+def test_the_mean_has_an_interval_over_images_and_seeds(three):
+    out, runs = three[0], [three[0] / "seeds" / str(seed) for seed in SEEDS]
+    metrics, each = metrics_of(out), [metrics_of(run)["val"]["miou"] for run in runs]
+    found, mean = metrics["interval"]["val"], metrics["val"]["miou"]
+    assert found["covers"] == ["images", "seeds"]
+    # wider than what three seeds alone say: t(2) · sd / √3
+    half = 4.302653 * math.sqrt(sum((score - mean) ** 2 for score in each) / 2) / math.sqrt(3)
+    assert found["low"] < mean - half + 1e-3 and found["high"] > mean + half - 1e-3
+
+
 def test_the_best_seed_is_delivered(three, compared, data, tmp_path, io):
     out, _ = three
     each = [metrics_of(out / "seeds" / str(seed))["delivered"] for seed in SEEDS]

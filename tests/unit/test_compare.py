@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fewmask.cli import run as cli
+from fewmask.ops.interval import paired_gain, score_interval
 from fewmask.report.compare import as_json
 from fewmask.run.report import compare_runs, write_comparison
 from fixtures_run import Page, write_run, write_seeds
@@ -111,12 +112,41 @@ def test_a_run_of_several_seeds_stands_for_its_seeds(tmp_path):
     baselines = [tmp_path / f"run/seeds/{n}/baseline" for n in range(3)]
     row, _ = as_json(compare_runs([tmp_path / "run", *baselines]))["groups"][0]["rows"]
     assert row["gain"]["val"]["n"] == 3
+    arms = [
+        np.stack([np.load(run / "evaluation.npz")["val_counts"] for run in arm])
+        for arm in ([tmp_path / f"run/seeds/{n}" for n in range(3)], baselines)
+    ]
+    groups = [f"video {n // 8}" for n in range(24)]
+    expected, found = paired_gain(*arms, groups), row["gain"]["interval"]["val"]
+    assert expected and found["covers"] == ["groups", "seeds"] and found["verdict"] == expected.verdict
+    assert (found["low"], found["high"]) == pytest.approx((expected.miou.low, expected.miou.high), abs=1e-4)
+    score = score_interval(arms[0], groups)
+    assert score and row["val"]["interval"]["low"] == pytest.approx(score.low, abs=1e-4)
+    page = Page(write_comparison(compare_runs([tmp_path / "run", *baselines]), tmp_path / "c.html").read_bytes())
+    assert f"{found['low']:+.1f} to {found['high']:+.1f}" in page.text.replace("\u2212", "-")
     shutil.rmtree(tmp_path / "run/seeds")  # only the mean is left
     for file in ("config.yaml", "data.yaml"):
         (tmp_path / "run" / file).write_text("data_hash: x\n")
     (row,) = as_json(compare_runs([tmp_path / "run"]))["groups"][0]["rows"]
     assert row["val"]["last"]["n"] == 3 and row["val"]["last"]["mean"] == pytest.approx(np.mean(scores))
     assert row["val"]["last"]["sd"] == pytest.approx(np.std(scores, ddof=1))
+    assert row["val"]["interval"] is None, "a sum of seeds does not tell how they differ"
+
+
+def test_no_interval_where_the_masks_differ(tmp_path):
+    write_run(tmp_path / "f0", NAMES, skill=0.7)
+    write_run(tmp_path / "s0", NAMES, skill=0.6, method="supervised")
+    whole = as_json(compare_runs([tmp_path / "f0", tmp_path / "s0"]))["groups"][0]["rows"][0]["gain"]["interval"]
+    assert whole["val"]["covers"] == ["groups"] and whole["val"]["verdict"] == "not shown"
+    with np.load(tmp_path / "s0/evaluation.npz") as arrays:
+        changed = dict(arrays)
+    changed["val_counts"][0, 1, 0] += 1
+    np.savez_compressed(tmp_path / "s0/evaluation.npz", **changed)
+    found = as_json(compare_runs([tmp_path / "f0", tmp_path / "s0"]))["groups"][0]["rows"][0]["gain"]
+    assert found["interval"]["val"] is None and found["interval"]["test"] is not None and found["val"]["n"] == 1
+    (tmp_path / "s0/evaluation.npz").unlink()
+    found = as_json(compare_runs([tmp_path / "f0", tmp_path / "s0"]))["groups"][0]["rows"][0]["gain"]
+    assert found["interval"] == {"val": None, "test": None} and found["val"]["n"] == 1
 
 
 def test_runs_without_data_yaml_stand_alone(tmp_path):

@@ -12,10 +12,10 @@ import pytest
 
 from fewmask.errors import CheckpointError
 from fewmask.ops.interval import Gain, Interval
+from fewmask.run.evaluation import Evaluation, load_evaluation
 from fewmask.run.finish import _delivered
 from fewmask.run.folder import RunFolder
 from fewmask.run.gain import gain_over, interval_of, sentence
-from fewmask.run.score import Evaluation, load_evaluation
 from fewmask.run.seeds import mean_score
 from fixtures_evaluation import arm, saved
 

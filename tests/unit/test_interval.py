@@ -115,6 +115,22 @@ def test_seeds_are_a_student_t_interval() -> None:
     assert gain.verdict == "not shown"
 
 
+def test_the_interval_of_a_mean_over_seeds() -> None:
+    """Seeds that agree add nothing; those that do not add their Student t interval, from three on, in squares."""
+    counts = some_counts(40, 2, error=0.4)
+    alone = interval.score_interval(counts, [""] * 40)
+    agreed = interval.score_interval(np.stack([counts] * 3), [""] * 40)
+    assert alone and agreed
+    assert (agreed.value, agreed.low, agreed.high) == pytest.approx((alone.value, alone.low, alone.high))
+    others = np.stack([some_counts(40, 2, seed=s, error=0.3 + 0.1 * s) for s in range(3)])
+    two, three = (interval.score_interval(others[:s], [""] * 40) for s in (2, 3))
+    each = interval.mean_iou(others.sum(1))
+    half = 4.302653 * each.std(ddof=1) / math.sqrt(3)
+    assert two and three and three.value == pytest.approx(each.mean()) and two.value == pytest.approx(each[:2].mean())
+    assert two.high - two.low < 2 * half < three.high - three.low < 2 * half + two.high - two.low
+    assert interval.covers([""] * 40, 2) == ("images",) and interval.covers(["a", "b"], 3) == ("groups", "seeds")
+
+
 def test_absent_classes_are_not_measured() -> None:
     counts = some_counts(6, 3)
     counts[:, 1, 1] = counts[:, 0, 1] = 0

@@ -102,7 +102,7 @@ def _scores(group: Any) -> Any:
     from rich.text import Text
 
     from fewmask.report.compare import gain, score
-    from fewmask.report.html import mean_sd, title
+    from fewmask.report.html import between, mean_sd, title
     from fewmask.report.text import clean
 
     scores = ("seeds", "val last", "val best", "test last", "test best", "gain on val")
@@ -113,6 +113,7 @@ def _scores(group: Any) -> Any:
         gained = gain(row, group)
         cells = [mean_sd(score(row, role, which)) for role in ("val", "test") for which in ("last", "best")]
         moved = mean_sd(gained["val"], sign=True) if gained else ""
+        moved += f" ({inside})" if gained and (inside := between(gained)) else ""
         seeds = ", ".join(map(str, row.seeds))
         table.add_row(*(Text(clean(cell)) for cell in (row.name, seeds, *cells, moved)))
     return table

@@ -81,6 +81,9 @@ def _table(result: dict[str, Any]) -> None:
     mean = "not measured" if result["miou"] is None else f"{result['miou']:.2f}"
     table.add_row("[bold]mean[/bold]", f"[bold]{mean}[/bold]")
     Console().print(table)
+    if (between := result["interval"]) is not None:
+        over = " and ".join(between["covers"])
+        print(f"mean: 95 % interval {between['low']:.1f} to {between['high']:.1f} over {over}")
 
 
 def predict(

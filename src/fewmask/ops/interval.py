@@ -84,28 +84,35 @@ def _weights(groups: Sequence[str], resamples: int, seed: int) -> NDArray[np.flo
     return draws[:, member].astype(np.float64)
 
 
-def score_interval(counts_N3K: Counts, groups: Sequence[str], *, seed: int = 0) -> Interval | None:
-    """Return mIoU with its bootstrap percentile interval over images or groups; None where it cannot be had.
+def covers(groups: Sequence[str], seeds: int) -> tuple[str, ...]:
+    """Return what an interval of so many seeds speaks for: "images" or "groups", and "seeds" from ``SEEDS`` on."""
+    return (unit(groups), *(["seeds"] if seeds >= SEEDS else []))
+
+
+def score_interval(counts: Counts, groups: Sequence[str], *, seed: int = 0) -> Interval | None:
+    """Return mIoU, a mean over seeds, with its 95 % interval; None where it cannot be had.
+
+    Images (or groups) are resampled, for all seeds alike; see ``_ends`` for what seeds add.
 
     Args:
-        counts_N3K: of the scored images.
+        counts: of the scored images, [N, 3, K], or of several seeds that are scored on the same, [S, N, 3, K].
         groups: of each image, "" = none.
         seed: of the resamples.
     """
-    value = float(mean_iou(counts_N3K.sum(0)))
-    if len(groups) < 2 or math.isnan(value):
+    counts_SN3K = counts if counts.ndim == 4 else counts[None]
+    each_S = mean_iou(counts_SN3K.sum(1))
+    if len(groups) < 2 or np.isnan(each_S).any():
         return None
-    total = np.einsum("rn,nck->rck", _weights(groups, RESAMPLES, seed), counts_N3K.astype(np.float64), optimize=True)
-    low, high = np.nanquantile(mean_iou(total), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(value, float(low), float(high))
+    weights_RN = _weights(groups, RESAMPLES, seed)
+    drawn_R = np.mean([mean_iou(_totals(weights_RN, counts_N3K)) for counts_N3K in counts_SN3K], axis=0)
+    low, high = _ends(each_S[:, None], drawn_R[:, None])
+    return Interval(float(each_S.mean()), float(low[0]), float(high[0]))
 
 
 def paired_gain(ours_SN3K: Counts, theirs_SN3K: Counts, groups: Sequence[str], *, seed: int = 0) -> Gain | None:
     """Return the gain of one arm over another on the same images, from runs that are paired by seed.
 
-    Images (or groups) are resampled for both arms alike, so that what is hard for both cancels. Between seeds a
-    Student t interval with S-1 degrees of freedom; since both parts are errors of one mean, their half-widths are
-    added in squares. The spread between seeds holds some of the images' too: the interval errs on the wide side.
+    Images (or groups) are resampled for both arms alike, so that what is hard for both cancels.
 
     Args:
         ours_SN3K: of the arm whose gain is asked.
@@ -122,33 +129,50 @@ def paired_gain(ours_SN3K: Counts, theirs_SN3K: Counts, groups: Sequence[str], *
     each_SX = full[0] - full[1]
     weights_RN = _weights(groups, RESAMPLES, seed)
     drawn_RX = np.mean([_difference(weights_RN, a, b) for a, b in zip(ours_SN3K, theirs_SN3K, strict=True)], axis=0)
-    low_X, high_X, mid_X = _quantiles(drawn_RX), _quantiles(drawn_RX, upper=True), each_SX.mean(0)
-    seeds = len(each_SX)
+    lows, highs = _ends(each_SX, drawn_RX)
+    parts = [
+        None if math.isnan(m) else Interval(float(m), float(low), float(high))
+        for m, low, high in zip(each_SX.mean(0), lows, highs, strict=True)
+    ]
+    miou, seeds = parts[0], len(each_SX)
+    assert miou is not None  # there is truth
+    verdict: Verdict = "not shown"
+    if seeds >= SEEDS:
+        verdict = "helped" if miou.low > 0 else "hurt" if miou.high < 0 else verdict
+    return Gain(miou, tuple(parts[1:]), verdict, covers(groups, seeds))
+
+
+def _ends(each_SX: Floats, drawn_RX: Floats) -> tuple[Floats, Floats]:
+    """Return the ends of 95 % intervals of means over seeds, one a column.
+
+    Of the images the percentile interval of the resampled means; between seeds, from ``SEEDS`` on, a Student t interval
+    with S-1 degrees of freedom. Both are errors of one mean, so their half-widths are added in squares. The spread
+    between seeds holds some of the images' too: the interval errs on the wide side.
+
+    Args:
+        each_SX: what each seed has on all images.
+        drawn_RX: means over the seeds, in each resample of the images.
+    """
+    mid_X, seeds = each_SX.mean(0), len(each_SX)
     half_X = np.zeros_like(mid_X)
     if seeds >= SEEDS:
         from scipy.stats import t  # half a second of import
 
         half_X = float(t.ppf((1 + LEVEL) / 2, seeds - 1)) * each_SX.std(0, ddof=1) / math.sqrt(seeds)
+    low_X, high_X = _quantiles(drawn_RX), _quantiles(drawn_RX, upper=True)
     lows = mid_X - np.hypot(np.maximum(mid_X - low_X, 0), half_X)
     highs = mid_X + np.hypot(np.maximum(high_X - mid_X, 0), half_X)
-    parts = [
-        None if math.isnan(m) else Interval(float(m), float(low), float(high))
-        for m, low, high in zip(mid_X, lows, highs, strict=True)
-    ]
-    miou = parts[0]
-    assert miou is not None  # there is truth
-    verdict: Verdict = "not shown"
-    if seeds >= SEEDS:
-        verdict = "helped" if miou.low > 0 else "hurt" if miou.high < 0 else verdict
-    return Gain(miou, tuple(parts[1:]), verdict, (unit(groups), *(["seeds"] if seeds >= SEEDS else [])))
+    return lows, highs
+
+
+def _totals(weights_RN: Floats, counts_N3K: Counts) -> Floats:
+    """Return the counts of each resample, [R, 3, K]."""
+    return np.einsum("rn,nck->rck", weights_RN, counts_N3K.astype(np.float64), optimize=True)
 
 
 def _difference(weights_RN: Floats, ours_N3K: Counts, theirs_N3K: Counts) -> Floats:
     """Return the resampled differences of mIoU and of each class, [R, 1+K]."""
-    both = [
-        np.einsum("rn,nck->rck", weights_RN, counts.astype(np.float64), optimize=True)
-        for counts in (ours_N3K, theirs_N3K)
-    ]
+    both = [_totals(weights_RN, counts) for counts in (ours_N3K, theirs_N3K)]
     mean, classes = ([f(total) for total in both] for f in (mean_iou, ious))
     return np.concatenate([(mean[0] - mean[1])[:, None], classes[0] - classes[1]], axis=1)
 

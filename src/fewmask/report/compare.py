@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fewmask.report.paired import gain_interval, interval_of
 from fewmask.report.record import Record, get, is_number
 
 _SCORES = {"last": (), "best": ("best",)}
@@ -200,7 +201,8 @@ def gain(row: Row, group: Group) -> dict[str, Any] | None:
     Matched: the same network, weights and steps; of several the one that differs in the fewest settings.
 
     Returns:
-        {"to", "seeds", "val": stat, "test": stat}, or None where there is no such row or the row is one itself.
+        {"to", "seeds", "val": stat, "test": stat, "interval": role → ``gain_interval``}, or None where there is no such
+        row or the row is one itself.
     """
     if row.records[0].metrics.get("method") == SUPERVISED:
         return None
@@ -216,7 +218,10 @@ def gain(row: Row, group: Group) -> dict[str, Any] | None:
         )
         for role in _ROLES
     }  # fmt: skip
-    return {"to": rival.name, "seeds": [seed for a, _ in pairs for seed in a.numbers], **differences}
+    return {
+        "to": rival.name, "seeds": [seed for a, _ in pairs for seed in a.numbers], **differences,
+        "interval": {role: gain_interval(pairs, role) for role in _ROLES},
+    }  # fmt: skip
 
 
 def _pairs(row: Row, rival: Row) -> list[tuple[Record, Record]]:
@@ -267,6 +272,7 @@ def _row_json(row: Row, group: Group) -> dict[str, Any]:
         **{
             role: {
                 "last": score(row, role, "last"), "best": score(row, role, "best"), "iou": class_scores(row, role),
+                "interval": interval_of(row.records, role),
             } if role in roles else None
             for role in _ROLES
         },

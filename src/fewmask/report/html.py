@@ -25,7 +25,7 @@ from fewmask.report.learning import learning
 from fewmask.report.record import Record, get
 from fewmask.report.rounds import round_rows
 from fewmask.report.tables import class_table, colour, evenness, fold_rows, score_rows, seed_rows, shown_sentences
-from fewmask.report.text import UNMEASURED, count, listing, number, plural, signed
+from fewmask.report.text import UNMEASURED, count, listing, number, plural, signed, span
 from fewmask.report.verdict import seeds_text, verdict
 
 
@@ -109,8 +109,14 @@ def _row(row: Row, group: Group) -> dict[str, Any]:
         "unlabelled": count(row.records[0].metrics.get("unlabelled")), "runs": [r.label for r in row.records],
         "cells": [mean_sd(comparing.score(row, role, which)) for role in ("val", "test") for which in ("last", "best")],
         "gain": "" if gained is None else mean_sd(gained["val"], sign=True),
+        "between": "" if gained is None else between(gained),
         "to": "" if gained is None else _paired(gained, group),
     }  # fmt: skip
+
+
+def between(gained: dict[str, Any]) -> str:
+    """Return the interval of a gain on val, or nothing where its runs do not tell."""
+    return span(gained["interval"]["val"], sign=True)
 
 
 def _paired(gained: dict[str, Any], group: Group) -> str:

@@ -12,9 +12,9 @@ from fewmask.data.index import DataIndex, Pools
 from fewmask.errors import CheckpointError, ConfigError
 from fewmask.recipe import Recipe, leaves
 from fewmask.run.environment import environment, other_weights
+from fewmask.run.evaluation import load_evaluation
 from fewmask.run.folder import RunFolder
 from fewmask.run.prepare import Prepared, Say
-from fewmask.run.score import load_evaluation
 
 SUPERVISED = "supervised"
 

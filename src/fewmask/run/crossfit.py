@@ -13,17 +13,17 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-import numpy as np
 import torch
 
+from fewmask.engine.evaluate import scores
 from fewmask.engine.files import write_atomic, write_json
 from fewmask.report.record import Picture, read_pictures
 from fewmask.run.arms import folds_of, matched, on_all
+from fewmask.run.evaluation import Evaluation, joined, load_evaluation, save_evaluations
 from fewmask.run.finish import take_delivery, worst_of
 from fewmask.run.folder import RunFolder
 from fewmask.run.gain import FOLDED, gain_over, interval_of
 from fewmask.run.prepare import Prepared, begin
-from fewmask.run.score import Evaluation, load_evaluation, save_evaluations, scores
 from fewmask.run.seeds import ROLES, mean_score
 
 
@@ -93,13 +93,7 @@ def _baselines(folds: Sequence[RunFolder]) -> list[RunFolder]:
 
 def pooled(folds: Sequence[RunFolder]) -> Evaluation:
     """Return the results of several folds as those of one set of images, by name."""
-    each = [found for fold in folds if (found := load_evaluation(fold.evaluation, "val")) is not None]
-    names = [name for one in each for name in one.names]
-    groups = [group for one in each for group in one.groups]
-    order = sorted(range(len(names)), key=names.__getitem__)
-    counts = np.concatenate([one.counts for one in each])[order]
-    matrix = np.sum([one.matrix for one in each], axis=0)
-    return Evaluation(matrix, tuple(names[i] for i in order), tuple(groups[i] for i in order), counts)
+    return joined([found for fold in folds if (found := load_evaluation(fold.evaluation, "val")) is not None])
 
 
 def _miou(run: Prepared, folds: Sequence[RunFolder]) -> float:

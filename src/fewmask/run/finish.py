@@ -25,10 +25,11 @@ from fewmask.engine.train import Progress
 from fewmask.errors import CheckpointError
 from fewmask.ops.metrics import mean_iou
 from fewmask.report.pictures import save_png, side_by_side
+from fewmask.run.evaluation import Evaluation, save_evaluations
 from fewmask.run.folder import RunFolder
 from fewmask.run.gain import gain_over, interval_of
 from fewmask.run.prepare import Prepared, Say
-from fewmask.run.score import Evaluation, Scorer, save_evaluations
+from fewmask.run.score import Scorer
 
 
 def finish(

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from fewmask.errors import CheckpointError
-from fewmask.ops.interval import SEEDS, Gain, Interval, paired_gain, score_interval, unit
+from fewmask.ops.interval import SEEDS, Gain, Interval, covers, paired_gain, score_interval
+from fewmask.run.evaluation import Evaluation, load_evaluation
 from fewmask.run.folder import RunFolder
-from fewmask.run.score import Evaluation, load_evaluation
 
 VAL, FOLDED = "this validation set", "the labelled images"
 """What a gain is measured on: val images, or the folds of a cross-fitted run."""
@@ -79,11 +79,20 @@ def sentence(gain: Gain, seeds: int, scored: str = VAL) -> str:
     )
 
 
-def interval_of(found: Evaluation | None) -> dict[str, Any] | None:
-    """Return {"low", "high", "covers"} of a score, 95 % over the scored images (or groups); None with fewer than 2."""
-    if found is None:
+def interval_of(*each: Evaluation | None) -> dict[str, Any] | None:
+    """Return {"low", "high", "covers"} of a score or of its mean over seeds, 95 %, as ``score_interval`` has it.
+
+    Args:
+        each: results on the same images, one a seed.
+
+    Returns:
+        None with fewer than two images, or where a seed was not scored or was scored on others.
+    """
+    known = [one for one in each if one is not None]
+    if not known or len(known) < len(each) or any(one.names != known[0].names for one in known):
         return None
-    interval = score_interval(found.counts, found.groups)
+    interval = score_interval(np.stack([one.counts for one in known]), known[0].groups)
     if interval is None:
         return None
-    return {"low": round(interval.low, 4), "high": round(interval.high, 4), "covers": [unit(found.groups)]}
+    told = covers(known[0].groups, len(known))
+    return {"low": round(interval.low, 4), "high": round(interval.high, 4), "covers": list(told)}

@@ -20,11 +20,11 @@ from fewmask.errors import Interrupted
 from fewmask.ops.interval import paired_gain
 from fewmask.recipe import Recipe, for_its_length
 from fewmask.run.arms import SUPERVISED, Arm, folds_of, matched
+from fewmask.run.evaluation import load_evaluation
 from fewmask.run.folder import RunFolder
 from fewmask.run.pace import Cost
 from fewmask.run.prepare import Notes, Prepared, Say
 from fewmask.run.rounds import train_arm
-from fewmask.run.score import load_evaluation
 
 METHODS = (SUPERVISED, "fixmatch", "mean_teacher", "cps", "ucc")
 """What is tried: the methods of one round that need nothing but images and masks."""

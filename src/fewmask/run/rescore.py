@@ -9,13 +9,15 @@ from typing import Any, Literal
 
 import torch
 
+from fewmask.data.check import duplicate_images
+from fewmask.data.folds import resampled_with
 from fewmask.data.index import Item, Role
 from fewmask.data.layouts import read_folder
 from fewmask.data.masks import read_mask
 from fewmask.data.scan import scan
 from fewmask.data.stream import ItemLoader
 from fewmask.engine.checkpoint import Store
-from fewmask.engine.evaluate import Pictures, confusion_of, scores
+from fewmask.engine.evaluate import Pictures, scores
 from fewmask.engine.flatten import load_networks
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.engine.precision import FORMATS
@@ -25,7 +27,9 @@ from fewmask.methods import METHODS, resolve
 from fewmask.nets import Builder
 from fewmask.run.data import open_folder
 from fewmask.run.doubt import pools_of
+from fewmask.run.evaluation import Evaluation, counted, joined
 from fewmask.run.folder import RunFolder
+from fewmask.run.gain import interval_of
 from fewmask.run.model import Model
 
 Which = Literal["delivered", "last", "best", "baseline"]
@@ -96,17 +100,18 @@ def _reported(folder: RunFolder, step: int, inputs: int, trust_code: bool) -> to
 
 @dataclass(frozen=True)
 class _Scored:
-    """One model's confusions on some images, and what is said of them."""
+    """One model's results on some images, and what is said of them."""
 
-    matrix: torch.Tensor
-    images: int
+    found: Evaluation
     step: int | None
     protocol: str
     classes: list[str]
 
 
 def rescore(path: Path, dir: Path | None, split: Role, which: Which, trust_code: bool = False) -> dict[str, Any]:
-    """Return {"split", "which", "step", "protocol", "images", "miou", "iou", "pixel_accuracy"}.
+    """Return {"split", "which", "step", "protocol", "images", "miou", "iou", "pixel_accuracy", "interval"}.
+
+    ``interval`` is as ``gain.interval_of`` has it; it tells how far other images like these would move the mIoU.
 
     The val images of a cross-fitted run are its labelled ones, each predicted by a network that has not seen it.
 
@@ -131,10 +136,11 @@ def rescore(path: Path, dir: Path | None, split: Role, which: Which, trust_code:
         raise CheckpointError(
             f"metrics.json of the run lacks {error}", where=folder.metrics, todo="repeat the run's train command"
         ) from error
+    found = joined([one.found for one in each])
     return {
         "split": split, "which": which, "step": each[0].step, "protocol": each[0].protocol,
-        "images": sum(one.images for one in each),
-        **scores(torch.stack([one.matrix for one in each]).sum(0), each[0].classes),
+        "images": len(found.names), **scores(torch.from_numpy(found.matrix), each[0].classes),
+        "interval": interval_of(found),
     }  # fmt: skip
 
 
@@ -168,7 +174,9 @@ def _score(folder: RunFolder, dir: Path | None, split: Role, which: Which, trust
     items = index.items[split]
     if not items:
         raise DataError(f"there are no {split} images with masks", where=root, todo="choose another --split or DIR")
-    scan(items, len(model.classes), index.code).raise_first()
+    seen = scan(items, len(model.classes), index.code)
+    seen.raise_first()
+    copies = [[item.name for _, item in same] for same in duplicate_images(index, seen)]
     whole = ItemLoader(index.code, recipe.data.resize)
 
     def truth(item: Item) -> torch.Tensor:
@@ -182,5 +190,6 @@ def _score(folder: RunFolder, dir: Path | None, split: Role, which: Which, trust
         lambda: torch.autocast(model.device.type, dtype=dtype) if dtype is not None else nullcontext(),
     )  # fmt: skip
     protocol = PROTOCOLS[recipe.protocol]
-    matrix = confusion_of(model.net, items, pictures, len(model.classes), protocol)
-    return _Scored(matrix, len(items), step, protocol.name, model.classes)
+    matrix, counts = counted(model.net, items, pictures, len(model.classes), protocol)
+    names, units = tuple(item.name for item in items), resampled_with(items, copies)
+    return _Scored(Evaluation(matrix.numpy(), names, units, counts.numpy()), step, protocol.name, model.classes)

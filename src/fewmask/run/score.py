@@ -1,49 +1,18 @@
-"""Scores of a learner's networks, and what is kept of them for intervals: evaluation.npz."""
+"""Scores of a learner's networks on val and test."""
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from fewmask.data.folds import resampled_with
-from fewmask.data.index import Item, Role
-from fewmask.engine.evaluate import Pictures, confusion_of, scores
-from fewmask.engine.files import write_atomic
+from fewmask.data.index import Role
+from fewmask.engine.evaluate import Pictures, scores
 from fewmask.engine.infer import PROTOCOLS, Forward
 from fewmask.engine.learner import Learner
-from fewmask.errors import CheckpointError
+from fewmask.run.evaluation import Evaluation, counted
 from fewmask.run.prepare import Prepared
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One predictor's results on the images of a role.
-
-    Attributes:
-        matrix: confusion matrix int64 [K, K], rows truth.
-        names: of the images, [N].
-        groups: what each image is resampled together with: its group, or a copy of it; "" = nothing, [N].
-        counts: int64 [N, 3, K]: each image's hits, truth pixels and predicted pixels of each class.
-    """
-
-    matrix: np.ndarray
-    names: tuple[str, ...]
-    groups: tuple[str, ...]
-    counts: np.ndarray
-
-    @property
-    def truth(self) -> np.ndarray:
-        """Truth pixels of each class in each image, [N, K]: equal for every model that is scored on these masks."""
-        return self.counts[:, 1]
 
 
 class Scorer:
@@ -77,15 +46,9 @@ class Scorer:
         fabric, index = self.learner.fabric, self.prepared.index
         items = index.items[role]
         mine = items[fabric.global_rank :: fabric.world_size]
-        place = {item.name: n for n, item in enumerate(items)}
-        counts = torch.zeros(len(items), 3, len(index.classes), dtype=torch.int64)
-
-        def note(item: Item, matrix: Tensor) -> None:
-            counts[place[item.name]] = torch.stack((matrix.diagonal(), matrix.sum(1), matrix.sum(0)))
-
         protocol = PROTOCOLS[self.prepared.recipe.protocol]
-        matrix = confusion_of(self.forward(predictor), mine, self.pictures, len(index.classes), protocol, note)
-        sums = [self.learner.reduce(t.to(fabric.device)).cpu().numpy() for t in (matrix, counts)]
+        both = counted(self.forward(predictor), items, self.pictures, len(index.classes), protocol, mine)
+        sums = [self.learner.reduce(t.to(fabric.device)).cpu().numpy() for t in both]
         units = resampled_with(items, self.prepared.twins)
         return Evaluation(sums[0], tuple(i.name for i in items), units, sums[1])
 
@@ -104,36 +67,3 @@ class Scorer:
     def forget(self) -> None:
         """Drop remembered scores: the networks have changed."""
         self._known.clear()
-
-
-def save_evaluations(path: Path, found: Mapping[Role, Evaluation | None]) -> None:
-    """Write evaluation.npz: for each role ROLE_matrix, ROLE_names, ROLE_groups, ROLE_counts."""
-    arrays: dict[str, Any] = {}
-    for role, one in found.items():
-        if one is not None:
-            arrays |= {
-                f"{role}_matrix": one.matrix, f"{role}_names": np.array(one.names, dtype=np.str_),
-                f"{role}_groups": np.array(one.groups, dtype=np.str_), f"{role}_counts": one.counts,
-            }  # fmt: skip
-    buffer = BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_atomic(path, buffer.getvalue())
-
-
-def load_evaluation(path: Path, role: Role) -> Evaluation | None:
-    """Return one role of evaluation.npz; None where it was not scored.
-
-    Raises:
-        CheckpointError: the file is missing or damaged.
-    """
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            if f"{role}_matrix" not in file:
-                return None
-            parts = {name: file[f"{role}_{name}"] for name in ("matrix", "names", "groups", "counts")}
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise CheckpointError(
-            "the run's scores of single images are missing or damaged", where=path,
-            todo="remove metrics.json of that run and repeat its train command: it scores again",
-        ) from error  # fmt: skip
-    return Evaluation(parts["matrix"], tuple(parts["names"].tolist()), tuple(parts["groups"].tolist()), parts["counts"])

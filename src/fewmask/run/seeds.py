@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from fewmask.data.index import Role
 from fewmask.engine.files import write_atomic, write_json
 from fewmask.run.arms import runs_of
+from fewmask.run.evaluation import load_evaluation
 from fewmask.run.finish import take_delivery
 from fewmask.run.folder import RunFolder
-from fewmask.run.gain import FOLDED, VAL, gain_over
+from fewmask.run.gain import FOLDED, VAL, gain_over, interval_of
 from fewmask.run.prepare import Prepared
-from fewmask.run.score import load_evaluation
 
-ROLES = ("val", "test")
+ROLES: tuple[Role, ...] = ("val", "test")
 
 
 def summarise(prepared: Prepared) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def summarise(prepared: Prepared) -> dict[str, Any]:
         "best": {"step": each[n]["best"]["step"], **{r: mean_score([m["best"][r] for m in each]) for r in ROLES}},
         "predictors": {name: mean_score([m["predictors"][name] for m in each]) for name in each[0]["predictors"]},
         "baseline": {r: mean_score([m["baseline"][r] for m in each]) for r in ROLES} if baselines else None,
+        "interval": {r: interval_of(*(load_evaluation(run.evaluation, r) for run in runs)) for r in ROLES},
         "gain": gain, "delivered": each[n]["delivered"] | {"seed": seeds[n]},
         "seconds": round(sum(m["seconds"] for m in each), 1),
         "images_per_second": round(fmean(m["images_per_second"] for m in each), 1),

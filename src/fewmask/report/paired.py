@@ -1,0 +1,60 @@
+"""Intervals of a comparison, from the counts of single images that the runs kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fewmask.ops.interval import Interval, covers, paired_gain, score_interval
+from fewmask.report.record import Counts, Record
+
+
+def interval_of(records: Sequence[Record], role: str) -> dict[str, Any] | None:
+    """Return {"low", "high", "covers"} of the mean mIoU of the last checkpoints; None where it cannot be had.
+
+    Args:
+        records: of one configuration, one a seed.
+        role: "val" or "test".
+    """
+    found = _same_images(records, role)
+    if found is None:
+        return None
+    interval = score_interval(_stacked(found), found[0].groups)
+    return None if interval is None else _told(interval, covers(found[0].groups, len(found)))
+
+
+def gain_interval(pairs: Sequence[tuple[Record, Record]], role: str) -> dict[str, Any] | None:
+    """Return {"low", "high", "covers", "verdict"} of the gain of the first over the second of each pair, or None.
+
+    Args:
+        pairs: two configurations, paired by seed.
+        role: "val" or "test".
+    """
+    found = _same_images([record for pair in pairs for record in pair], role)
+    if found is None:
+        return None
+    gain = paired_gain(_stacked(found[::2]), _stacked(found[1::2]), found[0].groups)
+    return None if gain is None else {**_told(gain.miou, gain.covers), "verdict": gain.verdict}
+
+
+def _same_images(records: Sequence[Record], role: str) -> list[Counts] | None:
+    """Return the counts of runs that were scored on the same images and masks; None where one of them was not."""
+    found = [record.counts[role] for record in records if role in record.counts]
+    if not found or len(found) < len(records) or any(one.seeds > 1 for one in found):
+        return None
+    first = found[0]
+    same = all(
+        list(one.names) == list(first.names) and np.array_equal(one.counts_N3K[:, 1], first.counts_N3K[:, 1])
+        for one in found
+    )
+    return found if same else None
+
+
+def _stacked(found: Sequence[Counts]) -> np.ndarray:
+    return np.stack([one.counts_N3K for one in found])
+
+
+def _told(interval: Interval, over: Sequence[str]) -> dict[str, Any]:
+    return {"low": round(interval.low, 4), "high": round(interval.high, 4), "covers": list(over)}
