@@ -145,6 +145,10 @@ class Browser:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
+    def press(self, key: str, code: int) -> None:
+        for kind in ("keyDown", "keyUp"):
+            self.tab("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+
     def complaints(self) -> list[str]:
         """Return what the page wrote to the console, raised, or was blocked from."""
         kinds = (
@@ -239,14 +243,45 @@ def test_truth_prediction_and_mistakes_lie_over_the_image(browser, pages, width)
     places = browser.evaluate(SEEN)
     assert places[3] is None and len({tuple(place) for place in places[:3]}) == 3
     browser.evaluate("document.querySelector('.look input').focus()")
+    browser.press("ArrowRight", 39)  # the slider
     for shown in ([0], [0, 1], [0, 2], [0, 3]):
-        for kind in ("keyDown", "keyUp"):
-            browser.tab("Input.dispatchKeyEvent", type=kind, key="ArrowRight", code="ArrowRight",
-                        windowsVirtualKeyCode=39)  # fmt: skip
+        browser.press("ArrowRight", 39)
         places = browser.evaluate(SEEN)
         assert [n for n, place in enumerate(places) if place is not None] == shown
         assert len({tuple(places[n]) for n in shown}) == 1
     assert browser.complaints() == []
+
+
+UNDER = """(() => { const panels = document.querySelector(".picture:has(.look) .panels");
+  const box = panels.getBoundingClientRect(), sheets = [...panels.children];
+  return [0.05, 0.45, 0.55, 0.95].map(at => sheets.indexOf(
+    document.elementFromPoint(box.left + at * panels.clientWidth, box.top + 20).closest(".panels > div"))); })()"""
+SCROLL = """(() => { const panels = document.querySelector(".picture:has(.look) .panels");
+  panels.scrollLeft = SHARE * panels.clientWidth; return panels.scrollLeft / panels.clientWidth; })()"""
+
+
+@pytest.mark.parametrize("width", [380, 1400])
+def test_the_slider_draws_image_truth_and_prediction_over_each_other(browser, pages, tmp_path, width):
+    browser.open(pages["two"], width)
+    browser.evaluate("document.querySelector('.look input').focus()")
+    browser.press("ArrowRight", 39)
+    browser.evaluate("document.querySelector('.picture:has(.look)').scrollIntoView()")
+    assert browser.evaluate("document.querySelector('.look input:checked').value") == "slider"
+    for share, seen in ((0, [0, 0, 0, 0]), (0.5, [0, 0, 1, 1]), (1, [1, 1, 1, 1]), (1.5, [1, 1, 2, 2]), (9, [2] * 4)):
+        reached = browser.evaluate(SCROLL.replace("SHARE", str(share)))
+        assert reached == pytest.approx(min(share, 2), abs=0.01) and browser.evaluate(UNDER) == seen
+        left = "[...document.querySelectorAll('.picture:has(.look) .panels img')][2].getBoundingClientRect().left"
+        start = "document.querySelector('.picture:has(.look) .panels').getBoundingClientRect().left"
+        assert browser.evaluate(f"{left} - {start}") == pytest.approx(0, abs=1), "the pictures stay where they are"
+    browser.evaluate(SCROLL.replace("SHARE", "0"))
+    browser.press("Tab", 9)  # from the choice to the scroll bar
+    browser.press("ArrowRight", 39)
+    moved, end = "document.querySelector('.picture:has(.look) .panels').scrollLeft", time.monotonic() + 5
+    while browser.evaluate(moved) == 0 and time.monotonic() < end:
+        time.sleep(0.05)
+    assert browser.evaluate(moved) > 0, "the keyboard reaches the slider"
+    found = browser.evaluate(SIDEWAYS)
+    assert found["wide"] == width and browser.complaints() == []
 
 
 def test_hostile_names_stay_text(browser, pages):
