@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import fewmask
+from fewmask.engine.log import read_jsonl
 from process.helpers import assert_refused, content, good, run, training
 
 IDS = {"sky": 5, "sea": 0, "sand": 9}  # of tiny_data
@@ -67,8 +68,12 @@ def test_the_loop(trained, own_data, tmp_path, io):
         assert (mask == np.asarray(Image.open(tmp_path / "predicted" / f"{one['name']}.png"))).all()
     refused = run(io, training(own_data, base, "--method", "supervised"))
     assert_refused(refused, 4, "--init", first=False)
-    good(run(io, training(own_data, next_run, "--method", "supervised", "--init", str(base))))
+    ended = good(run(io, training(own_data, next_run, "--method", "supervised", "--init", str(base))))
     assert json.loads((next_run / "metrics.json").read_text())["labelled"] == 8
+    old = json.loads((base / "metrics.json").read_text())["delivered"]["val"]
+    start = read_jsonl(next_run / "metrics.jsonl")[0]
+    assert (start["step"], start["val"]) == (0, old), "with new masks it goes on from where the old model is"
+    assert f"before the first step: {old:.1f} mIoU on val" in ended.stderr
 
 
 @pytest.mark.parametrize("tool", ["png", "cvat", "coco", "labelstudio"])

@@ -1,5 +1,7 @@
 """--init: which network starts from what."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -35,6 +37,19 @@ def test_networks_of_the_same_name_are_taken_over(source):
     lines = []
     start_from(fresh, run, lines.append)
     assert equal(fresh["f1"], old["f1"]) and equal(fresh["f2"], old["f2"]) and len(lines) == 2
+
+
+def test_a_run_that_delivered_its_baseline_hands_that_on(source):
+    """The better arm is what one goes on from; the method's own networks are not."""
+    run, old = source
+    donor = net("x", 7)
+    (run / "model").mkdir()
+    save_file(donor.state_dict(), run / "model" / "model.safetensors")
+    for arm, expected in (("method", old["f1"]), ("baseline", donor)):
+        (run / "metrics.json").write_text(json.dumps({"delivered": {"run": arm}}))
+        fresh = {"f1": net("f1", 0), "f2": net("f2", 0)}
+        start_from(fresh, run, lambda text: None)
+        assert equal(fresh["f1"], expected)
 
 
 def test_from_a_file_the_second_network_gets_the_encoder_only(tmp_path):

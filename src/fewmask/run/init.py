@@ -18,6 +18,8 @@ from fewmask.run.prepare import Say
 def start_from(nets: Mapping[str, nn.Module], source: Path, say: Say) -> None:
     """Copy networks into ``nets``, by name where the run has that name, else from the delivered model.
 
+    The reported network then scores what the delivered model scores: of a run that delivered its baseline, networks
+    start from that alone.
     A second network without a counterpart gets the delivered encoder only: equal networks could not teach each other.
     Heads that the source lacks (a second decoder, a representation) keep their own start.
 
@@ -37,7 +39,7 @@ def start_from(nets: Mapping[str, nn.Module], source: Path, say: Say) -> None:
         folder = RunFolder(source)
         store = Store(source, warn=say)
         snapshot = store.latest()
-        if snapshot is not None:
+        if snapshot is not None and not _delivers_its_baseline(folder):
             step = store.best_step
             named = (store.load(step) if step is not None else snapshot).networks
         delivered = read_weights(folder.model / "model.safetensors") if folder.finished else {}
@@ -62,6 +64,10 @@ def start_from(nets: Mapping[str, nn.Module], source: Path, say: Say) -> None:
             part = {k.removeprefix("encoder."): v for k, v in delivered.items() if k.startswith("encoder.")}
             _load(encoder, part, source, f"encoder of {name!r}")
             say(f"{name}: starts from the encoder of {source}, with a decoder of its own")
+
+
+def _delivers_its_baseline(folder: RunFolder) -> bool:
+    return folder.finished and folder.read_metrics()["delivered"]["run"] == "baseline"
 
 
 def _load(net: nn.Module, tensors: Mapping[str, Tensor], source: Path, what: str) -> None:

@@ -188,6 +188,8 @@ def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitSt
     if job.title:
         say(job.title)
     say.release()
+    if recipe.model.init and job.start is not None and done.step == 0 and prepared.index.items["val"]:
+        _score_start(scorer, log, say)
     try:
         done = fit(learner, around, recipe.train, done)
     except (RuntimeError, ConnectionError, EOFError) as error:
@@ -198,6 +200,15 @@ def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitSt
     finish(scorer, done, store, folder, None if job.baseline is None else RunFolder(job.baseline), say)
     stop = around.stop
     return (stop.name or "another process") if learner.any_rank(stop.requested, due=True) else ""
+
+
+def _score_start(scorer: Scorer, log: MetricsLog | None, say: Notes) -> None:
+    """Tell what networks that were taken from another run score before the first step: what that run delivered."""
+    score = scorer.validate()
+    scorer.learner.train_mode()
+    say("before the first step: " + ("not measured" if score["miou"] is None else f"{score['miou']:.1f} mIoU on val"))
+    if log is not None:
+        log.write({"step": 0, "val": score["miou"], "val_iou": score["iou"]})
 
 
 def _resume(learner: Learner, store: Store | None, start: Start | None) -> Progress:
