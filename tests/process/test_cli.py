@@ -119,6 +119,20 @@ def test_evaluate_agrees_with_the_run(which, past_its_best, io):
             assert found["interval"] == metrics["interval"][split]
 
 
+def test_evaluate_has_dice_and_outlines(unbroken, io):
+    found = one_json(run(io, ["evaluate", str(unbroken("cps")), "--boundary", "--json"]).stdout)
+    for name, value in found["iou"].items():
+        dice = found["dice"]["classes"][name]
+        assert dice is value is None or dice == pytest.approx(200 * value / (100 + value))
+    outlines = found["boundary_f"]
+    known = [value for value in outlines["classes"].values() if value is not None]
+    assert known and all(0 <= value <= 100 for value in known) and 0 < outlines["mean"] < 100
+    assert outlines["mean"] == pytest.approx(sum(known) / len(known))
+    table = run(io, ["evaluate", str(unbroken("cps")), "--boundary"])
+    assert f"{outlines['mean']:.2f}" in table.stdout and f"{found['dice']['mean']:.2f}" in table.stdout
+    assert one_json(run(io, ["evaluate", str(unbroken("cps")), "--json"]).stdout)["boundary_f"] is None
+
+
 def test_evaluate_on_another_folder(unbroken, tmp_path, io):
     other = tiny_data(tmp_path / "other")
     for path in sorted(other.glob("*/val/02.*")):

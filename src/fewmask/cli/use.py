@@ -55,6 +55,9 @@ def evaluate(
     trust_code: Annotated[
         bool, typer.Option(help="Import the run's own method (package.module:Class), for last, best and baseline.")
     ] = False,
+    boundary: Annotated[
+        bool, typer.Option("--boundary", help="Also how well outlines are met: the boundary F-measure.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object on stdout.")] = False,
 ) -> None:
     """Example: fewmask evaluate runs/photos-fixmatch-001 --split test
@@ -63,7 +66,7 @@ def evaluate(
     """
     from fewmask.run.rescore import rescore
 
-    result = rescore(run, dir, split.value, which.value, trust_code)
+    result = rescore(run, dir, split.value, which.value, trust_code, boundary)
     if as_json:
         print(json.dumps(result, indent=2))
     else:
@@ -75,15 +78,23 @@ def _table(result: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("class", "IoU %", title=f"{result['split']}, {result['images']} images, {result['which']} model")
-    for name, value in result["iou"].items():
-        table.add_row(Text(name), "not measured" if value is None else f"{value:.2f}")
-    mean = "not measured" if result["miou"] is None else f"{result['miou']:.2f}"
-    table.add_row("[bold]mean[/bold]", f"[bold]{mean}[/bold]")
+    heads, columns, means = ["IoU %"], [result["iou"]], [result["miou"]]
+    for head, key in (("Dice %", "dice"), ("boundary F %", "boundary_f")):
+        if (found := result[key]) is not None:
+            heads, columns, means = [*heads, head], [*columns, found["classes"]], [*means, found["mean"]]
+    table = Table("class", *heads, title=f"{result['split']}, {result['images']} images, {result['which']} model")
+    for name in result["iou"]:
+        table.add_row(Text(name), *(_percent(values[name]) for values in columns))
+    table.add_section()
+    table.add_row("mean", *map(_percent, means), style="bold")
     Console().print(table)
     if (between := result["interval"]) is not None:
         over = " and ".join(between["covers"])
         print(f"mean: 95 % interval {between['low']:.1f} to {between['high']:.1f} over {over}")
+
+
+def _percent(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2f}"
 
 
 def predict(

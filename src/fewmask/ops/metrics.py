@@ -46,6 +46,11 @@ def iou(matrix_KK: Tensor) -> list[float | None]:
     return [None if t == 0 else 100.0 * h / (t + p - h) for h, t, p in zip(hit, truth, predicted, strict=True)]
 
 
+def dice(matrix_KK: Tensor) -> list[float | None]:
+    """Return each class's Dice coefficient, or F1 of its pixels, in percent: 2·IoU / (1 + IoU); None as in ``iou``."""
+    return [None if v is None else 200.0 * v / (100.0 + v) for v in iou(matrix_KK)]
+
+
 def mean_iou(matrix_KK: Tensor) -> float | None:
     """Return the mean IoU in percent over the classes that the truth contains; None where there is none."""
     measured = [v for v in iou(matrix_KK) if v is not None]

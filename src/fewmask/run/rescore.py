@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import torch
 
 from fewmask.data.check import duplicate_images
 from fewmask.data.folds import resampled_with
-from fewmask.data.index import Item, Role
+from fewmask.data.index import Item, MaskCode, Role
 from fewmask.data.layouts import read_folder
 from fewmask.data.masks import read_mask
 from fewmask.data.scan import scan
@@ -25,6 +27,8 @@ from fewmask.errors import CheckpointError, ConfigError, DataError
 from fewmask.method import Task, make_networks, trainings
 from fewmask.methods import METHODS, resolve
 from fewmask.nets import Builder
+from fewmask.ops.boundary import boundary_f
+from fewmask.ops.metrics import dice
 from fewmask.run.data import open_folder
 from fewmask.run.doubt import pools_of
 from fewmask.run.evaluation import Evaluation, counted, joined
@@ -100,18 +104,22 @@ def _reported(folder: RunFolder, step: int, inputs: int, trust_code: bool) -> to
 
 @dataclass(frozen=True)
 class _Scored:
-    """One model's results on some images, and what is said of them."""
+    """One model's results on some images, and what is said of them; ``outlines``: ``boundary_f`` of each image."""
 
     found: Evaluation
     step: int | None
     protocol: str
     classes: list[str]
+    outlines: list[list[float | None]]
 
 
-def rescore(path: Path, dir: Path | None, split: Role, which: Which, trust_code: bool = False) -> dict[str, Any]:
-    """Return {"split", "which", "step", "protocol", "images", "miou", "iou", "pixel_accuracy", "interval"}.
+def rescore(
+    path: Path, dir: Path | None, split: Role, which: Which, trust_code: bool = False, boundary: bool = False
+) -> dict[str, Any]:
+    """Return {"split", "which", "step", "protocol", "images"} + S + {"dice", "boundary_f", "interval"}.
 
     ``interval`` is as ``gain.interval_of`` has it; it tells how far other images like these would move the mIoU.
+    ``dice`` and ``boundary_f`` are {"mean", "classes": {name: number or null}}; the latter are means over images.
 
     The val images of a cross-fitted run are its labelled ones, each predicted by a network that has not seen it.
 
@@ -121,6 +129,7 @@ def rescore(path: Path, dir: Path | None, split: Role, which: Which, trust_code:
         split: which images.
         which: which of the run's models.
         trust_code: see ``model_of``.
+        boundary: also predict each image once more, for "boundary_f", which is else null.
 
     Raises:
         CheckpointError: the run is not finished.
@@ -131,17 +140,29 @@ def rescore(path: Path, dir: Path | None, split: Role, which: Which, trust_code:
     try:
         crossed = dir is None and split == "val" and "folds" in folder.read_metrics()
         parts: list[tuple[RunFolder, Which]] = _folds(folder, which) if crossed else [(folder, which)]
-        each = [_score(part, dir, split, arm, trust_code) for part, arm in parts]
+        each = [_score(part, dir, split, arm, trust_code, boundary) for part, arm in parts]
     except (KeyError, AttributeError) as error:  # a metrics.json that lacks what this program writes
         raise CheckpointError(
             f"metrics.json of the run lacks {error}", where=folder.metrics, todo="repeat the run's train command"
         ) from error
-    found = joined([one.found for one in each])
+    found, names = joined([one.found for one in each]), each[0].classes
+    matrix, outlines = torch.from_numpy(found.matrix), [image for one in each for image in one.outlines]
     return {
         "split": split, "which": which, "step": each[0].step, "protocol": each[0].protocol,
-        "images": len(found.names), **scores(torch.from_numpy(found.matrix), each[0].classes),
-        "interval": interval_of(found),
+        "images": len(found.names), **scores(matrix, names), "dice": _by_class(dice(matrix), names),
+        "boundary_f": _by_class(_over_images(outlines), names) if boundary else None, "interval": interval_of(found),
     }  # fmt: skip
+
+
+def _by_class(values: Sequence[float | None], names: Sequence[str]) -> dict[str, Any]:
+    known = [value for value in values if value is not None]
+    return {"mean": fmean(known) if known else None, "classes": dict(zip(names, values, strict=True))}
+
+
+def _over_images(each: Sequence[Sequence[float | None]]) -> list[float | None]:
+    """Return the mean of each class over the images that have it."""
+    columns = [[value for value in column if value is not None] for column in zip(*each, strict=True)]
+    return [fmean(known) if known else None for known in columns]
 
 
 def _folds(folder: RunFolder, which: Which) -> list[tuple[RunFolder, Which]]:
@@ -153,7 +174,9 @@ def _folds(folder: RunFolder, which: Which) -> list[tuple[RunFolder, Which]]:
     return [(folder.fold(k), which) for k in range(1, len(metrics["folds"]) + 1)]
 
 
-def _score(folder: RunFolder, dir: Path | None, split: Role, which: Which, trust_code: bool) -> _Scored:
+def _score(
+    folder: RunFolder, dir: Path | None, split: Role, which: Which, trust_code: bool, boundary: bool
+) -> _Scored:  # fmt: skip
     model, step = model_of(folder, which, trust_code)
     recipe = folder.recipe()
     root = Path(recipe.data.dir) if dir is None else dir
@@ -192,4 +215,12 @@ def _score(folder: RunFolder, dir: Path | None, split: Role, which: Which, trust
     protocol = PROTOCOLS[recipe.protocol]
     matrix, counts = counted(model.net, items, pictures, len(model.classes), protocol)
     names, units = tuple(item.name for item in items), resampled_with(items, copies)
-    return _Scored(Evaluation(matrix.numpy(), names, units, counts.numpy()), step, protocol.name, model.classes)
+    outlines = [_outlines(model, item, index.code) for item in items] if boundary else []
+    found = Evaluation(matrix.numpy(), names, units, counts.numpy())
+    return _Scored(found, step, protocol.name, model.classes, outlines)
+
+
+def _outlines(model: Model, item: Item, code: MaskCode) -> list[float | None]:
+    """Return ``boundary_f`` of an image, predicted as ``predict`` does."""
+    assert item.mask is not None
+    return boundary_f(model.predict(item.image), read_mask(item.mask, code), len(model.classes))
