@@ -22,7 +22,8 @@ help: ## list the targets
 
 install: $(STAMP) ## environment in .venv, command .venv/bin/fewmask
 
-# Runs again when the project file or the pins change. uv where it is on PATH, else brought by pip into .venv: its one
+# Compiled here, since where PYTHONDONTWRITEBYTECODE is set, as in many containers, every process would compile all of torch
+# again: 10 s of start instead of 5. Runs again when the project file or the pins change. uv where it is on PATH, else brought by pip into .venv: its one
 # resolve takes torch and torchvision together, whatever pip's own configuration says.
 $(STAMP): pyproject.toml constraints.txt
 	@set -e; py=; \
@@ -49,7 +50,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  $$pip install --quiet --constraint constraints.txt uv; \
 	fi; \
 	$$uv pip install --python $(BIN)/python --constraint constraints.txt --build-constraint constraints.txt \
-	  --editable '.[dev]'; \
+	  --compile-bytecode --editable '.[dev]'; \
 	touch $@
 
 test: lint ## install, lint, types, import contracts, and every test that is not slow or for a GPU
