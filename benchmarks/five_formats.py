@@ -163,15 +163,27 @@ def _line(file: Path, text: str) -> None:
         handle.write(text + "\n")
 
 
-def tried(name: str, source: Source, folder: Path, images: list[Path], words: list[str]) -> dict[str, Any]:
+def in_a_process(words: list[str]) -> None:
+    """Run fewmask as a user starts it.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    done = subprocess.run([sys.executable, "-m", "fewmask", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"fewmask {' '.join(words)} ended with {done.returncode}\n{done.stderr}")
+
+
+def tried(
+    name: str, source: Source, folder: Path, images: list[Path], words: list[str],
+    fewmask: Callable[[list[str]], None] = in_a_process,
+) -> dict[str, Any]:  # fmt: skip
     """Write a format, train on it, report and predict; return what came out."""
     data, run, masks = (folder / name.replace(",", "").replace(" ", "-") / part for part in ("data", "run", "masks"))
     FORMATS[name](source, data)
     train = ["train", str(data), "--out", str(run), *words]
     for command in (train, ["report", str(run)], ["predict", str(run), *map(str, images), "-o", str(masks)]):
-        done = subprocess.run([sys.executable, "-m", "fewmask", *command], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"{name}: fewmask {' '.join(command)} ended with {done.returncode}\n{done.stderr}")
+        fewmask(command)
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     predicted = [np.asarray(Image.open(masks / f"{image.stem}.png")) for image in images]
     return {

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from benchmarks.five_formats import FORMATS, compared, source_of, tried
 
+from fewmask.cli import run as cli
 from fixtures_data import SHARED
 
 CAMVID = SHARED / "camvid"
@@ -16,12 +17,17 @@ WORDS = [
 ]  # fmt: skip
 
 
+def here(words: list[str]) -> None:
+    """Run the command line in this process: fifteen starts would take most of the time."""
+    assert cli(words) == 0, words
+
+
 @pytest.mark.real_data
 @pytest.mark.skipif(not CAMVID.is_dir(), reason="no ../shared/data/camvid beside the repository")
 def test_the_same_masks_in_five_formats_train_the_same_network(tmp_path):
     source = source_of(CAMVID, labelled=8, unlabelled=12, val=4)
     images = sorted((CAMVID / "images" / "test").iterdir())[::60]
-    found = [tried(name, source, tmp_path, images, WORDS) for name in FORMATS]
+    found = [tried(name, source, tmp_path, images, WORDS, here) for name in FORMATS]
     assert len(np.unique(np.concatenate([mask.ravel() for mask in found[0]["predicted"]]))) >= 3, "it has learned"
     rows = compared(found, {"COCO JSON, RLE": 1})
     assert [row["format"] for row in rows] == list(FORMATS)
