@@ -32,7 +32,7 @@ class DataConfig(Config):
         unlabelled_by: which N: "random", "near-labelled" or "diverse".
         outside: the index file may name images outside of its own folder and of ``dir``.
         split_seed: which images a drawn labelled set, or a drawn val set, holds.
-        group_by: regular expression, "folder", "names", or a file: images of one group stay together.
+        group_by: regular expression, "folder", "names", "time", or a file: images of one group stay together.
         resize: (height, width) of the network's input; null = native sizes.
         crop: (height, width) of training crops; null = chosen from the images.
         batch: labelled images a step, over all processes.

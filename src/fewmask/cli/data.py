@@ -29,7 +29,7 @@ def check(
     masks: Annotated[Path | None, typer.Option(help="Folder of masks, with --images instead of DIR.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Write what was found to data.yaml beside the data.")] = False,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write it to this file instead.")] = None,
-    group_by: Annotated[str | None, typer.Option(help="REGEX, folder, names or FILE.")] = None,
+    group_by: Annotated[str | None, typer.Option(help="REGEX, folder, names, time or FILE.")] = None,
     sample: Annotated[
         int | None, typer.Option(help="Open only this many images, and this many of --unlabelled; else all.")
     ] = None,
@@ -115,7 +115,7 @@ def split(
     encoder: Annotated[str | None, typer.Option(help="With --unlabelled-by: what looks at the images.")] = None,
     weights: Annotated[str | None, typer.Option(help="With --unlabelled-by: of the encoder.")] = None,
     split_seed: Annotated[int, typer.Option(help="Which images the draw holds.")] = 0,
-    group_by: Annotated[str | None, typer.Option(help="REGEX, folder, names or FILE.")] = None,
+    group_by: Annotated[str | None, typer.Option(help="REGEX, folder, names, time or FILE.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for labelled.txt and unlabelled.txt.")] = None,
     doctor: Annotated[bool, typer.Option("--check", help="Examine published or own lists instead.")] = False,
     val: Annotated[Path | None, typer.Option(help="With --check: the list that is only evaluated on.")] = None,

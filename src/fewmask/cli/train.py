@@ -44,7 +44,7 @@ def train(
     unlabelled: Annotated[str | None, typer.Option(help=UNLABELLED)] = None,
     unlabelled_by: Annotated[str | None, typer.Option(help=UNLABELLED_BY)] = None,
     split_seed: Annotated[int | None, typer.Option(help="Which images a drawn labelled set holds.")] = None,
-    group_by: Annotated[str | None, typer.Option(help="REGEX, folder, names, FILE: a group is never divided.")] = None,
+    group_by: Annotated[str | None, typer.Option(help="REGEX, folder, names, time, FILE: kept whole.")] = None,
     seed: Annotated[int | None, typer.Option(help="Initialisation and streams.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Train K seeds; three or more can show a gain.")] = None,
     folds: Annotated[

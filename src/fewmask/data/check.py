@@ -15,9 +15,10 @@ import numpy as np
 
 from fewmask.data.checked import CheckReport
 from fewmask.data.datayaml import DataYaml, load_data_yaml
-from fewmask.data.doubts import class_rows, doubts_about, groups_of
+from fewmask.data.doubts import class_rows, doubts_about, members_of
 from fewmask.data.findings import Finding
 from fewmask.data.folds import USUAL, folds_for
+from fewmask.data.groups import groups_of
 from fewmask.data.index import ROLES, DataIndex, Item, Role
 from fewmask.data.layouts import read_folder, with_classes, with_val, without_empty_masks
 from fewmask.data.pool import IndexPool, read_index
@@ -87,8 +88,8 @@ def check(
         problems += [] if problems else [Finding("classes", e.what, e.where, e.todo)]
     twins = duplicate_images(index, found, others)
     problems += leaks(twins)
-    members, source = groups_of(index)
-    doubts = doubts_about(index, found, twins, whole, others)
+    together = groups_of(index)
+    doubts = doubts_about(index, found, twins, whole, together, others)
     notes += _partial_note(found)
     roles = {role: _count(index.items[role]) for role in ROLES}
     if listed is not None:
@@ -100,8 +101,8 @@ def check(
         classes=class_rows(index, found),
         sizes=_sizes(found.sizes),
         encodings=found.encodings,
-        groups=members,
-        groups_from=source,
+        groups=members_of(index, together[0]),
+        groups_from=together[1],
         duplicates=tuple(tuple(f"{role}/{item.name}" for role, item in same) for same in twins),
         opened=len(opened),
         notes=(*index.notes, *notes),
@@ -164,7 +165,7 @@ def remarks(index: DataIndex, found: Scan) -> tuple[list[str], list[str]]:
         index: the data set.
         found: a scan of all its images, or of those that are used.
     """
-    doubts = doubts_about(index, found, duplicate_images(index, found), whole=True)
+    doubts = doubts_about(index, found, duplicate_images(index, found), whole=True, groups=groups_of(index))
     return [str(note) for note in (*index.notes, *_partial_note(found))], list(map(str, doubts))
 
 

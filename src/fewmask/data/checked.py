@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from fewmask.data.doubts import ClassRow
 from fewmask.data.findings import KINDS, TITLES, Finding, Remark
+from fewmask.data.groups import Source
 from fewmask.data.index import DataIndex
 
 _SHOWN = 20  # groups in the text for people; the JSON has all
@@ -26,7 +27,7 @@ class CheckReport:
             images that were opened.
         encodings: kind of mask file to number of masks.
         groups: group to {role: images}; empty where there are none.
-        groups_from: "declared", or "names" where they are only proposed; None without groups.
+        groups_from: "declared", or "names" or "time" where they are only proposed; None without groups.
         duplicates: sets of images with the same pixels, each a list of "role/name".
         opened: images that were opened; fewer than there are with ``sample``.
         notes: how the folder was read.
@@ -43,7 +44,7 @@ class CheckReport:
     sizes: dict[str, Any]
     encodings: dict[str, int]
     groups: dict[str, dict[str, int]]
-    groups_from: Literal["declared", "names"] | None
+    groups_from: Source | None
     duplicates: tuple[tuple[str, ...], ...]
     opened: int
     notes: tuple[str, ...]
@@ -91,7 +92,8 @@ class CheckReport:
             held = ", ".join(f"{n} {role}" for role, n in c.images.items() if n)
             yield f"  {c.id:>3} {c.name:<{wide}} {c.share:>8.2%}   {held or 'none'}"
         if self.groups:
-            how = "declared" if self.groups_from == "declared" else "proposed from the names"
+            from_what = "times of the photos" if self.groups_from == "time" else "names"
+            how = "declared" if self.groups_from == "declared" else f"proposed from the {from_what}"
             named = [f"{group} ({sum(n.values())})" for group, n in self.groups.items()]
             yield f"groups, {how}: {', '.join(named[:_SHOWN])}{', ...' if len(named) > _SHOWN else ''}"
         for level, sentences in (("note", self.notes), ("doubt", self.doubts)):

@@ -12,7 +12,7 @@ classes          a list of names (position = id in the mask), or ``{id: name}``;
 ignore           an id, or several, that do not count; 255 is always one of them unless a class has it
 unlabelled_id    an id of pixels that nobody has labelled yet, in masks that are finished in part
 colours          ``{"r,g,b": id or class name or ignore}`` for masks that spell classes as colours
-groups           a regular expression, ``folder``, ``names``, or a file of ``name<TAB>group`` lines
+groups           a regular expression, ``folder``, ``names``, ``time``, or a file of ``name<TAB>group`` lines
 channels         ``rgb``; or a list of bands ``{band: 1, name: red, range: [0, 4095]}``: the number in the file, a name
                  (red, green and blue are shown and changed as colours), and the values that become 0 and 255
 exif             ``ignore``: pixels count as stored, whatever the EXIF orientation says; ``apply``: they are turned
@@ -96,7 +96,7 @@ class DataYaml(BaseModel):
         _says("of the images: rgb, or bands: number in the file, name, values that become 0 and 255", _CHANNELS),
     ] = "rgb"
     groups: Annotated[
-        str | None, _says("a regular expression, folder, names, or a file of name<TAB>group lines", _TEXT)
+        str | None, _says("a regular expression, folder, names, time, or a file of name<TAB>group lines", _TEXT)
     ] = None
     exif: Annotated[
         Literal["ignore", "apply"] | None,

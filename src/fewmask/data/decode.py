@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO
@@ -23,6 +24,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 """Extensions of files that are looked at, in lower case; the first bytes decide what a file is."""
 
 _ORIENTATION = 274  # tag of EXIF and TIFF
+_DATE, _EXIF, _ORIGINAL = 306, 0x8769, 36867  # when a file changed; EXIF's own tags, and among them when it was taken
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -59,6 +61,25 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
     """
     with opened(path, max_pixels) as (_, header):
         return header
+
+
+def taken(path: Path) -> datetime | None:
+    """Return when a photo was taken, by its EXIF (DateTimeOriginal, else DateTime); None where it does not say.
+
+    A file that cannot be read says nothing here: whoever reads its pixels says so.
+    """
+    try:
+        with opened(path, MAX_PIXELS) as (image, header):
+            if header.format == "PNG" and "exif" not in image.info:
+                return None  # Pillow would decode all pixels to look behind them
+            tags = image.getexif()
+            text = tags.get_ifd(_EXIF).get(_ORIGINAL) or tags.get(_DATE)
+    except FewmaskError:
+        return None
+    try:
+        return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S")
+    except ValueError:
+        return None
 
 
 @contextmanager

@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 from unicodedata import normalize
 
 from fewmask.data.duplicates import near_duplicates
 from fewmask.data.findings import Finding, Kind, Remark
+from fewmask.data.groups import Source, groups_of
 from fewmask.data.index import ROLES, DataIndex, Item, Role
-from fewmask.data.roles import propose_groups
 from fewmask.data.scan import Scan
 
 _RARE_SHARE = 0.001  # of the labelled pixels
 _RARE_IMAGES = 3
+_SUGGEST: dict[Source, str] = {"names": "names", "time": "times of the photos"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ClassRow:
 
 def doubts_about(
     index: DataIndex, found: Scan, twins: Sequence[Sequence[tuple[Role, Item]]], whole: bool,
-    pool: Sequence[Item] = (),
+    groups: tuple[Mapping[str, str], Source | None], pool: Sequence[Item] = (),
 ) -> list[str]:  # fmt: skip
     """Return sentences; those with findings of their own are ``Remark``.
 
@@ -42,10 +42,11 @@ def doubts_about(
         found: a scan of its images.
         twins: those that show the same, see ``check.duplicate_images``.
         whole: all of them were scanned: a sample says nothing about what is absent.
+        groups: as ``groups_of`` returns them.
         pool: unlabelled images that were scanned with it.
     """
-    members, source = groups_of(index)
-    doubts = [*_group_doubts(members, source, index), *cut_by_folds(index), *_name_doubts(index)]
+    members, source = members_of(index, groups[0]), groups[1]
+    doubts = [*_group_doubts(members, source, index), *_cut_by_folds(members, source, index), *_name_doubts(index)]
     doubts += [*_twin_doubts(twins), *_likeness_doubts(index, found, twins, pool)]
     if whole:
         doubts += _class_doubts(class_rows(index, found), index)
@@ -53,14 +54,18 @@ def doubts_about(
 
 
 def cut_by_folds(index: DataIndex) -> list[str]:
-    """Say which groups the names suggest, where nothing declares any and the labelled images are put into folds."""
-    members, source = groups_of(index)
-    if index.items["val"] or source != "names":
+    """Say which groups are suggested, where nothing declares any and the labelled images are put into folds."""
+    group_of, source = groups_of(index)
+    return _cut_by_folds(members_of(index, group_of), source, index)
+
+
+def _cut_by_folds(members: Mapping[str, Mapping[str, int]], source: Source | None, index: DataIndex) -> list[str]:
+    if index.items["val"] or source in (None, "declared"):
         return []
     first = ", ".join(sorted(members)[:3])
     return [
-        f"the names suggest {len(members)} groups ({first}{', ...' * (len(members) > 3)}), and folds cut through them; "
-        "if they are videos, fields or patients, --group-by names keeps them whole"
+        f"the {_SUGGEST[source]} suggest {len(members)} groups ({first}{', ...' * (len(members) > 3)}), and folds cut "
+        f"through them; if they are videos, fields or patients, --group-by {source} keeps them whole"
     ]
 
 
@@ -129,21 +134,17 @@ def _likeness_doubts(
     return doubts + [note for note in near.notes if "not looked for" in note]
 
 
-def groups_of(index: DataIndex) -> tuple[dict[str, dict[str, int]], Literal["declared", "names"] | None]:
-    """Return images a group and role, and where the groups come from."""
-    pairs = [(role, item) for role in ROLES for item in index.items[role]]
-    group_of = {item.name: item.group for _, item in pairs if item.group}
-    source: Literal["declared", "names"] | None = "declared" if group_of else None
-    if not group_of and (proposed := propose_groups(index)):
-        group_of, source = {name: group for group, names in proposed.items() for name in names}, "names"
+def members_of(index: DataIndex, group_of: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    """Return group to the number of its images in each role."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for role, item in pairs:
-        if item.name in group_of:
-            counts[group_of[item.name]][role] += 1
-    return {group: dict(counts[group]) for group in sorted(counts)}, source
+    for role in ROLES:
+        for item in index.items[role]:
+            if item.name in group_of:
+                counts[group_of[item.name]][role] += 1
+    return {group: dict(counts[group]) for group in sorted(counts)}
 
 
-def _group_doubts(members: Mapping[str, Mapping[str, int]], source: str | None, index: DataIndex) -> list[str]:
+def _group_doubts(members: Mapping[str, Mapping[str, int]], source: Source | None, index: DataIndex) -> list[str]:
     """Say which groups stand in two roles, and what of "val" and "test" is then still unseen."""
 
     def share(group: str, role: str) -> str:
@@ -164,9 +165,10 @@ def _group_doubts(members: Mapping[str, Mapping[str, int]], source: str | None, 
         elif len(unseen) < len(here):
             only = ", ".join(f"{g} ({share(g, role)})" for g in unseen)
             doubts.append(f"of {role}, only {only} is unseen in the other roles")
-    if doubts and source == "names":
+    if doubts and source is not None and source != "declared":
         doubts.append(
-            "these groups are read off the names; if they are videos or patients, --group-by names keeps them whole"
+            f"these groups are read off the {_SUGGEST[source]}; if they are videos or patients, --group-by {source} "
+            "keeps them whole"
         )
     return doubts
 

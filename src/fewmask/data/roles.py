@@ -1,19 +1,16 @@
-"""Who plays which part: roles of images, groups that stay whole, and the division where none is declared."""
+"""Who plays which part: roles of images, and the division where none is declared."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from fewmask.data.datayaml import FILE_NAME
 from fewmask.data.folds import units_of
-from fewmask.data.index import DataIndex, Item, Role
+from fewmask.data.index import Item, Role
 from fewmask.data.lists import match, read_list
-from fewmask.errors import ConfigError, DataError, did_you_mean
+from fewmask.errors import DataError
 from fewmask.ops.rng import Draws, Purpose
 
 _FOLDERS: dict[str, Role] = {
@@ -25,9 +22,6 @@ _FOLDERS: dict[str, Role] = {
     "test": "test",
     "testing": "test",
 }
-# 0016E5_07959, Seq05VD_f04530, patient3-slice12: whatever stands before the last number
-_NUMBERED = re.compile(r"(.+?)[ _.-]+[^\W\d_]{0,8}[0-9]+")
-_FEW = 3  # images a proposed group must have; smaller ones are names, not sequences
 
 
 def role_folder(name: str) -> Role | None:
@@ -112,67 +106,6 @@ def _matching(items: Sequence[Item], pattern: str, root: Path, where: Path) -> I
     return found
 
 
-def read_groups(names: Sequence[str], rule: str, root: Path, *, asked: bool = True) -> tuple[dict[str, str], list[str]]:
-    """Return the group of every image that has one, and sentences for the reader.
-
-    Args:
-        names: names of all images; role folders are no part of what is matched.
-        rule: ``folder``; ``names``, what ``propose_groups`` reads off them; or a file (below ``root``, or any path) of
-            ``name<TAB>group`` lines; or a regular expression that is searched in the name, whose first group (or whole
-            match) is the image's group.
-        root: the data folder.
-        asked: the user wrote the rule; one that stands in data.yaml may name files below ``root`` only.
-
-    Raises:
-        ConfigError: no valid regular expression, or one that matches no name; a file that data.yaml may not name.
-        DataError: the file has a line that is none, or names unknown images.
-    """
-    # os.path, since pathlib raises where a regular expression is longer than a file name may be
-    file = next((p for p in (root / rule, Path(rule)) if os.path.isfile(p)), None)
-    if file is not None and not asked and (".." in Path(rule).parts or Path(rule).is_absolute()):
-        raise ConfigError(
-            f"groups {rule!r} leads out of the data folder", where=root / FILE_NAME,
-            todo="move the file inside, or give it as --group-by",
-        )  # fmt: skip
-    if file is not None:
-        groups = _group_file(file, names)
-    elif rule == "folder":
-        groups = {n: below_role(n).rpartition("/")[0] for n in names}
-    elif rule == "names":
-        groups = {name: group for group, members in (_in_names(names) or {}).items() for name in members}
-    else:
-        groups = _group_regex(rule, names)
-    groups = {name: group for name, group in groups.items() if group}
-    if not groups:
-        raise ConfigError(f"groups {rule!r} puts no image into a group", todo=f"names look like {min(names)!r}")
-    alone = len(names) - len(groups)
-    return groups, [f"{alone} images are in no group and stand alone"] if alone else []
-
-
-def _group_regex(rule: str, names: Sequence[str]) -> dict[str, str]:
-    try:
-        regex = re.compile(rule)
-    except re.error as e:
-        raise ConfigError(f"groups {rule!r} is no regular expression, file or 'folder': {e}") from e
-    hits = {name: regex.search(below_role(name)) for name in names}
-    return {n: (m[1] if regex.groups else m[0]) or "" for n, m in hits.items() if m}
-
-
-def _group_file(file: Path, names: Sequence[str]) -> dict[str, str]:
-    known, groups = set(names), {}
-    for number, line in enumerate(file.read_text("utf-8-sig", "surrogateescape").splitlines(), start=1):
-        if not line.strip():
-            continue
-        name, tab, group = line.partition("\t")
-        where = f"{file} line {number}"
-        if not tab or not group.strip():
-            raise DataError("no name<TAB>group line", where=where)
-        if name not in known:
-            raise DataError(f"unknown image {name!r}", where=where, todo=did_you_mean(name, known))
-        groups[name] = group.strip()
-    return groups
-
-
 def draw_val(
     train: Sequence[Item], fraction: float, seed: int, together: Sequence[Sequence[str]] = ()
 ) -> tuple[list[Item], list[Item], str]:  # fmt: skip
@@ -228,27 +161,3 @@ def _units(items: Sequence[Item], together: Sequence[Sequence[str]]) -> dict[str
 def _rank(unit: str, seed: int) -> int:
     digest = sha256(unit.encode("utf-8", "surrogateescape")).digest()
     return int(Draws(seed, Purpose.DIVISION, step=int.from_bytes(digest[:8], "big")).words(1)[0])
-
-
-def propose_groups(index: DataIndex) -> dict[str, tuple[str, ...]] | None:
-    """Return groups that the names suggest, group to names of its images; None where they suggest none.
-
-    Sub-folders below the role folder are groups, else whatever stands before the last number of the names
-    (``0016E5`` in ``train/0016E5_07959``). PASCAL VOC is left alone: its numbers are years.
-    """
-    return None if index.layout == "voc" else _in_names([i.name for items in index.items.values() for i in items])
-
-
-def _in_names(names: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
-    by_folder = {n: below_role(n).rpartition("/")[0] for n in names}
-    numbered = {n: _NUMBERED.fullmatch(below_role(n)) for n in names}
-    by_prefix = {n: m[1] for n, m in numbered.items() if m}
-    for group_of in (by_folder, by_prefix):
-        groups: dict[str, list[str]] = defaultdict(list)
-        for name, group in group_of.items():
-            if group:
-                groups[group].append(name)
-        kept = {g: tuple(sorted(members)) for g, members in sorted(groups.items()) if len(members) >= _FEW}
-        if len(kept) > 1 and sum(map(len, kept.values())) >= 0.8 * len(names):
-            return kept
-    return None

@@ -35,10 +35,11 @@ from pathlib import Path
 from fewmask.data.datayaml import FILE_NAME, DataYaml, check_names, load_data_yaml
 from fewmask.data.files import hidden
 from fewmask.data.findings import Finding, Remark
+from fewmask.data.groups import propose_groups, read_groups
 from fewmask.data.index import ROLES, DataIndex, ImageCode, Item, MaskCode, Role
 from fewmask.data.layouts import coco, datumaro, huggingface, labelstudio, listed, published, tools, yolo
 from fewmask.data.layouts.found import DO, Found, image_files, join, pairs, read_text
-from fewmask.data.roles import draw_val, propose_groups, read_groups, roles_by_folder, roles_by_pattern
+from fewmask.data.roles import draw_val, roles_by_folder, roles_by_pattern
 from fewmask.data.scan import Scan
 from fewmask.errors import ConfigError, DataError
 
@@ -280,8 +281,8 @@ def _read_classes(path: Path) -> tuple[str, ...]:
 def _put_in_groups(found: Found, rule: str | None, root: Path, asked: bool) -> None:
     if rule is None:
         return
-    names = [i.name for items in found.roles.values() for i in items]
-    groups, notes = read_groups(names, rule, root, asked=asked)
+    images = {i.name: i.image for items in found.roles.values() for i in items}
+    groups, notes = read_groups(images, rule, root, asked=asked)
     found.notes += notes
     for role, items in found.roles.items():
         found.roles[role] = [replace(i, group=groups.get(i.name, "")) for i in items]
