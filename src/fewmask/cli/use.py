@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -118,10 +117,12 @@ def predict(
 
     Writes for every image: OUT/NAME.png (class ids, paletted; 16-bit grey where an id needs that),
     OUT/colour/NAME.png, OUT/overlay/NAME.png, of a georeferenced TIFF OUT/NAME.tif too; and adds a line to
-    OUT/quality.csv: the pixel accuracy to expect.
+    OUT/quality.csv: the pixel accuracy to expect. Of a TIFF of more than 300 million pixels, which is read in windows:
+    OUT/NAME.tif, and a small OUT/overlay/NAME.png.
     """
     from fewmask.data.images import loses_place
     from fewmask.run.model import Model
+    from fewmask.run.predict import predict_file, refuse_existing, targets_of
     from fewmask.run.quality import add_row
     from fewmask.run.quality import load as load_quality
     from fewmask.run.result import load
@@ -131,8 +132,8 @@ def predict(
     model = Model.load(folder)
     how = model.views(flip, _numbers(scales))
     files = list(image_names(inputs))
-    targets = [_targets(out, name, file, probs) for file, name in files]
-    _refuse_existing([path for paths in targets for path in paths.values()])
+    targets = [targets_of(out, name, file, probs) for file, name in files]
+    refuse_existing([path for paths in targets for path in paths.values()])
     if any("tiff" in paths and loses_place(file) for (file, _), paths in zip(files, targets, strict=True)):
         say("WARNING: these images lie on a map, their masks will not: pip install 'fewmask[geo]'")
     quality, rows = load_quality(folder), list[dict[str, Any]]()
@@ -140,7 +141,7 @@ def predict(
         say("no accuracy is expected: that was learned from predictions without --flip and --scales")
         quality = None
     for (file, name), paths in zip(_progress(files), targets, strict=True):
-        row = {"image": str(file), "name": name, "mask": str(paths["mask"]), **_predict(model, file, paths, tile, how)}
+        row = {"image": str(file), "name": name, **predict_file(model, file, paths, tile, how)}
         if quality is not None:
             values = quality.of(row["confidence"])
             add_row(out / "quality.csv", name, row["confidence"], values)
@@ -167,38 +168,6 @@ def _tell(out: Path, rows: list[dict[str, Any]]) -> None:
     if expected:
         mean, (least, name) = sum(value for value, _ in expected) / len(expected), min(expected)
         say(f"expected pixel accuracy {mean:.1f}%; lowest {least:.1f}% for {name}; each image: {out / 'quality.csv'}")
-
-
-def _predict(model: Any, file: Path, paths: dict[str, Path], tile: int | None, how: Any) -> dict[str, Any]:
-    """Predict one image, write its files, each under its own name when it is whole, and return what --json says."""
-    import numpy as np
-
-    from fewmask.data.bands import shown
-    from fewmask.data.geo import mask_bytes
-    from fewmask.data.images import georeference
-    from fewmask.data.masks import id_type
-    from fewmask.engine.files import write_atomic
-    from fewmask.engine.tiles import npy_file
-    from fewmask.report.pictures import colour_image, index_image, overlay, save_png
-
-    ids, image = np.array(model.ids, id_type(model.ids)), model.read(file)
-    mask, sure = np.empty(image.shape[:2], np.uint8), 0.0
-    with npy_file(paths["probs"], (len(ids), *image.shape[:2])) if "probs" in paths else nullcontext() as keep:
-        for row, p in model.bands(image, tile, protocol=how):
-            mask[row : row + p.shape[1]] = p.argmax(0)
-            sure += float(p.max(0).sum(dtype=np.float64))
-            if keep is not None:
-                keep(row, p)
-    save_png(index_image(ids[mask]), paths["mask"])
-    save_png(colour_image(mask), paths["colour"])
-    save_png(overlay(shown(image, model.card.channels), mask), paths["overlay"])
-    if "tiff" in paths and (place := georeference(file)):
-        write_atomic(paths["tiff"], mask_bytes(ids[mask], place))
-    pixels = np.bincount(mask.ravel(), minlength=len(ids)).tolist()
-    return {
-        "height": image.shape[0], "width": image.shape[1], "confidence": sure / mask.size,
-        "pixels": dict(zip(model.classes, pixels, strict=True)), "expected": None,
-    }  # fmt: skip
 
 
 def pseudolabel(
@@ -254,21 +223,3 @@ def image_names(inputs: list[Path]) -> Iterator[tuple[Path, str]]:
             yield entry, entry.stem
         else:
             raise DataError("no such file or folder", where=entry, todo="check the path")
-
-
-def _targets(out: Path, name: str, file: Path, probs: bool) -> dict[str, Path]:
-    paths = {"mask": out / f"{name}.png"} | {k: out / k / f"{name}.png" for k in ("colour", "overlay")}
-    paths |= {"tiff": out / f"{name}.tif"} if file.suffix.lower() in (".tif", ".tiff") else {}
-    return paths | ({"probs": out / "probs" / f"{name}.npy"} if probs else {})
-
-
-def _refuse_existing(targets: list[Path]) -> None:
-    from fewmask.errors import ConfigError
-
-    seen: set[Path] = set()
-    for target in targets:
-        if target in seen:
-            raise ConfigError("two images would write the same file", where=target, todo="predict them in two calls")
-        if target.exists():
-            raise ConfigError("the file exists; nothing is written over", where=target, todo="give another -o")
-        seen.add(target)

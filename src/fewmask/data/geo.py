@@ -16,20 +16,25 @@ from fewmask.errors import ConfigError
 
 
 @contextmanager
-def raster(path: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[Any]:
+def raster(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Iterator[Any]:
     """Open a TIFF file as rasterio's dataset.
+
+    Args:
+        path: the file.
+        max_pixels: refuse larger ones; None = it is read in windows.
 
     Raises:
         ConfigError: the extra is not installed.
         DataError: no such file, no TIFF, damaged (while it is read, too), or too large.
     """
-    rasterio = _library(path)
+    rasterio = library(path)
     with readable(path) as file:
         # its driver by name: GDAL knows formats that are made of other files; and no sidecar files are looked for
         with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
             local = isinstance(path, Path)
             with rasterio.open(path if local else file, driver="GTiff") as dataset:
-                refuse_large(dataset.width * dataset.height, max_pixels, path)
+                if max_pixels is not None:
+                    refuse_large(dataset.width * dataset.height, max_pixels, path)
                 yield dataset
 
 
@@ -41,9 +46,14 @@ def georeference(path: Path) -> dict[str, Any]:
         DataError: the file cannot be read.
     """
     with raster(path) as dataset:
-        if dataset.crs is None and dataset.transform.is_identity:
-            return {}
-        return {"crs": dataset.crs, "transform": dataset.transform}
+        return place_of(dataset)
+
+
+def place_of(dataset: Any) -> dict[str, Any]:
+    """Return the same of what ``raster`` has opened."""
+    if dataset.crs is None and dataset.transform.is_identity:
+        return {}
+    return {"crs": dataset.crs, "transform": dataset.transform}
 
 
 def mask_bytes(ids_HW: np.ndarray, where: dict[str, Any]) -> bytes:
@@ -53,7 +63,7 @@ def mask_bytes(ids_HW: np.ndarray, where: dict[str, Any]) -> bytes:
         ids_HW: uint8 or uint16.
         where: what ``georeference`` returned.
     """
-    rasterio = _library(Path())
+    rasterio = library(Path())
     height, width = ids_HW.shape
     shape = {"height": height, "width": width, "count": 1, "dtype": ids_HW.dtype.name}
     with rasterio.MemoryFile() as memory:
@@ -67,7 +77,12 @@ def installed() -> bool:
     return _rasterio() is not None
 
 
-def _library(path: Path) -> Any:
+def library(path: Path) -> Any:
+    """Return rasterio.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     if (found := _rasterio()) is None:
         raise ConfigError(
             "a TIFF file of such bands is read by rasterio, which is not installed", where=path,

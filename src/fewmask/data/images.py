@@ -79,7 +79,7 @@ def read_picture(
     with _opened(path, max_pixels) as (image, header):
         if header.bits > 8 or image.mode not in _PLAIN:
             kind = f"{header.bits}-bit {image.mode}" if header.bits > 8 else image.mode
-            todo = "convert it to 8-bit RGB or grey" if image.mode in _PRINTED else _proposal(path)
+            todo = "convert it to 8-bit RGB or grey" if image.mode in _PRINTED else proposal_for(path)
             what = f"{kind} images are not read without declaration"
             raise BadFile("pixel_format", what, where=path, todo=todo, value=kind)
         refuse_frames(image, path)
@@ -89,7 +89,7 @@ def read_picture(
             if np.asarray(image.getchannel("A")).min() < 255:
                 todo = "flatten it onto a background, or remove its alpha channel; if it is no alpha channel, "
                 what = "image has transparent pixels: no defined colour"
-                raise BadFile("transparency", what, where=path, todo=todo + _proposal(path))
+                raise BadFile("transparency", what, where=path, todo=todo + proposal_for(path))
         upright = _turned(image, header, code)
         return header, upright if upright.mode == "RGB" else upright.convert("RGB")
 
@@ -155,7 +155,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[tuple[ImageFile.ImageFile, 
         with opened(path, max_pixels) as found:
             yield found
     except OtherBands as error:
-        raise BadFile(error.kind, error.what, where=path, todo=_proposal(path)) from error
+        raise BadFile(error.kind, error.what, where=path, todo=proposal_for(path)) from error
 
 
 def _turned(image: Image.Image, header: Header, code: ImageCode) -> Image.Image:
@@ -164,7 +164,7 @@ def _turned(image: Image.Image, header: Header, code: ImageCode) -> Image.Image:
 
 def _raster_bands(path: Path, bands: Bands, max_pixels: int) -> np.ndarray:
     with raster(path, max_pixels=max_pixels) as file:
-        _check_count(bands, file.count, path)
+        check_count(bands, file.count, path)
         out = np.empty((file.height, file.width, len(bands)), np.uint8)
         for channel, band in enumerate(bands):
             values, nothing = file.read(band.number), file.nodatavals[band.number - 1]
@@ -182,11 +182,16 @@ def _stored_bands(image: ImageFile.ImageFile, header: Header, path: Path, code: 
     upright = _turned(image, header, code)
     values = np.asarray(upright.convert({"P": "RGB", "PA": "RGBA", "1": "L"}.get(upright.mode, upright.mode)))
     values = values[..., None] if values.ndim == 2 else values
-    _check_count(code.bands, values.shape[2], path)
+    check_count(code.bands, values.shape[2], path)
     return np.stack([band.stretch(values[..., band.number - 1]) for band in code.bands], axis=2)
 
 
-def _check_count(bands: Bands, count: int, path: Path) -> None:
+def check_count(bands: Bands, count: int, path: Path) -> None:
+    """Refuse an image that has fewer bands than are declared.
+
+    Raises:
+        DataError: it has fewer.
+    """
     most = max(band.number for band in bands)
     if most > count:
         what = f"image has {count} band{'s' * (count != 1)}, data.yaml declares band {most} (channels)"
@@ -194,8 +199,13 @@ def _check_count(bands: Bands, count: int, path: Path) -> None:
         raise BadFile("pixel_format", what, where=path, todo=todo, value=count)
 
 
-def _proposal(path: Path) -> str:
-    """Return what to write in data.yaml so that a file like this one can be read."""
+def proposal_for(path: Path, max_pixels: int | None = MAX_PIXELS) -> str:
+    """Return what to write in data.yaml so that a file like this one can be read.
+
+    Args:
+        path: the file.
+        max_pixels: as in ``geo.raster``.
+    """
     if not is_tiff(path):
         with opened(path, MAX_PIXELS) as (image, header):
             values = np.asarray(image)
@@ -208,7 +218,7 @@ def _proposal(path: Path) -> str:
     if not installed():
         example = "channels: [{band: 1, name: red, range: [0, 4095]}, ...]"
         return f"pip install 'fewmask[geo]', and declare its bands in data.yaml: {example}"
-    with raster(path) as file:
+    with raster(path, max_pixels=max_pixels) as file:
         size = (min(file.height, _GLANCE), min(file.width, _GLANCE))
         kinds = ["band" if file.count > 1 and c.name == "gray" else c.name for c in file.colorinterp]
         names = [

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -27,8 +28,21 @@ def starts(length: int, window: int, overlap: int) -> list[int]:
     return [round(n * (length - window) / (count - 1)) for n in range(count)]
 
 
+class Windowed(Protocol):
+    """An array, or what returns windows of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[H, W, C]."""
+        ...
+
+    def __getitem__(self, where: tuple[slice, slice], /) -> np.ndarray:
+        """Return a window, uint8 [h, w, C]."""
+        ...
+
+
 def bands(
-    predict: Callable[[np.ndarray], np.ndarray], image_HW3: np.ndarray, window: int, overlap: int
+    predict: Callable[[np.ndarray], np.ndarray], image_HW3: Windowed, window: int, overlap: int
 ) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
     """Yield (row, class probabilities float32 [K, rows, W]) from the top of an image to its bottom.
 
@@ -37,7 +51,7 @@ def bands(
 
     Args:
         predict: image uint8 [h, w, 3] to class probabilities float32 [K, h, w].
-        image_HW3: uint8.
+        image_HW3: uint8, whole or by windows.
         window: side of a tile.
         overlap: least pixels that neighbours share.
     """

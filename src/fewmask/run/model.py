@@ -18,7 +18,7 @@ from fewmask.data.bands import Band, channels
 from fewmask.data.images import read_image
 from fewmask.data.index import ImageCode
 from fewmask.engine.infer import PROTOCOLS, Protocol, as_logits, image_logits, normalise
-from fewmask.engine.tiles import bands
+from fewmask.engine.tiles import Windowed, bands
 from fewmask.errors import CheckpointError, ConfigError, DataError
 from fewmask.nets import build
 from fewmask.nets.options import OPTIONS
@@ -26,6 +26,8 @@ from fewmask.nets.weights import read_weights
 
 _LARGE = 16_000_000  # pixels of an image that is predicted in tiles
 _TILE = 2048
+_LEAST = 512
+_BAND = 2**28  # numbers of a band of tiles that is in memory: 1 GiB
 
 Side = Annotated[int, Field(ge=1, le=32768)]
 Id = Annotated[int, Field(ge=0, le=65535)]
@@ -186,33 +188,38 @@ class Model:
         return (self.logits(image, protocol) / temperature).softmax(1)[0].cpu().numpy()
 
     def bands(
-        self, pixels: np.ndarray, tile: int | None = None, temperature: float = 1.0, protocol: Protocol | None = None
+        self, pixels: Windowed, tile: int | None = None, temperature: float = 1.0, protocol: Protocol | None = None
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (row, class probabilities float32 [K, rows, W]) from the top of an image to its bottom.
 
         Args:
-            pixels: uint8 [H, W, C].
+            pixels: uint8 [H, W, C], as an array or as what returns windows of one.
             tile: side of tiles, which share an eighth; None = ``tile_for`` it.
             temperature: divides the logits before the softmax.
             protocol: how an image, or a tile, becomes a prediction, as ``views`` returns it; None = the model's own.
         """
         side = self.tile_for(pixels, protocol) if tile is None else tile
         if not side:
-            yield 0, self.probabilities(pixels, temperature, protocol)
+            whole = np.ascontiguousarray(pixels[slice(None), slice(None)])
+            yield 0, self.probabilities(whole, temperature, protocol)
         else:
             yield from bands(lambda part: self.probabilities(part, temperature, protocol), pixels, side, side // 8)
 
-    def tile_for(self, pixels: np.ndarray, protocol: Protocol | None = None) -> int:
+    def tile_for(self, pixels: Windowed, protocol: Protocol | None = None) -> int:
         """Return the side of the tiles that an image is predicted in, 0 = as a whole.
 
         Above 16 million pixels of the largest scale a forward pass over the whole takes more memory than most machines
-        have. A model that resizes its images, or slides a window over them, needs no tiles.
+        have. Tiles of wide images with many classes are smaller, since a band of them is held across the image's width.
+        A model that resizes its images, or slides a window over them, needs no tiles.
         """
         protocol = PROTOCOLS[self.card.protocol] if protocol is None else protocol
         larger = max(1.0, *protocol.scales)
         large = pixels.shape[0] * pixels.shape[1] * larger**2 > _LARGE
         whole = self.card.resize is None and protocol.window is None and protocol.long_side is None
-        return max(1, int(_TILE / larger)) if large and whole else 0
+        if not (large and whole):
+            return 0
+        least, held = min(_TILE, _LEAST), _BAND // (len(self.classes) * pixels.shape[1])
+        return max(1, int(max(least, min(_TILE, held)) / larger))
 
     def predict(
         self, image: np.ndarray | Path | str, tile: int | None = None, *, flip: bool = False,

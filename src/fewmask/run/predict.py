@@ -1,0 +1,142 @@
+"""Masks of images as files: what ``fewmask predict`` writes of each."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewmask.data.bands import shown
+from fewmask.data.geo import mask_bytes
+from fewmask.data.images import georeference
+from fewmask.data.index import ImageCode
+from fewmask.data.masks import id_type
+from fewmask.data.mosaic import Mosaic, is_mosaic, opened_mosaic, preview_step
+from fewmask.engine.files import write_atomic
+from fewmask.engine.geotiff import mask_file
+from fewmask.engine.infer import Protocol
+from fewmask.engine.tiles import npy_file
+from fewmask.errors import ConfigError, DataError
+from fewmask.report.pictures import colour_image, index_image, overlay, save_png
+from fewmask.run.model import Model
+
+Targets = dict[str, Path]
+
+
+def targets_of(out: Path, name: str, file: Path, probs: bool) -> Targets:
+    """Return what is written of an image: kind of file to its path; "tiff" only if the image has a place on earth.
+
+    Of an image that is read in windows: "tiff", and "overlay" as a small preview.
+    """
+    tiff = file.suffix.lower() in (".tif", ".tiff")
+    if tiff and is_mosaic(file):
+        return {"tiff": out / f"{name}.tif", "overlay": out / "overlay" / f"{name}.png"} | _probs(out, name, probs)
+    paths = {"mask": out / f"{name}.png"} | {kind: out / kind / f"{name}.png" for kind in ("colour", "overlay")}
+    return paths | ({"tiff": out / f"{name}.tif"} if tiff else {}) | _probs(out, name, probs)
+
+
+def _probs(out: Path, name: str, wanted: bool) -> Targets:
+    return {"probs": out / "probs" / f"{name}.npy"} if wanted else {}
+
+
+def predict_file(model: Model, file: Path, paths: Targets, tile: int | None, how: Protocol) -> dict[str, Any]:
+    """Predict one image and write its files, each under its own name when it is whole.
+
+    Args:
+        model: the network.
+        file: the image.
+        paths: as ``targets_of`` returns them.
+        tile: side of tiles, see ``Model.bands``.
+        how: what becomes of an image, or a tile.
+
+    Returns:
+        {"mask", "height", "width", "confidence", "pixels": class → number, "expected": None}; pixels that hold nothing,
+        of an image that is read in windows, are not counted.
+
+    Raises:
+        DataError: the image cannot be read.
+        WriteError: the disk refused.
+    """
+    return (_picture if "mask" in paths else _mosaic)(model, file, paths, tile, how)
+
+
+def _picture(model: Model, file: Path, paths: Targets, tile: int | None, how: Protocol) -> dict[str, Any]:
+    ids, image = np.array(model.ids, id_type(model.ids)), model.read(file)
+    mask, sure = np.empty(image.shape[:2], np.uint8), 0.0
+    with npy_file(paths["probs"], (len(ids), *image.shape[:2])) if "probs" in paths else nullcontext() as keep:
+        for row, p in model.bands(image, tile, protocol=how):
+            mask[row : row + p.shape[1]] = p.argmax(0)
+            sure += float(p.max(0).sum(dtype=np.float64))
+            if keep is not None:
+                keep(row, p)
+    save_png(index_image(ids[mask]), paths["mask"])
+    save_png(colour_image(mask), paths["colour"])
+    save_png(overlay(shown(image, model.card.channels), mask), paths["overlay"])
+    if "tiff" in paths and (place := georeference(file)):
+        write_atomic(paths["tiff"], mask_bytes(ids[mask], place))
+    counts = np.bincount(mask.ravel(), minlength=len(ids))
+    return _told(model, paths["mask"], mask.shape, sure / mask.size, counts)
+
+
+def _mosaic(model: Model, file: Path, paths: Targets, tile: int | None, how: Protocol) -> dict[str, Any]:
+    """Predict what is read in windows; a band of rows is in memory at a time."""
+    with opened_mosaic(file, ImageCode(model.card.upright, model.card.channels)) as image:
+        if not (model.tile_for(image, how) if tile is None else tile):
+            raise DataError(
+                "an image of this size is predicted in tiles, which this model or --tile 0 rules out", where=file,
+                todo="cut it into smaller images",
+            )  # fmt: skip
+        return _windows(model, image, paths, tile, how)
+
+
+def _windows(model: Model, image: Mosaic, paths: Targets, tile: int | None, how: Protocol) -> dict[str, Any]:
+    ids, (height, width, _) = np.array(model.ids, id_type(model.ids)), image.shape
+    nothing = _free_id(model.ids, ids.dtype)
+    step, preview = preview_step(height, width), list[tuple[np.ndarray, np.ndarray]]()
+    counts, sure = np.zeros(len(ids), np.int64), 0.0
+    paths["tiff"].parent.mkdir(parents=True, exist_ok=True)
+    keeping = npy_file(paths["probs"], (len(ids), height, width)) if "probs" in paths else nullcontext()
+    with mask_file(paths["tiff"], (height, width), ids.dtype, nothing, image.place) as write, keeping as keep:
+        for row, p in model.bands(image, tile, protocol=how):
+            rows = (slice(row, row + p.shape[1]), slice(None))
+            mask, empty = p.argmax(0).astype(np.uint8), image.empty(rows)
+            write(np.where(empty, np.array(nothing, ids.dtype), ids[mask]))
+            counts += np.bincount(mask[~empty], minlength=len(ids))
+            sure += float(p.max(0)[~empty].sum(dtype=np.float64))
+            first = -row % step  # rows of the preview are evenly spaced over all bands
+            if first < p.shape[1]:
+                preview.append((image[rows][first::step, ::step], mask[first::step, ::step]))
+            if keep is not None:
+                keep(row, p)
+    small, seen = (np.concatenate(parts) for parts in zip(*preview, strict=True))
+    save_png(overlay(shown(small, model.card.channels), seen), paths["overlay"])
+    return _told(model, paths["tiff"], (height, width), sure / max(1, int(counts.sum())), counts)
+
+
+def _free_id(ids: Any, dtype: np.dtype[Any]) -> int:
+    """Return the largest number that is no class's id, for pixels that hold nothing."""
+    return max(set(range(int(np.iinfo(dtype).max) + 1)) - {int(i) for i in ids})
+
+
+def _told(model: Model, mask: Path, shape: tuple[int, ...], confidence: float, counts: np.ndarray) -> dict[str, Any]:
+    return {
+        "mask": str(mask), "height": shape[0], "width": shape[1], "confidence": confidence,
+        "pixels": dict(zip(model.classes, counts.tolist(), strict=True)), "expected": None,
+    }  # fmt: skip
+
+
+def refuse_existing(targets: list[Path]) -> None:
+    """Refuse to write over a file, or two images into one.
+
+    Raises:
+        ConfigError: with its name.
+    """
+    seen: set[Path] = set()
+    for target in targets:
+        if target in seen:
+            raise ConfigError("two images would write the same file", where=target, todo="predict them in two calls")
+        if target.exists():
+            raise ConfigError("the file exists; nothing is written over", where=target, todo="give another -o")
+        seen.add(target)

@@ -1,0 +1,149 @@
+"""Images that are read and written in windows: the masks that memory would give, a place on earth, empty pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from fewmask.data import mosaic
+from fewmask.data.images import read_image
+from fewmask.data.index import ImageCode
+from fewmask.data.mosaic import is_mosaic, opened_mosaic, preview_step
+from fewmask.engine.geotiff import mask_file
+from fewmask.errors import DataError, WriteError
+from fewmask.run import model as large
+from fewmask.run import predict
+from fewmask.run.model import Model, ModelCard
+from fewmask.run.predict import predict_file, targets_of
+
+rasterio = pytest.importorskip("rasterio", reason="the extra geo is not installed")
+
+HEIGHT, WIDTH = 1100, 600
+PLACE = {"crs": "EPSG:32632", "transform": rasterio.transform.from_origin(500_000, 5_400_000, 0.1, 0.1)}
+
+
+def write(path: Path, pixels_HWC: np.ndarray, **more: Any) -> Path:
+    height, width, count = pixels_HWC.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", height=height, width=width, count=count, dtype=pixels_HWC.dtype.name, **PLACE, **more
+    ) as file:
+        file.write(pixels_HWC.transpose(2, 0, 1))
+    return path
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Model:
+    """A network that sees single pixels, so that tiles make no difference; what is large is small here."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(large, "_LARGE", 10_000)
+    monkeypatch.setattr(large, "_TILE", 100)
+    monkeypatch.setattr(mosaic, "MAX_PIXELS", 400_000)
+    card = ModelCard(
+        format=1, arch="fcn", encoder="tiny", classes=("field", "ball", "box"), ids=(0, 3, 255), mean=(0.5, 0.5, 0.5),
+        std=(0.05, 0.05, 0.05), resize=None, protocol="whole",
+    )  # fmt: skip
+    return Model(nn.Conv2d(3, 3, 1), card, torch.device("cpu"))
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(1).integers(1, 256, (HEIGHT, WIDTH, 3), np.uint8)
+
+
+def made(model: Model, file: Path, out: Path, probs: bool = False) -> tuple[dict[str, Any], dict[str, Path]]:
+    paths = targets_of(out, file.stem, file, probs)
+    return predict_file(model, file, paths, None, model.views()), paths
+
+
+def test_the_mask_is_that_of_the_image_in_memory(model, pixels, tmp_path):
+    file = write(tmp_path / "a.tif", pixels)
+    told, paths = made(model, file, tmp_path / "out", probs=True)
+    expected = np.array(model.ids)[model.predict(pixels)]
+    with rasterio.open(paths["tiff"]) as found:
+        assert (found.read(1) == expected).all() and found.crs.to_epsg() == 32632
+        assert found.transform == PLACE["transform"] and found.nodata == 254, "255 is a class"
+    assert told["height"] == HEIGHT and told["width"] == WIDTH and told["mask"] == str(paths["tiff"])
+    counts = {name: int((expected == i).sum()) for name, i in zip(model.classes, model.ids, strict=True)}
+    assert told["pixels"] == counts and sum(counts.values()) == HEIGHT * WIDTH
+    probs = np.load(paths["probs"])
+    np.testing.assert_allclose(probs, model.probabilities(pixels), atol=2e-3)
+    assert told["confidence"] == pytest.approx(float(probs.max(0).mean()), abs=1e-3)
+    with Image.open(paths["overlay"]) as small:
+        step = preview_step(HEIGHT, WIDTH)
+        assert small.size == (-(-WIDTH // step), -(-HEIGHT // step))
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.tif", "overlay", "probs"]
+
+
+def test_the_preview_is_evenly_spaced_over_all_bands(model, pixels, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "preview_step", lambda height, width: 7)
+    pixels[:] = (np.arange(HEIGHT) % 256)[:, None, None]
+    monkeypatch.setattr(predict, "overlay", lambda image, mask: Image.fromarray(image))
+    _, paths = made(model, write(tmp_path / "a.tif", pixels), tmp_path / "out")
+    assert (np.asarray(Image.open(paths["overlay"]))[:, 0, 0] == (np.arange(0, HEIGHT, 7) % 256)).all()
+
+
+def test_pixels_that_hold_nothing(model, pixels, tmp_path):
+    """By the file's nodata value, or not opaque: they get the nodata value of the mask, and do not count."""
+    pixels[200:500, :250] = 0
+    clear = np.full((HEIGHT, WIDTH, 1), 255, np.uint8)
+    clear[200:500, :250] = 0
+    expected = np.array(model.ids)[model.predict(pixels)]
+    expected[200:500, :250] = 254
+    for name, content, more in (
+        ("nodata", pixels, {"nodata": 0}),
+        ("alpha", np.concatenate([pixels, clear], axis=2), {"photometric": "RGB", "alpha": "YES"}),
+    ):
+        told, paths = made(model, write(tmp_path / f"{name}.tif", content, **more), tmp_path / name)
+        with rasterio.open(paths["tiff"]) as found:
+            assert (found.read(1) == expected).all(), name
+        assert sum(told["pixels"].values()) == HEIGHT * WIDTH - 300 * 250, name
+
+
+def test_windows_are_what_is_read_at_once(pixels, tmp_path):
+    wide = (pixels.astype(np.uint16) * 16)[:90, :70]
+    grey, colours = write(tmp_path / "g.tif", pixels[:90, :70, :1]), write(tmp_path / "c.tif", pixels[:90, :70])
+    for file in (grey, colours):
+        with opened_mosaic(file, ImageCode()) as found:
+            whole = read_image(file)
+            assert found.shape == whole.shape and (found[:, :] == whole).all()
+            assert (found[10:33, 5:99] == whole[10:33, 5:99]).all()
+    with pytest.raises(DataError, match="uint16 images of gray.*not read without declaration.*channels"):
+        with opened_mosaic(write(tmp_path / "w.tif", wide[..., :1]), ImageCode()):
+            pass
+
+
+def test_what_is_a_mosaic(model, pixels, tmp_path):
+    small = write(tmp_path / "small.tif", pixels[:100, :100])
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+    assert not is_mosaic(small) and not is_mosaic(tmp_path / "large.png")
+    assert is_mosaic(write(tmp_path / "large.tif", pixels))
+    with pytest.raises(DataError, match="more than the limit"):  # a row of tiles would not fit either
+        with opened_mosaic(write(tmp_path / "wide.tif", np.zeros((1, 1000, 3), np.uint8)), ImageCode()):
+            pass
+
+
+def test_a_model_that_needs_the_whole_image_says_so(model, pixels, tmp_path):
+    file = write(tmp_path / "a.tif", pixels)
+    with pytest.raises(DataError, match="predicted in tiles, which this model or --tile 0 rules out"):
+        predict_file(model, file, targets_of(tmp_path / "out", "a", file, False), 0, model.views())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mask_that_is_not_finished_is_not_there(tmp_path):
+    target, rows = tmp_path / "m.tif", np.zeros((300, 50), np.uint8)
+    with pytest.raises(DataError), mask_file(target, (600, 50), np.dtype(np.uint8), 255, {}) as append:
+        append(rows)
+        raise DataError("damaged")
+    with pytest.raises(AssertionError, match="rows are missing"):
+        with mask_file(target, (600, 50), np.dtype(np.uint8), 255, {}) as append:
+            append(rows)
+    with pytest.raises(WriteError):
+        with mask_file(tmp_path / "nowhere" / "m.tif", (300, 50), np.dtype(np.uint8), 255, {}) as append:
+            append(rows)
+    assert list(tmp_path.iterdir()) == []
