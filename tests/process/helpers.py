@@ -228,3 +228,10 @@ def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 def _without(record: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key not in keys}
+
+
+def one_json(text: str):
+    """Return the one JSON value that a text is, with nothing before or after."""
+    value, end = json.JSONDecoder().raw_decode(text)
+    assert text[end:] == "\n" and text[0] in "[{"
+    return value

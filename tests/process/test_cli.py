@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +12,7 @@ from PIL import Image
 
 import fewmask
 from fewmask.methods import METHODS
-from fixtures_data import save_image
-from process.helpers import VARIANTS, good, run, tiny_data, training
-
-IDS = {5, 0, 9}  # what the mask files of tiny_data call the three classes
-
-
-def one_json(text: str):
-    """Return the one JSON value that a text is, with nothing before or after."""
-    value, end = json.JSONDecoder().raw_decode(text)
-    assert text[end:] == "\n" and text[0] in "[{"
-    return value
-
-
-def pixels(path: Path, mode: str) -> np.ndarray:
-    with Image.open(path) as image:
-        assert image.mode == mode
-        return np.asarray(image)
-
+from process.helpers import VARIANTS, one_json, run, training
 
 # --- train
 
@@ -85,164 +67,6 @@ def test_what_a_run_leaves(unbroken, data):
     assert {p.name.partition("-")[0] for p in (run_folder / "pictures").iterdir()} == {"best", "median", "worst"}
     assert f"fewmask predict {run_folder}" in (run_folder / "NEXT_STEPS.txt").read_text()
     assert not [p for p in run_folder.rglob("*") if p.suffix in (".pt", ".pth", ".pkl", ".ckpt")]
-
-
-# --- evaluate
-
-
-@pytest.fixture(scope="module")
-def past_its_best(data, tmp_path_factory) -> Path:
-    """A run whose best step is not its last."""
-    for seed in range(9):
-        out = tmp_path_factory.mktemp("past") / "run"
-        command = training(data, out, *VARIANTS["fixmatch-ema"], f"train.seed={seed}")
-        assert run(out.parent / "io", command).code == 0
-        metrics = json.loads((out / "metrics.json").read_text())
-        if metrics["best"]["step"] != metrics["steps"]:
-            return out
-    raise AssertionError("nine runs, and all were best at their end")
-
-
-@pytest.mark.parametrize("which", ["delivered", "last", "best"])
-def test_evaluate_agrees_with_the_run(which, past_its_best, io):
-    run_folder = past_its_best
-    metrics = json.loads((run_folder / "metrics.json").read_text())
-    assert metrics["delivered"]["checkpoint"] == "best"
-    for split in ("val", "test"):
-        ended = run(io, ["evaluate", str(run_folder), "--split", split, "--which", which, "--json"])
-        assert ended.code == 0, ended.stderr
-        found = one_json(ended.stdout)
-        expected = metrics if which == "last" else metrics["best"]  # the better one on val is delivered
-        assert found["step"] == (metrics["steps"] if which == "last" else metrics["best"]["step"])
-        assert {key: found[key] for key in expected[split]} == expected[split]
-        if which == "last":
-            assert found["interval"] == metrics["interval"][split]
-
-
-def test_evaluate_has_dice_and_outlines(unbroken, io):
-    found = one_json(run(io, ["evaluate", str(unbroken("cps")), "--boundary", "--json"]).stdout)
-    for name, value in found["iou"].items():
-        dice = found["dice"]["classes"][name]
-        assert dice is value is None or dice == pytest.approx(200 * value / (100 + value))
-    outlines = found["boundary_f"]
-    known = [value for value in outlines["classes"].values() if value is not None]
-    assert known and all(0 <= value <= 100 for value in known) and 0 < outlines["mean"] < 100
-    assert outlines["mean"] == pytest.approx(sum(known) / len(known))
-    table = run(io, ["evaluate", str(unbroken("cps")), "--boundary"])
-    assert f"{outlines['mean']:.2f}" in table.stdout and f"{found['dice']['mean']:.2f}" in table.stdout
-    assert one_json(run(io, ["evaluate", str(unbroken("cps")), "--json"]).stdout)["boundary_f"] is None
-
-
-def test_evaluate_on_another_folder(unbroken, tmp_path, io):
-    other = tiny_data(tmp_path / "other")
-    for path in sorted(other.glob("*/val/02.*")):
-        path.unlink()
-    ended = run(io, ["evaluate", str(unbroken("cps")), str(other), "--json"])
-    assert one_json(ended.stdout)["images"] == 2
-    table = run(io, ["evaluate", str(unbroken("cps")), str(other)])
-    assert table.code == 0 and re.search(r"sand\s+\S+\s+\d+\.\d\d", table.stdout), table.stdout
-    assert re.search(r"95 % interval\s+\d+\.\d to\s+\d+\.\d over\s+images", table.stdout), table.stdout
-
-
-# --- predict
-
-
-def test_predict_files_and_folders(unbroken, tmp_path, io):
-    """Odd sizes, names below folders, blanks and letters of other alphabets; ids are those of the user's masks."""
-    photos, out = tmp_path / "photos", tmp_path / "masks"
-    sizes = {"a": (7, 5), "deep/er/b": (33, 18), "Größe 1 #2": (12, 64), "deep/a": (1, 1)}
-    for n, (name, (height, width)) in enumerate(sizes.items()):
-        save_image(photos / f"{name}.png", height=height, width=width, seed=n)
-    (photos / "notes.txt").write_text("no image")
-    alone = save_image(tmp_path / "alone.v2.jpg", height=21, width=9)
-    ended = run(io, ["predict", str(unbroken("cps")), str(photos), str(alone), "-o", str(out), "--probs"])
-    assert ended.code == 0 and ended.stdout == "", ended.stderr
-    sizes["alone.v2"] = (21, 9)
-    for name, size in sizes.items():
-        mask = pixels(out / f"{name}.png", "P")
-        assert mask.shape == size and set(np.unique(mask)) <= IDS
-        for kind in ("colour", "overlay"):
-            assert pixels(out / kind / f"{name}.png", "RGB").shape == (*size, 3)
-        p = np.load(out / "probs" / f"{name}.npy", allow_pickle=False)
-        assert p.shape == (3, *size) and p.dtype == np.float16 and abs(p.sum(0) - 1).max() < 0.01
-        assert (np.array([5, 0, 9])[p.argmax(0)] == mask).mean() > 0.99  # float16 may tie
-    assert len([p for p in out.rglob("*") if p.is_file()]) == 4 * len(sizes)
-
-
-def test_predict_in_tiles(unbroken, tmp_path, io):
-    """Other tiles, nearly the same masks; probabilities are written band by band, and no part is left behind."""
-    photo = save_image(tmp_path / "photo.png", height=90, width=140)
-    for out, tile in (("whole", "0"), ("tiles", "64")):
-        words = ["predict", str(unbroken("cps")), str(photo), "-o", str(tmp_path / out), "--probs", "--tile", tile]
-        assert run(io, words).code == 0
-    whole, tiles = (np.load(tmp_path / out / "probs" / "photo.npy") for out in ("whole", "tiles"))
-    assert whole.shape == tiles.shape == (3, 90, 140) and 0 < abs(whole - tiles).max()
-    one, other = (pixels(tmp_path / out / "photo.png", "P") for out in ("whole", "tiles"))
-    assert (one == other).mean() > 0.9
-    assert not list(tmp_path.rglob(".part-*"))
-
-
-def test_predict_averages_views(unbroken, tmp_path, io):
-    """--flip gives the mean of the probabilities of the image and its mirror image; --json says what was done."""
-    photo = save_image(tmp_path / "photo.png", height=30, width=44)
-    Image.fromarray(np.asarray(Image.open(photo))[:, ::-1]).save(tmp_path / "mirrored.png")
-    for name, words in (("a", ["photo.png"]), ("b", ["mirrored.png"]), ("c", ["photo.png", "--flip", "--json"])):
-        words = [
-            "predict",
-            str(unbroken("cps")),
-            str(tmp_path / words[0]),
-            "-o",
-            str(tmp_path / name),
-            "--probs",
-            *words[1:],
-        ]
-        ended = good(run(io, words))
-    (a,), (b,), (c,) = ([np.load(f) for f in (tmp_path / name / "probs").glob("*.npy")] for name in "abc")
-    np.testing.assert_allclose(c.astype(float), (a.astype(float) + b.astype(float)[..., ::-1]) / 2, atol=2e-3)
-    said = one_json(ended.stdout)
-    assert {k: said[k] for k in ("protocol", "flip", "scales")} == {"protocol": "whole", "flip": True, "scales": [1.0]}
-    (row,) = said["images"]
-    mask = pixels(tmp_path / "c/photo.png", "P")
-    assert row["mask"] == str(tmp_path / "c/photo.png") and (row["height"], row["width"]) == mask.shape == (30, 44)
-    classes = fewmask.load(unbroken("cps")).model.classes
-    assert row["pixels"] == {n: int((mask == i).sum()) for n, i in zip(classes, (5, 0, 9), strict=True)}
-    assert row["confidence"] == pytest.approx(c.astype(float).max(0).mean(), abs=2e-3) and row["expected"] is None
-    found = fewmask.load(unbroken("cps")).predict(photo, flip=True)
-    assert (np.array([5, 0, 9])[found] == mask).all()
-
-
-@pytest.mark.parametrize("scales", ["1,2x", "", "0", "1,,2"])
-def test_predict_refuses_scales(scales, unbroken, tmp_path, io):
-    photo = save_image(tmp_path / "photo.png")
-    ended = run(io, ["predict", str(unbroken("cps")), str(photo), "-o", str(tmp_path / "out"), "--scales", scales])
-    assert (
-        ended.code == 2
-        and "scales" in ended.error
-        and "0.75, 1, 1.25" in ended.error.replace("0.75,1,1.25", "0.75, 1, 1.25")
-    )
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("occupied", ["a.png", "colour/a.png", "overlay/a.png", "probs/a.npy"])
-def test_predict_writes_over_nothing(occupied, unbroken, tmp_path, io):
-    photos, out = tmp_path / "photos", tmp_path / "masks"
-    for n, name in enumerate(("a", "b")):
-        save_image(photos / f"{name}.jpg", seed=n)
-    (out / occupied).parent.mkdir(parents=True)
-    (out / occupied).write_text("precious")
-    ended = run(io, ["predict", str(unbroken("cps")), str(photos), "-o", str(out), "--probs"])
-    assert ended.code == 2 and occupied in ended.error and "nothing is written over" in ended.error
-    assert [p for p in out.rglob("*") if p.is_file()] == [out / occupied]
-    assert (out / occupied).read_text() == "precious"
-
-
-@pytest.mark.parametrize("names", [("a.jpg", "a.png"), ("a.jpg", "colour/a.jpg")])
-def test_predict_refuses_images_that_would_meet(names, unbroken, tmp_path, io):
-    for n, name in enumerate(names):
-        save_image(tmp_path / "photos" / name, seed=n)
-    ended = run(io, ["predict", str(unbroken("cps")), str(tmp_path / "photos"), "-o", str(tmp_path / "masks")])
-    assert ended.code == 2 and "two images would write the same file" in ended.error
-    assert not (tmp_path / "masks").exists()
 
 
 # --- check, split
