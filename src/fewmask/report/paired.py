@@ -21,7 +21,7 @@ def interval_of(records: Sequence[Record], role: str) -> dict[str, Any] | None:
     found = _same_images(records, role)
     if found is None:
         return None
-    interval = score_interval(_stacked(found), found[0].groups)
+    interval = score_interval(_stacked(found), found[0].units, found[0].groups)
     return None if interval is None else _told(interval, covers(found[0].groups, len(found)))
 
 
@@ -35,7 +35,7 @@ def gain_interval(pairs: Sequence[tuple[Record, Record]], role: str) -> dict[str
     found = _same_images([record for pair in pairs for record in pair], role)
     if found is None:
         return None
-    gain = paired_gain(_stacked(found[::2]), _stacked(found[1::2]), found[0].groups)
+    gain = paired_gain(_stacked(found[::2]), _stacked(found[1::2]), found[0].units, found[0].groups)
     return None if gain is None else {**_told(gain.miou, gain.covers), "verdict": gain.verdict}
 
 

@@ -34,6 +34,7 @@ class Counts:
         groups: which group each image belongs to.
         counts_N3K: int64; hits, pixels of the truth, pixels of the prediction, of each image and class.
         seeds: how many runs are summed in it.
+        copies: what each image is resampled together with, its group or a copy; empty where only groups are known.
     """
 
     matrix_KK: np.ndarray
@@ -41,6 +42,12 @@ class Counts:
     groups: Sequence[str]
     counts_N3K: np.ndarray
     seeds: int = 1
+    copies: Sequence[str] = ()
+
+    @property
+    def units(self) -> Sequence[str]:
+        """What each image is resampled together with, "" = nothing."""
+        return self.copies or self.groups
 
 
 @dataclass(frozen=True)
@@ -202,7 +209,11 @@ def read_counts(file: Path, classes: int) -> tuple[dict[str, Counts], str]:
                 expected = ((classes, classes), (len(names),), (len(names),), (len(names), 3, classes))
                 if tuple(part.shape for part in parts) != expected:
                     return {}, f"{file.name} does not fit the run's {classes} classes and is left out"
-                found[role] = Counts(matrix, names.astype(str).tolist(), groups.astype(str).tolist(), counts)
+                units = arrays[f"{role}_units"] if f"{role}_units" in arrays else groups
+                together = units.astype(str).tolist() if len(units) == len(names) else []
+                found[role] = Counts(
+                    matrix, names.astype(str).tolist(), groups.astype(str).tolist(), counts, copies=together
+                )
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError):
         return {}, f"{file.name} cannot be read: no confusions, no support of the classes"
     return found, ""
@@ -216,7 +227,9 @@ def summed(each: Sequence[Mapping[str, Counts]]) -> dict[str, Counts]:
         first = found[0]
         if len(found) == len(each) and all(list(c.names) == list(first.names) for c in found):
             matrix, counts = sum(c.matrix_KK for c in found), sum(c.counts_N3K for c in found)
-            out[role] = Counts(np.asarray(matrix), first.names, first.groups, np.asarray(counts), len(found))
+            out[role] = Counts(
+                np.asarray(matrix), first.names, first.groups, np.asarray(counts), len(found), first.copies
+            )
     return out
 
 

@@ -28,14 +28,22 @@ class Evaluation:
     Attributes:
         matrix: confusion matrix int64 [K, K], rows truth.
         names: of the images, [N].
-        groups: what each image is resampled together with: its group, or a copy of it; "" = nothing, [N].
+        groups: of the images, "" = none, [N].
         counts: int64 [N, 3, K]: each image's hits, truth pixels and predicted pixels of each class.
+        copies: what each image is resampled together with, its group or what shows the same, "" = nothing, [N]; empty
+            where only the groups are known.
     """
 
     matrix: np.ndarray
     names: tuple[str, ...]
     groups: tuple[str, ...]
     counts: np.ndarray
+    copies: tuple[str, ...] = ()
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """What each image is resampled together with, "" = nothing, [N]."""
+        return self.copies or self.groups
 
     @property
     def truth(self) -> np.ndarray:
@@ -47,10 +55,13 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
     """Return results on several sets of images as those on one, by name."""
     names = [name for one in parts for name in one.names]
     groups = [group for one in parts for group in one.groups]
+    units = [unit for one in parts for unit in one.units]
     order = sorted(range(len(names)), key=names.__getitem__)
     counts = np.concatenate([one.counts for one in parts])[order]
     matrix = np.sum([one.matrix for one in parts], axis=0)
-    return Evaluation(matrix, tuple(names[i] for i in order), tuple(groups[i] for i in order), counts)
+    return Evaluation(
+        matrix, tuple(names[i] for i in order), tuple(groups[i] for i in order), counts, tuple(units[i] for i in order)
+    )
 
 
 def counted(
@@ -78,13 +89,14 @@ def counted(
 
 
 def save_evaluations(path: Path, found: Mapping[Role, Evaluation | None]) -> None:
-    """Write evaluation.npz: for each role ROLE_matrix, ROLE_names, ROLE_groups, ROLE_counts."""
+    """Write evaluation.npz: for each role ROLE_matrix, ROLE_names, ROLE_groups, ROLE_counts, ROLE_units."""
     arrays: dict[str, Any] = {}
     for role, one in found.items():
         if one is not None:
             arrays |= {
                 f"{role}_matrix": one.matrix, f"{role}_names": np.array(one.names, dtype=np.str_),
                 f"{role}_groups": np.array(one.groups, dtype=np.str_), f"{role}_counts": one.counts,
+                f"{role}_units": np.array(one.units, dtype=np.str_),
             }  # fmt: skip
     buffer = BytesIO()
     np.savez_compressed(buffer, **arrays)
@@ -102,9 +114,12 @@ def load_evaluation(path: Path, role: Role) -> Evaluation | None:
             if f"{role}_matrix" not in file:
                 return None
             parts = {name: file[f"{role}_{name}"] for name in ("matrix", "names", "groups", "counts")}
+            # older versions wrote them as groups
+            parts["units"] = file[f"{role}_units"] if f"{role}_units" in file else parts["groups"]
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise CheckpointError(
             "the run's scores of single images are missing or damaged", where=path,
             todo="remove metrics.json of that run and repeat its train command: it scores again",
         ) from error  # fmt: skip
-    return Evaluation(parts["matrix"], tuple(parts["names"].tolist()), tuple(parts["groups"].tolist()), parts["counts"])
+    names, groups, units = (tuple(parts[name].tolist()) for name in ("names", "groups", "units"))
+    return Evaluation(parts["matrix"], names, groups, parts["counts"], units)

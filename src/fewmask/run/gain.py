@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,8 @@ def gain_over(
                 todo="train again with --baseline",
             )  # fmt: skip
         others.append(other)
-    gain = paired_gain(np.stack([e.counts for e in mine]), np.stack([e.counts for e in others]), mine[0].groups)
+    counts = [np.stack([one.counts for one in arm]) for arm in (mine, others)]
+    gain = paired_gain(counts[0], counts[1], mine[0].units, mine[0].groups)
     if gain is None:
         return None
     return {
@@ -56,8 +58,9 @@ def gain_over(
     }  # fmt: skip
 
 
-def _rounded(interval: Interval, name: str) -> dict[str, float]:
-    return {name: round(interval.value, 4), "low": round(interval.low, 4), "high": round(interval.high, 4)}
+def _rounded(interval: Interval, name: str) -> dict[str, float | None]:
+    ends = {"low": interval.low, "high": interval.high}
+    return {name: round(interval.value, 4)} | {k: None if math.isnan(v) else round(v, 4) for k, v in ends.items()}
 
 
 def sentence(gain: Gain, seeds: int, scored: str = VAL) -> str:
@@ -86,12 +89,12 @@ def interval_of(*each: Evaluation | None) -> dict[str, Any] | None:
         each: results on the same images, one a seed.
 
     Returns:
-        None with fewer than two images, or where a seed was not scored or was scored on others.
+        None with fewer than two images that are no copies, or where a seed was not scored or was scored on others.
     """
     known = [one for one in each if one is not None]
     if not known or len(known) < len(each) or any(one.names != known[0].names for one in known):
         return None
-    interval = score_interval(np.stack([one.counts for one in known]), known[0].groups)
+    interval = score_interval(np.stack([one.counts for one in known]), known[0].units, known[0].groups)
     if interval is None:
         return None
     told = covers(known[0].groups, len(known))

@@ -146,7 +146,8 @@ def _told(folder: RunFolder, rungs: list[dict[str, Any]], best: str, images: int
     gain = None
     if all(one is not None for one in arms):
         counts = [np.stack([one.counts]) for one in arms if one is not None]
-        gain = paired_gain(counts[0], counts[1], arms[0].groups if arms[0] is not None else ())
+        assert arms[0] is not None
+        gain = paired_gain(counts[0], counts[1], arms[0].units, arms[0].groups)
     apart = gain is not None and gain.miou.low > 0
     said = ", ".join(f"{name} {miou:.1f}" for name, miou in last.items() if miou is not None)
     why = f"method: {best}, the best of {', '.join(rungs[0]['miou'])} in short runs; "

@@ -216,7 +216,7 @@ def _score(
     matrix, counts = counted(model.net, items, pictures, len(model.classes), protocol)
     names, units = tuple(item.name for item in items), resampled_with(items, copies)
     outlines = [_outlines(model, item, index.code) for item in items] if boundary else []
-    found = Evaluation(matrix.numpy(), names, units, counts.numpy())
+    found = Evaluation(matrix.numpy(), names, tuple(item.group for item in items), counts.numpy(), units)
     return _Scored(found, step, protocol.name, model.classes, outlines)
 
 

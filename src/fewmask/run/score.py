@@ -50,7 +50,7 @@ class Scorer:
         both = counted(self.forward(predictor), items, self.pictures, len(index.classes), protocol, mine)
         sums = [self.learner.reduce(t.to(fabric.device)).cpu().numpy() for t in both]
         units = resampled_with(items, self.prepared.twins)
-        return Evaluation(sums[0], tuple(i.name for i in items), units, sums[1])
+        return Evaluation(sums[0], tuple(i.name for i in items), tuple(i.group for i in items), sums[1], units)
 
     def score(self, role: Role, predictor: str | None = None) -> dict[str, Any] | None:
         """Return S of ``docs/metrics.md``, or None where the role has no images."""
