@@ -47,17 +47,20 @@ def test_what_only_one_of_them_has_is_zero():
     assert boundary_f(np.zeros_like(truth), np.zeros_like(truth), 2) == [None, None], "no outline, nothing to measure"
 
 
-def test_ignored_pixels_and_the_edge_make_no_outline():
+def test_ignored_pixels_make_an_outline_and_the_edge_none():
     """A class that fills the left half: its outline are the pixels on either side of the middle."""
     truth = np.zeros((8, 8), np.uint8)
     truth[:, 4:] = 1
     assert boundary_f(truth, truth, 2) == [100.0, 100.0]
     hidden = truth.copy()
-    hidden[:, 3:5] = 255  # the border between them: what is left touches nothing that counts
-    assert boundary_f(truth, hidden, 2) == [None, None]
+    hidden[:, 3:5] = 255  # a rim between them: the outlines lie beside it
     wrong = truth.copy()
     wrong[:, 3:5] = 1 - wrong[:, 3:5]
-    assert boundary_f(wrong, hidden, 2) == [None, None], "predictions there do not count"
+    assert boundary_f(truth, hidden, 2) == [100.0, 100.0]
+    assert boundary_f(wrong, hidden, 2) == [100.0, 100.0], "predictions there do not count"
+    small = truth.copy()
+    small[:, 1:3] = 1  # the first class is column 0, which is its outline; the truth's is column 2
+    assert boundary_f(small, hidden, 2)[0] == 0.0
 
 
 def test_dice_by_hand():

@@ -67,7 +67,7 @@ class TestFolders:
         make_folder(tmp_path, ["train/a", "train/b", "train/c", "train/d", "val/y"])
         for name in "abcd":
             save_image(tmp_path / f"images/train/{name}.png")
-        refuse(tmp_path, DataError, "a.jpg and a.png, b.jpg and b.png, c.jpg and c.png, and 1 more names")
+        refuse(tmp_path, DataError, "a.jpg and a.png, b.jpg and b.png, c.jpg and c.png, and 1 more")
 
     def test_linked_folders_are_followed_once(self, tmp_path):
         make_folder(tmp_path / "real", ["x", "y"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from fewmask.data import mosaic
+from fewmask.data.bands import Band
 from fewmask.data.images import read_image
 from fewmask.data.index import ImageCode
 from fewmask.data.mosaic import is_mosaic, opened_mosaic, preview_step
@@ -118,12 +121,76 @@ def test_windows_are_what_is_read_at_once(pixels, tmp_path):
             pass
 
 
+def test_a_declared_band_is_no_alpha_band(tmp_path):
+    """GDAL takes the fourth of four 8-bit bands for opacity; where data.yaml calls it nir, it is a band like others."""
+    content = np.random.default_rng(2).integers(0, 256, (90, 70, 4), np.uint8)
+    file = write(tmp_path / "n.tif", content, photometric="RGB", alpha="YES")
+    bands = (Band(2, "green"), Band(4, "nir"))
+    with opened_mosaic(file, ImageCode(False, bands)) as found:
+        assert not found.empty((slice(0, 90), slice(None))).any()
+        assert (found[:, :] == read_image(file, ImageCode(False, bands))).all()
+    with opened_mosaic(file, ImageCode(False, bands[:1])) as found:  # not declared: it says what is opaque
+        assert (found.empty((slice(0, 90), slice(None))) == (content[..., 3] < 255)).all()
+
+
+def test_a_damaged_image_is_no_full_disk(model, pixels, tmp_path):
+    file = write(tmp_path / "a.tif", pixels, compress="deflate", blockysize=16)
+    with open(file, "r+b") as handle:
+        handle.seek(file.stat().st_size // 2)
+        handle.write(b"\0" * 4000)
+    with pytest.raises(DataError, match="cannot be read: .*replace or remove this file"):
+        made(model, file, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_windows_would_read_in_another_way_is_refused(pixels, tmp_path):
+    small = Image.fromarray(pixels[:60, :50])
+    small.save(tmp_path / "turned.tif", tiffinfo={274: 6})
+    small.save(tmp_path / "pages.tif", save_all=True, append_images=[small])
+    for name, what in (("turned", "upright only"), ("pages", "holds 2 pages")):
+        with pytest.raises(DataError, match=what), opened_mosaic(tmp_path / f"{name}.tif", ImageCode()):
+            pass
+    file = write(tmp_path / "overviews.tif", pixels)
+    with rasterio.open(file, "r+") as dataset:
+        dataset.build_overviews([2, 4])
+    with opened_mosaic(file, ImageCode()) as found:  # smaller versions of the picture are no pages
+        assert (found[:, :] == pixels).all()
+
+
+def test_the_preview_keeps_no_band(model, pixels, tmp_path, monkeypatch):
+    """Views of the rows would keep the whole image until the end."""
+    shown: list[bool] = []
+
+    def overlay(image: np.ndarray, mask: np.ndarray) -> Image.Image:
+        return Image.fromarray(image)
+
+    def joined(parts: Any, **more: Any) -> np.ndarray:
+        shown.append(all(part.base is None for part in parts))
+        return together(parts, **more)
+
+    together = np.concatenate
+    file = write(tmp_path / "a.tif", pixels)
+    monkeypatch.setattr(predict, "overlay", overlay)
+    monkeypatch.setattr(predict.np, "concatenate", joined)
+    made(model, file, tmp_path / "out")
+    assert shown[-2:] == [True, True]
+
+
+def test_what_a_killed_process_left_goes_when_nobody_writes_to_it(tmp_path):
+    old, new = tmp_path / ".tmp-1-00000000", tmp_path / ".tmp-2-00000000"
+    old.touch()
+    new.touch()
+    os.utime(old, (time.time() - 7200,) * 2)
+    predict.make_room([tmp_path / "a.tif"])
+    assert not old.exists() and new.exists()
+
+
 def test_what_is_a_mosaic(model, pixels, tmp_path):
     small = write(tmp_path / "small.tif", pixels[:100, :100])
     Image.fromarray(pixels).save(tmp_path / "large.png")
     assert not is_mosaic(small) and not is_mosaic(tmp_path / "large.png")
     assert is_mosaic(write(tmp_path / "large.tif", pixels))
-    with pytest.raises(DataError, match="more than the limit"):  # a row of tiles would not fit either
+    with pytest.raises(DataError, match="1000 pixels wide, more than the 781"):  # a row of tiles would not fit either
         with opened_mosaic(write(tmp_path / "wide.tif", np.zeros((1, 1000, 3), np.uint8)), ImageCode()):
             pass
 

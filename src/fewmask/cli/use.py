@@ -89,7 +89,7 @@ def _table(result: dict[str, Any]) -> None:
     Console().print(table)
     if (between := result["interval"]) is not None:
         over = " and ".join(between["covers"])
-        print(f"mean: 95 % interval {between['low']:.1f} to {between['high']:.1f} over {over}")
+        print(f"mIoU: 95 % interval {between['low']:.1f} to {between['high']:.1f} over {over}")
 
 
 def _percent(value: float | None) -> str:
@@ -105,7 +105,7 @@ def predict(
     ] = False,
     tile: Annotated[
         int | None,
-        typer.Option(help="Side of tiles, 0 = the image at once; default: 2048 above 16 million pixels.", min=0),
+        typer.Option(help="Side of tiles, 0 = the image at once; default: 2048 or less, above 16 megapixels.", min=0),
     ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirror image's probabilities.")] = False,
     scales: Annotated[
@@ -122,7 +122,7 @@ def predict(
     """
     from fewmask.data.images import loses_place
     from fewmask.run.model import Model
-    from fewmask.run.predict import predict_file, refuse_existing, targets_of
+    from fewmask.run.predict import make_room, predict_file, targets_of
     from fewmask.run.quality import add_row
     from fewmask.run.quality import load as load_quality
     from fewmask.run.result import load
@@ -133,7 +133,7 @@ def predict(
     how = model.views(flip, _numbers(scales))
     files = list(image_names(inputs))
     targets = [targets_of(out, name, file, probs) for file, name in files]
-    refuse_existing([path for paths in targets for path in paths.values()])
+    make_room([path for paths in targets for path in paths.values()])
     if any("tiff" in paths and loses_place(file) for (file, _), paths in zip(files, targets, strict=True)):
         say("WARNING: these images lie on a map, their masks will not: pip install 'fewmask[geo]'")
     quality, rows = load_quality(folder), list[dict[str, Any]]()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -73,13 +73,13 @@ def taken(path: Path) -> datetime | None:
             if header.format == "PNG" and "exif" not in image.info:
                 return None  # Pillow would decode all pixels to look behind them
             tags = image.getexif()
-            text = tags.get_ifd(_EXIF).get(_ORIGINAL) or tags.get(_DATE)
+            texts = [tags.get_ifd(_EXIF).get(_ORIGINAL), tags.get(_DATE)]
     except FewmaskError:
         return None
-    try:
-        return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S")
-    except ValueError:
-        return None
+    for text in texts:  # cameras without a clock write blanks or zeros
+        with suppress(ValueError):
+            return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S")
+    return None
 
 
 @contextmanager

@@ -26,6 +26,7 @@ PAUSE = 10.0
 # 0016E5_07959, Seq05VD_f04530, patient3-slice12: whatever stands before the last number
 _NUMBERED = re.compile(r"(.+?)[ _.-]+[^\W\d_]{0,8}[0-9]+")
 _TIME = re.compile(r"time(?::([0-9]+(?:\.[0-9]+)?))?", re.ASCII)
+_LONGEST = 5_256_000.0  # ten years
 _FEW = 3  # images a proposed group must have; smaller ones are names, not sequences
 _MOST = 0.8  # share of the images that proposed groups must hold
 _TRIED = 16  # files whose headers say whether it is worth to read all
@@ -64,7 +65,7 @@ def read_groups(
     elif rule == "names":
         groups = {name: group for group, members in (_in_names(names) or {}).items() for name in members}
     elif timed := _TIME.fullmatch(rule):
-        groups = by_time(images, float(timed[1] or PAUSE))
+        groups = by_time(images, _minutes(timed[1], rule))
     else:
         groups = _group_regex(rule, names)
     groups = {name: group for name, group in groups.items() if group}
@@ -73,6 +74,15 @@ def read_groups(
         raise ConfigError(f"groups {rule!r} puts no image into a group", todo=todo)
     alone = len(names) - len(groups)
     return groups, [f"{alone} images are in no group and stand alone"] if alone else []
+
+
+def _minutes(text: str | None, rule: str) -> float:
+    minutes = PAUSE if text is None else float(text)
+    if not 0 < minutes <= _LONGEST:
+        raise ConfigError(
+            f"groups {rule!r} is no pause", todo=f"write time:MINUTES, above 0 and at most {_LONGEST:.0f}"
+        )
+    return minutes
 
 
 def _group_regex(rule: str, names: Sequence[str]) -> dict[str, str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import TiffImagePlugin
 
-from fewmask.data.decode import MAX_PIXELS, is_tiff, refuse_large
+from fewmask.data.decode import MAX_PIXELS, is_tiff, opened, refuse_large
 from fewmask.data.findings import BadFile
 from fewmask.data.geo import installed, place_of, raster
 from fewmask.data.images import check_count, proposal_for
@@ -22,6 +23,11 @@ MOST_PIXELS = 20_000_000_000
 _ROWS = 512
 _COLOURS = (("gray",), ("gray", "alpha"), ("red", "green", "blue"), ("red", "green", "blue", "alpha"))
 """What GDAL calls the bands of a picture that needs no declaration."""
+
+
+_BITS, _TURNED = 258, 274  # TIFF tags
+_PART_OF_ANOTHER = 254
+"""TIFF tag of what a page is: not 0 = a smaller version or a mask of the picture before it."""
 
 
 class Mosaic:
@@ -37,7 +43,7 @@ class Mosaic:
     """
 
     def __init__(self, dataset: Any, code: ImageCode, path: Path) -> None:
-        self._dataset, self._bands = dataset, code.bands
+        self._dataset, self._bands, self._path = dataset, code.bands, path
         if self._bands:
             check_count(self._bands, dataset.count, path)
         else:
@@ -45,24 +51,49 @@ class Mosaic:
             if kinds not in _COLOURS or set(dataset.dtypes) != {"uint8"}:
                 what = f"{dataset.dtypes[0]} images of {', '.join(kinds)} are not read without declaration"
                 raise BadFile("pixel_format", what, where=path, todo=proposal_for(path, max_pixels=None))
+            _refuse_others(path)
             self._numbers = (1, 1, 1) if kinds[0] == "gray" else (1, 2, 3)
         self.shape = (dataset.height, dataset.width, len(self._bands) or 3)
         self.place = place_of(dataset)
 
     def __getitem__(self, where: tuple[slice, slice]) -> np.ndarray:
         """Return a window, uint8 [h, w, C]; what holds nothing is 0 there."""
-        window = self._window(where)
         if not self._bands:
-            return np.stack([self._dataset.read(n, window=window) for n in self._numbers], axis=2)
+            return np.stack([self._read(self._dataset.read, n, where) for n in self._numbers], axis=2)
         out = []
         for band in self._bands:
-            values, nothing = self._dataset.read(band.number, window=window), self._dataset.nodatavals[band.number - 1]
+            values = self._read(self._dataset.read, band.number, where)
+            nothing = self._dataset.nodatavals[band.number - 1]
             out.append(band.stretch(values if nothing is None else np.ma.masked_equal(values, nothing)))
         return np.stack(out, axis=2)
 
     def empty(self, where: tuple[slice, slice]) -> np.ndarray:
-        """Return which pixels of a window hold nothing, bool [h, w]: the file's nodata value, or not opaque."""
-        return self._dataset.dataset_mask(window=self._window(where)) < 255
+        """Return which pixels of a window hold nothing, bool [h, w].
+
+        That is the file's nodata value in all bands that are read, or what its mask or its alpha band makes less than
+        opaque. A band that is declared as one of the image's is no alpha band, whatever the file says of it.
+        """
+        kinds = [kind.name for kind in self._dataset.colorinterp]
+        alpha = kinds.index("alpha") + 1 if "alpha" in kinds else None
+        numbers = [band.number for band in self._bands] or list(dict.fromkeys(self._numbers))
+        holds = None
+        for number in numbers:
+            by_alpha = any(flag.name == "alpha" for flag in self._dataset.mask_flag_enums[number - 1])
+            if by_alpha and alpha in numbers:
+                (top, bottom), (left, right) = self._window(where)
+                return np.zeros((bottom - top, right - left), bool)
+            here = self._read(self._dataset.read_masks, number, where) == 255
+            holds = here if holds is None else holds | here
+        assert holds is not None  # an image has a band
+        return ~holds
+
+    def _read(self, what: Callable[..., np.ndarray], number: int, where: tuple[slice, slice]) -> np.ndarray:
+        """Return a band's window; what is wrong with the file is told as such, also while a mask is being written."""
+        try:
+            return what(number, window=self._window(where))
+        except Exception as error:  # damaged files make GDAL raise nearly anything
+            todo = "replace or remove this file"
+            raise BadFile("damaged_file", f"cannot be read: {error}", where=self._path, todo=todo) from error
 
     def _window(self, where: tuple[slice, slice]) -> tuple[tuple[int, int], tuple[int, int]]:
         (top, bottom, _), (left, right, _) = (part.indices(side) for part, side in zip(where, self.shape, strict=False))
@@ -91,9 +122,32 @@ def opened_mosaic(path: Path, code: ImageCode) -> Iterator[Mosaic]:
     """
     with raster(path, max_pixels=None) as dataset:
         # a header may claim anything: some rows of pixels are in memory, and all of the mask goes to the disk
-        refuse_large(dataset.width * _ROWS, MAX_PIXELS, path)
+        if dataset.width * _ROWS > MAX_PIXELS:
+            what = f"image is {dataset.width} pixels wide, more than the {MAX_PIXELS // _ROWS} of which rows are read"
+            raise BadFile("too_large", what, where=path, todo="cut it into smaller images", value=dataset.width)
         refuse_large(dataset.width * dataset.height, MOST_PIXELS, path)
         yield Mosaic(dataset, code, path)
+
+
+def _refuse_others(path: Path) -> None:
+    """Refuse what an image that is read at once is refused or turned for, and GDAL passes over.
+
+    Raises:
+        DataError: other than 8 bits, an orientation, or several pages that are no parts of one picture.
+    """
+    with opened(path, MOST_PIXELS) as (image, header):
+        assert isinstance(image, TiffImagePlugin.TiffImageFile)
+        todo = "convert it to 8-bit RGB or grey, upright, with one page"
+        if header.bits != 8 or image.tag_v2.get(_BITS, (8,))[0] != 8:
+            raise BadFile("pixel_format", "an image of this size is read with 8 bits only", where=path, todo=todo)
+        if image.tag_v2.get(_TURNED, 1) != 1:
+            raise BadFile("orientation", "an image of this size is read upright only", where=path, todo=todo)
+        pages = 0
+        for page in range(image.n_frames):
+            image.seek(page)
+            pages += image.tag_v2.get(_PART_OF_ANOTHER, 0) == 0
+        if pages > 1:
+            raise BadFile("several_pictures", f"file holds {pages} pages", where=path, todo=todo, value=pages)
 
 
 def preview_step(height: int, width: int, side: int = 2048) -> int:

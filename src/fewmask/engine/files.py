@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,11 +55,15 @@ def temporary_path(folder: Path) -> Path:
     return folder / f".tmp-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def clean_leftovers(folder: Path | str) -> list[str]:
+def clean_leftovers(folder: Path | str, idle: float = 0.0) -> list[str]:
     """Remove what killed processes left in ``folder`` (not below it); return the names removed, sorted.
 
     Call it while holding the run lock: it does not ask whether the process that made a leftover still lives,
     since process ids are reused.
+
+    Args:
+        folder: where.
+        idle: seconds for which nobody must have written to them: where there is no lock, another process may be at it.
 
     Raises:
         WriteError: something could not be removed.
@@ -68,6 +73,7 @@ def clean_leftovers(folder: Path | str) -> list[str]:
         return []
     with write_errors(folder):
         found = sorted(p for p in folder.iterdir() if _LEFTOVER.fullmatch(p.name))
+        found = [p for p in found if not idle or time.time() - p.stat().st_mtime > idle]
         for path in found:
             remove(path)
     return [path.name for path in found]

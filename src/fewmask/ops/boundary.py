@@ -23,7 +23,9 @@ def boundary_f(
     Precision is the share of the predicted outline's pixels that lie within ``tolerance`` of the true outline, recall
     the share of the true outline's within it of the predicted one; F = 2·P·R / (P + R) (Csurka, Larlus, Perronnin and
     Meylan: What is a good evaluation measure for semantic segmentation?, BMVC 2013). The outline of a class are its
-    pixels beside another class, above, below, left or right; the image's edge and ignored pixels make no outline.
+    pixels beside another class or an ignored pixel, above, below, left or right; the image's edge makes no outline.
+    Predictions of ignored pixels count as ignored, so that masks with a rim of them around each object are measured
+    too, and a prediction that leaves such a rim alone meets the truth there.
 
     Args:
         prediction_HW: class indices 0..K-1.
@@ -38,7 +40,7 @@ def boundary_f(
     reach = max(1.0, tolerance * math.hypot(*truth_HW.shape))
     out: list[float | None] = []
     for k in range(classes):
-        ours, theirs = (_outline((mask == k) & counted, counted) for mask in (prediction_HW, truth_HW))
+        ours, theirs = (_outline((mask == k) & counted) for mask in (prediction_HW, truth_HW))
         if not ours.any() and not theirs.any():
             out.append(None)
             continue
@@ -47,9 +49,9 @@ def boundary_f(
     return out
 
 
-def _outline(mask_HW: Bools, counted_HW: Bools) -> Bools:
-    """Return the pixels of a mask that touch a counted pixel outside it."""
-    outside, beside = counted_HW & ~mask_HW, np.zeros_like(mask_HW)
+def _outline(mask_HW: Bools) -> Bools:
+    """Return the pixels of a mask that touch a pixel outside it."""
+    outside, beside = ~mask_HW, np.zeros_like(mask_HW)
     beside[1:] |= outside[:-1]
     beside[:-1] |= outside[1:]
     beside[:, 1:] |= outside[:, :-1]

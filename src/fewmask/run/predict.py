@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from fewmask.data.bands import shown
 from fewmask.data.geo import mask_bytes
@@ -14,15 +16,16 @@ from fewmask.data.images import georeference
 from fewmask.data.index import ImageCode
 from fewmask.data.masks import id_type
 from fewmask.data.mosaic import Mosaic, is_mosaic, opened_mosaic, preview_step
-from fewmask.engine.files import write_atomic
+from fewmask.engine.files import clean_leftovers, write_atomic, write_errors
 from fewmask.engine.geotiff import mask_file
 from fewmask.engine.infer import Protocol
 from fewmask.engine.tiles import npy_file
 from fewmask.errors import ConfigError, DataError
-from fewmask.report.pictures import colour_image, index_image, overlay, save_png
+from fewmask.report.pictures import colour_image, index_image, overlay
 from fewmask.run.model import Model
 
 Targets = dict[str, Path]
+_IDLE = 3600.0  # seconds: several processes may write into one folder
 
 
 def targets_of(out: Path, name: str, file: Path, probs: bool) -> Targets:
@@ -71,9 +74,9 @@ def _picture(model: Model, file: Path, paths: Targets, tile: int | None, how: Pr
             sure += float(p.max(0).sum(dtype=np.float64))
             if keep is not None:
                 keep(row, p)
-    save_png(index_image(ids[mask]), paths["mask"])
-    save_png(colour_image(mask), paths["colour"])
-    save_png(overlay(shown(image, model.card.channels), mask), paths["overlay"])
+    _save(index_image(ids[mask]), paths["mask"])
+    _save(colour_image(mask), paths["colour"])
+    _save(overlay(shown(image, model.card.channels), mask), paths["overlay"])
     if "tiff" in paths and (place := georeference(file)):
         write_atomic(paths["tiff"], mask_bytes(ids[mask], place))
     counts = np.bincount(mask.ravel(), minlength=len(ids))
@@ -107,12 +110,22 @@ def _windows(model: Model, image: Mosaic, paths: Targets, tile: int | None, how:
             sure += float(p.max(0)[~empty].sum(dtype=np.float64))
             first = -row % step  # rows of the preview are evenly spaced over all bands
             if first < p.shape[1]:
-                preview.append((image[rows][first::step, ::step], mask[first::step, ::step]))
+                # copies: a view would keep the whole band
+                preview.append((image[rows][first::step, ::step].copy(), mask[first::step, ::step].copy()))
             if keep is not None:
                 keep(row, p)
     small, seen = (np.concatenate(parts) for parts in zip(*preview, strict=True))
-    save_png(overlay(shown(small, model.card.channels), seen), paths["overlay"])
+    _save(overlay(shown(small, model.card.channels), seen), paths["overlay"])
     return _told(model, paths["tiff"], (height, width), sure / max(1, int(counts.sum())), counts)
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    """Write a PNG that has its name when it is whole."""
+    content = BytesIO()
+    image.save(content, format="PNG")
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, content.getvalue())
 
 
 def _free_id(ids: Any, dtype: np.dtype[Any]) -> int:
@@ -127,8 +140,8 @@ def _told(model: Model, mask: Path, shape: tuple[int, ...], confidence: float, c
     }  # fmt: skip
 
 
-def refuse_existing(targets: list[Path]) -> None:
-    """Refuse to write over a file, or two images into one.
+def make_room(targets: list[Path]) -> None:
+    """Refuse to write over a file, or two images into one; remove what killed processes left unfinished.
 
     Raises:
         ConfigError: with its name.
@@ -140,3 +153,5 @@ def refuse_existing(targets: list[Path]) -> None:
         if target.exists():
             raise ConfigError("the file exists; nothing is written over", where=target, todo="give another -o")
         seen.add(target)
+    for folder in {target.parent for target in targets}:
+        clean_leftovers(folder, idle=_IDLE)

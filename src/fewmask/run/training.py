@@ -163,11 +163,16 @@ def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitSt
         reporter.record(record)
         monitor.record(record)
 
+    def tell_start(progress: Progress) -> None:
+        if recipe.model.init and job.start is not None and progress.step == 0 and prepared.index.items["val"]:
+            _score_start(scorer, log, say)
+
     def rewind() -> Progress:
         learner.begin_again()
         progress = _resume(learner, store, job.start)
         if log is not None:
             log.truncate(progress.log_offset, say)
+        tell_start(progress)
         return progress
 
     def names(raw: Mapping[str, Items]) -> dict[str, list[str]]:
@@ -188,8 +193,7 @@ def _train(job: Training, within: Sequence[Prepared], fabric: Any, stack: ExitSt
     if job.title:
         say(job.title)
     say.release()
-    if recipe.model.init and job.start is not None and done.step == 0 and prepared.index.items["val"]:
-        _score_start(scorer, log, say)
+    tell_start(done)
     try:
         done = fit(learner, around, recipe.train, done)
     except (RuntimeError, ConnectionError, EOFError) as error:

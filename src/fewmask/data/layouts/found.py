@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -101,13 +102,11 @@ def with_image_names(images: Files, masks: Files, where: Path, notes: list[str])
 def join(images: Files, masks: Files, notes: list[str]) -> list[Item]:
     """Return an item an image, in the order of names, with the mask of its name; a note tells of spare masks."""
     nfc = {normalize("NFC", name): name for name in masks}
+    keys = {name: name if name in masks else nfc.get(normalize("NFC", name), name) for name in sorted(images)}
+    used = set(keys.values())
     check_single(images, "images")
-    items, used = [], set()
-    for name in sorted(images):
-        key = name if name in masks else nfc.get(normalize("NFC", name), name)
-        used.add(key)
-        mask = single(masks[key], "masks") if key in masks else None
-        items.append(Item(name, images[name][0], mask))
+    check_single({key: masks[key] for key in used if key in masks}, "masks")
+    items = [Item(name, images[name][0], masks[key][0] if key in masks else None) for name, key in keys.items()]
     spare = sorted(set(masks) - used)
     if spare:
         bare = [i.name for i in items if i.mask is None]
@@ -134,10 +133,11 @@ def check_single(files: Files, kind: str) -> None:
     """
     twice = [paths for _, paths in sorted(files.items()) if len(paths) > 1]
     if twice:
-        told = ", ".join(" and ".join(p.name for p in paths) for paths in twice[:3])
-        more = f", and {len(twice) - 3} more names" if len(twice) > 3 else ""
+        place = Path(os.path.commonpath([path.parent for paths in twice for path in paths]))
+        told = ", ".join(" and ".join(str(p.relative_to(place)) for p in paths) for paths in twice[:3])
+        more = f", and {len(twice) - 3} more" if len(twice) > 3 else ""
         raise DataError(
-            f"two {kind} of one name: {told}{more}", where=twice[0][0].parent,
+            f"two {kind} of one name: {told}{more}", where=place,
             todo="rename or take away one of each: a mask belongs to the image of its name, whatever the endings",
         )  # fmt: skip
 
