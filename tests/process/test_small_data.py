@@ -65,7 +65,8 @@ def test_equal_pictures_are_drawn_to_one_side(folder, tmp_path, io):
     )
     found = evaluation(tmp_path / "run")
     names = found["val_names"].tolist()
-    assert found["val_groups"].tolist() == [names[0]] * 2, "resampled together"
+    assert found["val_units"].tolist() == [names[0]] * 2, "resampled together"
+    assert found["val_groups"].tolist() == ["", ""], "and no group"
     assert len(names) == 2 and {name.removeprefix("train/again").removeprefix("train/m") for name in names} == {
         names[0][-1]
     }
