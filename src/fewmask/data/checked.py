@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from fewmask.data.doubts import ClassRow
 from fewmask.data.findings import KINDS, TITLES, Finding, Remark
-from fewmask.data.groups import Source
+from fewmask.data.groups import SUGGESTED_BY, Source
 from fewmask.data.index import DataIndex
 
 _SHOWN = 20  # groups in the text for people; the JSON has all
@@ -92,8 +92,9 @@ class CheckReport:
             held = ", ".join(f"{n} {role}" for role, n in c.images.items() if n)
             yield f"  {c.id:>3} {c.name:<{wide}} {c.share:>8.2%}   {held or 'none'}"
         if self.groups:
-            from_what = "times of the photos" if self.groups_from == "time" else "names"
-            how = "declared" if self.groups_from == "declared" else f"proposed from the {from_what}"
+            assert self.groups_from is not None  # there are groups
+            suggested = SUGGESTED_BY.get(self.groups_from)
+            how = f"proposed from the {suggested}" if suggested else "declared"
             named = [f"{group} ({sum(n.values())})" for group, n in self.groups.items()]
             yield f"groups, {how}: {', '.join(named[:_SHOWN])}{', ...' if len(named) > _SHOWN else ''}"
         for level, sentences in (("note", self.notes), ("doubt", self.doubts)):

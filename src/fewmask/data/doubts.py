@@ -12,13 +12,12 @@ from unicodedata import normalize
 
 from fewmask.data.duplicates import near_duplicates
 from fewmask.data.findings import Finding, Kind, Remark
-from fewmask.data.groups import Source, groups_of
+from fewmask.data.groups import SUGGESTED_BY, Source
 from fewmask.data.index import ROLES, DataIndex, Item, Role
 from fewmask.data.scan import Scan
 
 _RARE_SHARE = 0.001  # of the labelled pixels
 _RARE_IMAGES = 3
-_SUGGEST: dict[Source, str] = {"names": "names", "time": "times of the photos"}
 
 
 @dataclass(frozen=True)
@@ -53,18 +52,13 @@ def doubts_about(
     return doubts
 
 
-def cut_by_folds(index: DataIndex) -> list[str]:
-    """Say which groups are suggested, where nothing declares any and the labelled images are put into folds."""
-    group_of, source = groups_of(index)
-    return _cut_by_folds(members_of(index, group_of), source, index)
-
-
 def _cut_by_folds(members: Mapping[str, Mapping[str, int]], source: Source | None, index: DataIndex) -> list[str]:
+    """Say which groups are suggested, where nothing declares any and the labelled images are put into folds."""
     if index.items["val"] or source in (None, "declared"):
         return []
     first = ", ".join(sorted(members)[:3])
     return [
-        f"the {_SUGGEST[source]} suggest {len(members)} groups ({first}{', ...' * (len(members) > 3)}), and folds cut "
+        f"the {SUGGESTED_BY[source]} suggest {len(members)} groups ({first}{', ...' * (len(members) > 3)}), and folds cut "
         f"through them; if they are videos, fields or patients, --group-by {source} keeps them whole"
     ]
 
@@ -167,7 +161,7 @@ def _group_doubts(members: Mapping[str, Mapping[str, int]], source: Source | Non
             doubts.append(f"of {role}, only {only} is unseen in the other roles")
     if doubts and source is not None and source != "declared":
         doubts.append(
-            f"these groups are read off the {_SUGGEST[source]}; if they are videos or patients, --group-by {source} "
+            f"these groups are read off the {SUGGESTED_BY[source]}; if they are videos or patients, --group-by {source} "
             "keeps them whole"
         )
     return doubts

@@ -20,6 +20,9 @@ from fewmask.errors import ConfigError, DataError, did_you_mean
 Source = Literal["declared", "names", "time"]
 """Where groups come from: data.yaml or --group-by, or what names or EXIF times suggest."""
 
+SUGGESTED_BY: dict[Source, str] = {"names": "names", "time": "times of the photos"}
+"""What suggests groups that nobody declares, in words."""
+
 PAUSE = 10.0
 """Minutes between two photos from which they are of different groups."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,22 +83,26 @@ def members(units: Sequence[str], groups: Sequence[str] | None = None) -> NDArra
         units: its name, of each image, "" = nothing: groups, and copies of one picture.
         groups: of each image, "" = none; None = the units are groups.
     """
-    named = [unit or f"image {n}" for n, unit in enumerate(units)]
-    if len(set(named)) == 1 and all(units if groups is None else groups):
-        named = [str(n) for n in range(len(units))]  # one group: its images are all there is
-    return np.unique(named, return_inverse=True)[1].astype(np.int64)
+    known = set(units)
+    if len(known) == 1 and all(units if groups is None else groups):
+        return np.arange(len(units))  # one group: its images are all there is
+    numbers = {unit: n for n, unit in enumerate(sorted(known - {""}))}
+    alone = iter(range(len(numbers), len(numbers) + len(units)))
+    return np.array([numbers[unit] if unit else next(alone) for unit in units], np.int64)
 
 
-def widening(count: int) -> float:
+def widening(count: NDArray[np.int64]) -> Floats:
     """Return by what factor the bootstrap over so few is too narrow: t with count - 1 degrees, and √(n / (n - 1)).
 
     The percentile interval takes the spread of a resample for that of an estimate, and the normal distribution's
     quantiles for Student's (Hesterberg: What teachers should know about the bootstrap, The American Statistician 2015,
-    section 4.3). 1.1 for twenty, 1.6 for five, 9.2 for two.
+    section 4.3). 1.1 for twenty, 1.6 for five, 9.2 for two; NaN for fewer.
     """
     from scipy.stats import norm, t  # half a second of import
 
-    return float(t.ppf((1 + LEVEL) / 2, count - 1) / norm.ppf((1 + LEVEL) / 2)) * math.sqrt(count / (count - 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        wider = t.ppf((1 + LEVEL) / 2, count - 1) / norm.ppf((1 + LEVEL) / 2) * np.sqrt(count / (count - 1))
+    return np.where(count > 1, wider, np.nan)
 
 
 def _weights(member_N: NDArray[np.int64], seed: int) -> Floats:
@@ -123,12 +127,12 @@ def score_interval(
     """
     counts_SN3K = counts if counts.ndim == 4 else counts[None]
     each_S, member_N = mean_iou(counts_SN3K.sum(1)), members(units, groups)
-    if len(set(member_N.tolist())) < 2 or np.isnan(each_S).any():
+    held = np.unique(member_N).size
+    if held < 2 or np.isnan(each_S).any():
         return None
     weights_RN = _weights(member_N, seed)
     drawn_R = np.mean([_resampled(weights_RN, counts_N3K)[0] for counts_N3K in counts_SN3K], axis=0)
-    held = np.array([len(set(member_N.tolist()))])
-    low, high = _ends(each_S[:, None], drawn_R[:, None], held)
+    low, high = _ends(each_S[:, None], drawn_R[:, None], np.array([held]))
     return Interval(float(each_S.mean()), max(0.0, float(low[0])), min(100.0, float(high[0])))
 
 
@@ -151,13 +155,14 @@ def paired_gain(
         (NaN): how far another image of it would move its IoU, one does not tell.
     """
     member_N = members(units, groups)
-    if len(set(member_N.tolist())) < 2 or not ours_SN3K[0, :, 1].any():
+    if np.unique(member_N).size < 2 or not ours_SN3K[0, :, 1].any():
         return None
     full = [np.concatenate([mean_iou(a)[:, None], ious(a)], axis=1) for a in (ours_SN3K.sum(1), theirs_SN3K.sum(1))]
     each_SX = full[0] - full[1]
     weights_RN = _weights(member_N, seed)
     drawn_RX = np.mean([_difference(weights_RN, a, b) for a, b in zip(ours_SN3K, theirs_SN3K, strict=True)], axis=0)
-    held_X = np.array([len(set(member_N[there].tolist())) for there in _holding(ours_SN3K[0, :, 1])])
+    truth_NK = ours_SN3K[0, :, 1]  # the mean counts all images, a class those that show it
+    held_X = np.array([np.unique(member_N[there]).size for there in (..., *(truth_NK > 0).T)])
     lows, highs = _ends(each_SX, drawn_RX, held_X)
     parts = [
         None if math.isnan(m) else Interval(float(m), float(np.maximum(low, -100)), float(np.minimum(high, 100)))
@@ -171,12 +176,7 @@ def paired_gain(
     return Gain(miou, tuple(parts[1:]), verdict, covers(units if groups is None else groups, seeds))
 
 
-def _holding(truth_NK: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
-    """Return which images count for the mean, all, and for each class: those that show it."""
-    return [np.ones(len(truth_NK), bool), *(truth_NK[:, k] > 0 for k in range(truth_NK.shape[1]))]
-
-
-def _ends(each_SX: Floats, drawn_RX: Floats, held_X: NDArray[Any]) -> tuple[Floats, Floats]:
+def _ends(each_SX: Floats, drawn_RX: Floats, held_X: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Return the ends of 95 % intervals of means over seeds, one a column.
 
     Of the images the percentile interval of the resampled means, times ``widening``; between seeds, from ``SEEDS`` on,
@@ -195,7 +195,7 @@ def _ends(each_SX: Floats, drawn_RX: Floats, held_X: NDArray[Any]) -> tuple[Floa
 
         half_X = float(t.ppf((1 + LEVEL) / 2, seeds - 1)) * each_SX.std(0, ddof=1) / math.sqrt(seeds)
     low_X, high_X = _quantiles(drawn_RX), _quantiles(drawn_RX, upper=True)
-    wider_X = np.array([widening(int(held)) if held > 1 else math.nan for held in held_X])
+    wider_X = widening(held_X)
     lows = mid_X - np.hypot(wider_X * np.maximum(mid_X - low_X, 0), half_X)
     highs = mid_X + np.hypot(wider_X * np.maximum(high_X - mid_X, 0), half_X)
     return lows, highs

@@ -110,8 +110,9 @@ def _windows(model: Model, image: Mosaic, paths: Targets, tile: int | None, how:
             sure += float(p.max(0)[~empty].sum(dtype=np.float64))
             first = -row % step  # rows of the preview are evenly spaced over all bands
             if first < p.shape[1]:
-                # copies: a view would keep the whole band
-                preview.append((image[rows][first::step, ::step].copy(), mask[first::step, ::step].copy()))
+                lines = [image[row + n : row + n + 1, :][:, ::step] for n in range(first, len(mask), step)]
+                # copies: a view would keep what it is a part of
+                preview.append((np.concatenate(lines), mask[first::step, ::step].copy()))
             if keep is not None:
                 keep(row, p)
     small, seen = (np.concatenate(parts) for parts in zip(*preview, strict=True))
