@@ -8,26 +8,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from fewmask.data.index import Item, MaskCode
 from fewmask.run import model as large
 from fewmask.run.doubt import _doubt
-from fewmask.run.model import Model, ModelCard
+from fewmask.run.model import Model
 from fewmask.run.suggest import _share_and_entropy
+from fixtures_model import pixel_model
 
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Model:
     """A network that sees single pixels; images above 1 megapixel would be tiled, here those above 500 pixels."""
-    torch.manual_seed(0)
     monkeypatch.setattr(large, "_LARGE", 500)
     monkeypatch.setattr(large, "_TILE", 16)
-    card = ModelCard(
-        format=1, arch="fcn", encoder="tiny", classes=("field", "ball", "box"), ids=(0, 1, 2), mean=(0.5, 0.5, 0.5),
-        std=(0.05, 0.05, 0.05), resize=None, protocol="whole",
-    )  # fmt: skip
-    return Model(nn.Conv2d(3, 3, 1), card, torch.device("cpu"))
+    return pixel_model()
 
 
 @pytest.fixture

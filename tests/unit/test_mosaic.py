@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import nn
 
 from fewmask.data import mosaic
 from fewmask.data.bands import Band
@@ -22,8 +20,9 @@ from fewmask.engine.geotiff import mask_file
 from fewmask.errors import DataError, WriteError
 from fewmask.run import model as large
 from fewmask.run import predict
-from fewmask.run.model import Model, ModelCard
+from fewmask.run.model import Model
 from fewmask.run.predict import predict_file, targets_of
+from fixtures_model import pixel_model
 
 rasterio = pytest.importorskip("rasterio", reason="the extra geo is not installed")
 
@@ -43,15 +42,10 @@ def write(path: Path, pixels_HWC: np.ndarray, **more: Any) -> Path:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Model:
     """A network that sees single pixels, so that tiles make no difference; what is large is small here."""
-    torch.manual_seed(0)
     monkeypatch.setattr(large, "_LARGE", 10_000)
     monkeypatch.setattr(large, "_TILE", 100)
     monkeypatch.setattr(mosaic, "MAX_PIXELS", 400_000)
-    card = ModelCard(
-        format=1, arch="fcn", encoder="tiny", classes=("field", "ball", "box"), ids=(0, 3, 255), mean=(0.5, 0.5, 0.5),
-        std=(0.05, 0.05, 0.05), resize=None, protocol="whole",
-    )  # fmt: skip
-    return Model(nn.Conv2d(3, 3, 1), card, torch.device("cpu"))
+    return pixel_model((0, 3, 255))
 
 
 @pytest.fixture
@@ -147,7 +141,7 @@ def test_what_windows_would_read_in_another_way_is_refused(pixels, tmp_path):
     small = Image.fromarray(pixels[:60, :50])
     small.save(tmp_path / "turned.tif", tiffinfo={274: 6})
     small.save(tmp_path / "pages.tif", save_all=True, append_images=[small])
-    for name, what in (("turned", "upright only"), ("pages", "holds 2 pages")):
+    for name, what in (("turned", "upright only"), ("pages", "holds 2 frames or pages")):
         with pytest.raises(DataError, match=what), opened_mosaic(tmp_path / f"{name}.tif", ImageCode()):
             pass
     file = write(tmp_path / "overviews.tif", pixels)
@@ -155,6 +149,7 @@ def test_what_windows_would_read_in_another_way_is_refused(pixels, tmp_path):
         dataset.build_overviews([2, 4])
     with opened_mosaic(file, ImageCode()) as found:  # smaller versions of the picture are no pages
         assert (found[:, :] == pixels).all()
+    assert (read_image(file) == pixels).all(), "nor are they for what is read at once"
 
 
 def test_the_preview_keeps_no_band(model, pixels, tmp_path, monkeypatch):

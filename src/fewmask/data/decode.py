@@ -25,6 +25,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 _ORIENTATION = 274  # tag of EXIF and TIFF
 _DATE, _EXIF, _ORIGINAL = 306, 0x8769, 36867  # when a file changed; EXIF's own tags, and among them when it was taken
+_SUBFILE, _SMALLER, _MASK = 254, 1, 4  # tag of what a page of a TIFF is, and its bits
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -184,13 +185,26 @@ def _header(image: ImageFile.ImageFile, first: bytes) -> Header:
     )
 
 
+def _pictures(image: ImageFile.ImageFile) -> int:
+    """Return how many frames or pages a file holds; a TIFF's smaller versions and masks of a picture are none."""
+    frames = getattr(image, "n_frames", 1)
+    if frames == 1 or not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return frames
+    pages = 0
+    for n in range(frames):
+        image.seek(n)
+        pages += not image.tag_v2.get(_SUBFILE, 0) & (_SMALLER | _MASK)
+    image.seek(0)
+    return pages
+
+
 def refuse_frames(image: ImageFile.ImageFile, path: Path) -> None:
     """Do nothing if a file holds one picture.
 
     Raises:
         DataError: it holds several.
     """
-    frames = getattr(image, "n_frames", 1)
+    frames = _pictures(image)
     if frames > 1:
         what = f"file holds {frames} frames or pages"
         raise BadFile("several_pictures", what, where=path, todo="save one image a file", value=frames)

@@ -58,8 +58,8 @@ def _cut_by_folds(members: Mapping[str, Mapping[str, int]], source: Source | Non
         return []
     first = ", ".join(sorted(members)[:3])
     return [
-        f"the {SUGGESTED_BY[source]} suggest {len(members)} groups ({first}{', ...' * (len(members) > 3)}), and folds cut "
-        f"through them; if they are videos, fields or patients, --group-by {source} keeps them whole"
+        f"the {SUGGESTED_BY[source]} suggest {len(members)} groups ({first}{', ...' * (len(members) > 3)}), and folds "
+        f"cut through them; if they are videos, fields or patients, --group-by {source} keeps them whole"
     ]
 
 
@@ -161,8 +161,8 @@ def _group_doubts(members: Mapping[str, Mapping[str, int]], source: Source | Non
             doubts.append(f"of {role}, only {only} is unseen in the other roles")
     if doubts and source is not None and source != "declared":
         doubts.append(
-            f"these groups are read off the {SUGGESTED_BY[source]}; if they are videos or patients, --group-by {source} "
-            "keeps them whole"
+            f"these groups are read off the {SUGGESTED_BY[source]}; if they are videos or patients, "
+            f"--group-by {source} keeps them whole"
         )
     return doubts
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import TiffImagePlugin
 
-from fewmask.data.decode import MAX_PIXELS, is_tiff, opened, refuse_large
+from fewmask.data.decode import MAX_PIXELS, is_tiff, opened, refuse_frames, refuse_large
 from fewmask.data.findings import BadFile
 from fewmask.data.geo import installed, place_of, raster
 from fewmask.data.images import check_count, proposal_for
@@ -24,10 +24,7 @@ _ROWS = 512
 _COLOURS = (("gray",), ("gray", "alpha"), ("red", "green", "blue"), ("red", "green", "blue", "alpha"))
 """What GDAL calls the bands of a picture that needs no declaration."""
 
-
 _BITS, _TURNED = 258, 274  # TIFF tags
-_PART_OF_ANOTHER = 254
-"""TIFF tag of what a page is: not 0 = a smaller version or a mask of the picture before it."""
 
 
 class Mosaic:
@@ -133,21 +130,16 @@ def _refuse_others(path: Path) -> None:
     """Refuse what an image that is read at once is refused or turned for, and GDAL passes over.
 
     Raises:
-        DataError: other than 8 bits, an orientation, or several pages that are no parts of one picture.
+        DataError: other than 8 bits, an orientation, or several pages.
     """
-    with opened(path, MOST_PIXELS) as (image, header):
+    with opened(path, MOST_PIXELS) as (image, _):
         assert isinstance(image, TiffImagePlugin.TiffImageFile)
-        todo = "convert it to 8-bit RGB or grey, upright, with one page"
-        if header.bits != 8 or image.tag_v2.get(_BITS, (8,))[0] != 8:
+        todo = "convert it to 8-bit RGB or grey, upright"
+        if image.tag_v2.get(_BITS, (8,))[0] != 8:
             raise BadFile("pixel_format", "an image of this size is read with 8 bits only", where=path, todo=todo)
         if image.tag_v2.get(_TURNED, 1) != 1:
             raise BadFile("orientation", "an image of this size is read upright only", where=path, todo=todo)
-        pages = 0
-        for page in range(image.n_frames):
-            image.seek(page)
-            pages += image.tag_v2.get(_PART_OF_ANOTHER, 0) == 0
-        if pages > 1:
-            raise BadFile("several_pictures", f"file holds {pages} pages", where=path, todo=todo, value=pages)
+        refuse_frames(image, path)
 
 
 def preview_step(height: int, width: int, side: int = 2048) -> int:

@@ -21,8 +21,19 @@ def interval_of(records: Sequence[Record], role: str) -> dict[str, Any] | None:
     found = _same_images(records, role)
     if found is None:
         return None
-    interval = score_interval(_stacked(found), found[0].units, found[0].groups)
-    return None if interval is None else _told(interval, covers(found[0].groups, len(found)))
+    return told_interval(_stacked(found), found[0].units, found[0].groups)
+
+
+def told_interval(counts_SN3K: np.ndarray, units: Sequence[str], groups: Sequence[str]) -> dict[str, Any] | None:
+    """Return {"low", "high", "covers"} of ``score_interval``, or None.
+
+    Args:
+        counts_SN3K: of seeds that were scored on the same images.
+        units: what each image is resampled with.
+        groups: of each image.
+    """
+    interval = score_interval(counts_SN3K, units, groups)
+    return None if interval is None else _told(interval, covers(groups, len(counts_SN3K)))
 
 
 def gain_interval(pairs: Sequence[tuple[Record, Record]], role: str) -> dict[str, Any] | None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from fewmask.errors import CheckpointError
-from fewmask.ops.interval import SEEDS, Gain, Interval, covers, paired_gain, score_interval
+from fewmask.ops.interval import SEEDS, Gain, Interval, paired_gain
+from fewmask.report.paired import told_interval
 from fewmask.run.evaluation import Evaluation, load_evaluation
 from fewmask.run.folder import RunFolder
 
@@ -94,8 +95,4 @@ def interval_of(*each: Evaluation | None) -> dict[str, Any] | None:
     known = [one for one in each if one is not None]
     if not known or len(known) < len(each) or any(one.names != known[0].names for one in known):
         return None
-    interval = score_interval(np.stack([one.counts for one in known]), known[0].units, known[0].groups)
-    if interval is None:
-        return None
-    told = covers(known[0].groups, len(known))
-    return {"low": round(interval.low, 4), "high": round(interval.high, 4), "covers": list(told)}
+    return told_interval(np.stack([one.counts for one in known]), known[0].units, known[0].groups)
