@@ -56,6 +56,22 @@ def test_quantile_at_a_value_is_that_value(n: int, q: float, place: int) -> None
     assert contrast.quantile(value, torch.ones(n, dtype=torch.bool), q).item() == expected
 
 
+@pytest.mark.parametrize("q", [0.0, 0.1, 0.5, 0.777, 1.0])
+@pytest.mark.parametrize("kind", ["signs", "extremes", "steps", "equal"])
+def test_quantile_by_bits_is_that_of_a_sort(kind: str, q: float) -> None:
+    """To the last bit: negative numbers, both zeros, infinity, few different numbers, and one."""
+    value = torch.randn(4001, generator=generator())
+    value = {
+        "signs": value, "steps": value.mul(2).round(), "equal": torch.full_like(value, 0.3),
+        "extremes": torch.cat((value[:-6], torch.tensor([0.0, -0.0, math.inf, -math.inf, 1e-40, -3e38]))),
+    }[kind]  # fmt: skip
+    ordered, place = value.sort().values, 4000 * q
+    low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
+    expected = low if low == high else low + (high - low) * (place - math.floor(place))
+    found = contrast.quantile(value, torch.ones(4001, dtype=torch.bool), q)
+    assert found.item() == expected.item() and found.dtype == torch.float32
+
+
 def test_quantile_of_float64_is_exact_in_float64() -> None:
     value = torch.rand(1000, generator=generator(), dtype=torch.float64)
     for q in (0.123456789, 0.8, 1 - 0.2 * (1 - 7 / 80)):

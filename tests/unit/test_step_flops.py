@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fewmask.batch import Batch, Items, Slots, Stream
+from fewmask.bench.flops import counted as count
 from fewmask.engine.launch import launch
 from fewmask.engine.learner import Learner
 from fewmask.engine.optim import OptimConfig
@@ -21,7 +22,6 @@ from fewmask.methods import resolve
 from fewmask.nets import Builder
 from fewmask.nets.represent import Represented
 from fewmask.nets.segmenter import Segmenter
-from fewmask.run.flops import counted as count
 
 CLASSES, BATCH, SIDE = 3, 4, 64
 

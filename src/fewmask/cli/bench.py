@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,15 @@ class Kind(StrEnum):
     """What can be timed."""
 
     step = "step"
+    kernels = "kernels"
     data = "data"
+    select = "select"
+    evaluate = "evaluate"
+    scale = "scale"
+    resume = "resume"
+
+
+Cell = Callable[[dict[str, Any]], str]
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    kind: Annotated[Kind, typer.Argument(metavar="step|data", help="Steps of training, or reading of images.")],
+    kind: Annotated[Kind, typer.Argument(metavar="|".join(Kind), help="What is timed; see below.")],
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any recipe key: model.encoder=resnet50")
     ] = None,
@@ -36,13 +45,16 @@ def bench(
 ) -> None:
     """Example: fewmask bench step --methods fixmatch,cps
 
-    How long a step of each method takes beside a supervised one, or how fast images are read: ratios within one
-    process, since times of one machine say little about another. About a minute on two cores.
+    Ratios within one process, since times of one machine say little about another. About a minute each on two cores.
+
+    step: a step of each method beside a supervised one, and beside its networks alone. kernels: what is computed in
+    another form than the obvious one. data: reading and augmenting. select: labelling beside predicting. evaluate:
+    scoring beside its forward passes. scale: growth with pool, bank, classes and pixels. resume: saving and going back.
     """
+    from fewmask.bench import bench as measure
+    from fewmask.bench import compare as beside
+    from fewmask.bench import names_of
     from fewmask.engine.files import json_text, write_atomic
-    from fewmask.run.bench import bench as measure
-    from fewmask.run.bench import compare as beside
-    from fewmask.run.bench import names_of
 
     found = measure(kind.value, data, names_of(methods), settings or (), rounds, say)
     if compare is not None:
@@ -53,41 +65,90 @@ def bench(
         return
     if json_file is not None:
         write_atomic(json_file, text + "\n")
-    (_step_table if kind is Kind.step else _data_table)(found["rows"])
+    title, columns = _TABLES[kind]
+    _table(title, columns, found["rows"])
     for row in found.get("compared", ()):
-        print(f"{row['method']} {row['what']}: {row['then']:g} then, {row['now']:g} now, ratio {row['ratio']:.3f}")
+        print(f"{row['name']} {row['what']}: {row['then']:g} then, {row['now']:g} now, ratio {row['ratio']:.3f}")
 
 
-def _step_table(rows: list[dict[str, Any]]) -> None:
-    title = "a step beside a supervised one: R = time, L = FLOPs, G = R / L"
-    _table(title, ("method", "ms", "R", "low", "high", "L", "G", "ops", "syncs", "state MB"), [
-        (
-            row["method"], f"{1000 * row['seconds']['median']:.1f}", f"{row['R']['median']:.2f}",
-            f"{row['R']['low']:.2f}", f"{row['R']['high']:.2f}", f"{row['L']:.2f}", f"{row['G']:.2f}",
-            str(row["ops"]), f"{row['syncs']:g}", f"{row['state_mb']:.1f}",
-        )
-        for row in rows
-    ])  # fmt: skip
+def _middle(name: str, form: str = ".2f", factor: float = 1.0) -> Cell:
+    return lambda row: format(factor * row[name]["median"], form)
 
 
-def _data_table(rows: list[dict[str, Any]]) -> None:
-    _table("views of images that one process makes", ("method", "views a step", "a second", "first", "core-ms"), [
-        (
-            row["method"], str(row["views"]), f"{row['images_per_second']['median']:.0f}",
-            f"{row['images_per_second_first']['median']:.0f}", f"{row['core_ms']['median']:.2f}",
-        )
-        for row in rows
-    ])  # fmt: skip
+def _range(name: str) -> dict[str, Cell]:
+    """Return three columns of a ratio: median, low, high."""
+    return {
+        name: _middle(name),
+        f"{name} low": lambda row: f"{row[name]['low']:.2f}",
+        f"{name} high": lambda row: f"{row[name]['high']:.2f}",
+    }
 
 
-def _table(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _plain(name: str, form: str = "") -> Cell:
+    return lambda row: format(row[name], form)
+
+
+def _yes(row: dict[str, Any]) -> str:
+    return "yes" if row["equal"] else "NO"
+
+
+def _many(name: str, form: str) -> Cell:
+    def cell(row: dict[str, Any]) -> str:
+        values = [v["median"] if isinstance(v, dict) else v for v in row.get(name, ())]
+        return " ".join(format(1000 * v if name == "seconds" else v, form) for v in values)
+
+    return cell
+
+
+_METHOD = {"method": _plain("method")}
+_NAME = {"name": _plain("name")}
+_MS = {"ms": _middle("seconds", ".1f", 1000)}
+
+_TABLES: Mapping[Kind, tuple[str, Mapping[str, Cell]]] = {
+    Kind.step: (
+        "a step: N = beside its networks alone, R = beside a supervised one, L = its FLOPs, G = R / L",
+        _METHOD | _MS | _range("N") | _range("R")
+        | {"L": _plain("L", ".2f"), "G": _plain("G", ".2f"), "ops": _plain("ops"), "syncs": _plain("syncs", "g")}
+        | {"state MB": _plain("state_mb", ".1f")},
+    ),
+    Kind.kernels: (
+        "V = the obvious form beside ours",
+        _NAME | _range("V") | {"equal": _yes} | _MS | {"size": _plain("size"), "obvious": _plain("slow_form")},
+    ),
+    Kind.data: (
+        "views of images that one process makes",
+        _METHOD | {
+            "views a step": _plain("views"), "a second": _middle("images_per_second", ".0f"),
+            "first": _middle("images_per_second_first", ".0f"), "core-ms": _middle("core_ms"),
+        },
+    ),
+    Kind.select: ("P = a labelling pass beside predicting alone", _NAME | _range("P") | _MS),
+    Kind.evaluate: (
+        "E = scoring beside its forward passes",
+        _NAME | _range("E") | {"passes": _plain("passes"), "a second": _middle("images_per_second", ".1f")},
+    ),
+    Kind.scale: (
+        "slope 0 = does not grow, 1 = grows in proportion",
+        _NAME | {"over": _plain("over"), "slope": _plain("slope", ".2f"), "sizes": _many("sizes", "g")}
+        | {"ms": _many("seconds", ".3g"), "ops": _many("ops", "g")},
+    ),
+    Kind.resume: (
+        "saving and going back, in steps",
+        _METHOD | {"save": _middle("save"), "load": _middle("load"), "equal": _yes} | _MS
+        | {"state MB": _plain("state_mb", ".1f")},
+    ),
+}  # fmt: skip
+
+
+def _table(title: str, columns: Mapping[str, Cell], rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 1000  # what goes into a file or another program is not folded
-    table = Table(*(Column(head, justify="left" if head == "method" else "right") for head in heads), title=title)
+    left = ("method", "name", "over", "size", "obvious")
+    table = Table(*(Column(head, justify="left" if head in left else "right") for head in columns), title=title)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(cell(row) for cell in columns.values()))
     console.print(table)
