@@ -100,6 +100,8 @@ class TestFolders:
         refuse(tmp_path, DataError, "data folder is empty")
         (tmp_path / "pictures").mkdir()
         refuse(tmp_path, DataError, "no images folder; there is pictures")
+        (tmp_path / "pictures/train-00000-of-00001.parquet").write_bytes(b"PAR1")
+        refuse(tmp_path, DataError, r"cells of tables \(.parquet\).*Parquet and Arrow")
         (tmp_path / "images").mkdir()
         refuse(tmp_path, DataError, "no masks folder")
         (tmp_path / "masks").mkdir()

@@ -248,6 +248,7 @@ def _read_layout(root: Path, declared: DataYaml) -> Found:
     if (found := found or tools.beside(root)) is not None:
         return found
     if not (root / "images").is_dir():
+        huggingface.refuse_packed(root)
         seen = sorted(p.name for p in root.iterdir() if not hidden(p.name))
         what = f"no images folder; there is {', '.join(seen[:5])}" if seen else "data folder is empty"
         raise DataError(what, where=root, todo=DO)

@@ -54,6 +54,19 @@ def huggingface(root: Path) -> Found:
     return Found("huggingface", items, notes)
 
 
+def refuse_packed(root: Path) -> None:
+    """Do nothing unless a folder holds tables with images in their cells.
+
+    Raises:
+        DataError: it does.
+    """
+    places = (root.glob(f"{depth}*{kind}") for depth in ("", "*/", "*/*/") for kind in (".parquet", ".arrow"))
+    first = next((path for found in places for path in sorted(found)), None)
+    if first is not None:
+        what = f"the images are cells of tables ({first.suffix}), and only image files are read"
+        raise DataError(what, where=first, todo="write them as files, as docs/data.md says under Parquet and Arrow")
+
+
 def _tables(root: Path) -> list[Path]:
     return [p for folder in [root, *sorted(root.glob("*/"))] for t in _TABLES if (p := folder / t).is_file()]
 
