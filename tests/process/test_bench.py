@@ -101,7 +101,7 @@ def test_the_command(tmp_path, io):
 
 def test_the_command_prints_a_table_of_every_kind(monkeypatch, capsys):
     """What the columns show is there, whatever was timed."""
-    assert {kind.value for kind in Kind} == set(KINDS)
+    assert {kind.value for kind in Kind} == set(KINDS) | {"leaderboard"}
     small(monkeypatch)
     monkeypatch.setitem(KINDS, "kernels", lambda s: kernels.rows(1, s.say, s.fabric.device, 0.05))
     for kind in set(KINDS) - {"step"}:
@@ -152,6 +152,25 @@ def test_growth(monkeypatch):
     for row in rows:
         if row["over"] == "classes":
             assert len(set(row["ops"])) == 1, "operations a step do not grow with the classes"
+
+
+def test_leaderboard(data, tmp_path, io):
+    """Each method is trained once, supervised training is the others' baseline; the same command trains nothing."""
+    words = ["train.steps=2", "train.eval_every=2", "data.batch=2", "data.unlabelled_batch=2", *TINY, "--seeds", "2"]
+    words = ["bench", "leaderboard", *words, "model.weights=none", "--data", str(data), "--methods", "fixmatch"]
+    words += ["--out", str(tmp_path / "runs")]
+    ended = good(run(io, [*words, "--json", "-"]))
+    found = json.loads(ended.stdout)
+    rows = {row["method"]: row for row in found["rows"]}
+    assert set(rows) == {"supervised", "fixmatch"} and found["kind"] == "leaderboard"
+    assert [row["val"] for row in found["rows"]] == sorted((row["val"] for row in found["rows"]), reverse=True)
+    assert rows["supervised"]["gain"] is None and rows["fixmatch"]["gain"]["covers"]
+    assert all(row["seeds"] == [0, 1] and row["steps"] == 2 and row["val_sd"] is not None for row in found["rows"])
+    stored = json.loads((tmp_path / "runs/fixmatch/metrics.json").read_text())
+    assert rows["fixmatch"]["val"] == stored["val"]["miou"]
+    assert not list((tmp_path / "runs/fixmatch").rglob("baseline/metrics.json")), "it is that of the supervised runs"
+    again = good(run(io, words))
+    assert again.stderr.count("is already finished") == 2 and "fixmatch" in again.stdout
 
 
 def test_slope_and_turns_by_hand():

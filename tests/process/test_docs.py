@@ -118,6 +118,7 @@ def shrink(words: list[str], root: Path, page: str) -> list[str]:
     less = {"suggest": ["-n", "2"]}.get(words[0], [])
     if words[0] == "bench":
         less = ["--methods", "fixmatch", "--rounds", "1", "model.arch=tiny", "model.encoder=tiny", "data.crop=12"]
+        less += ["--seeds", "1", "model.weights=none", f"train.steps={STEPS}", "data.batch=2"]
     if words[0] == "train":
         less = [*SMALL, *(["--plan"] if "--time" in words else ["--steps", STEPS])]
         less += ["--labelled", "4"] if "--recipe" in words else []

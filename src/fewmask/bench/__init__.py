@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewmask.bench import growth, kernels, labelling, reading, resuming, scoring, step
+from fewmask.bench import growth, kernels, labelling, leaderboard, reading, resuming, scoring, step
 from fewmask.bench.setting import Setting, setting
 from fewmask.bench.turns import Say
 from fewmask.errors import ConfigError
-from fewmask.methods import METHODS
+from fewmask.methods import METHODS, resolve
 from fewmask.run.arms import SUPERVISED
 from fewmask.run.environment import environment
 
@@ -33,7 +33,7 @@ KINDS: dict[str, Callable[[Setting], list[dict[str, Any]]]] = {
 }
 """What can be timed, by name."""
 
-_RATIOS = ("N", "R", "L", "V", "P", "E", "save", "load", "slope", "ops", "core_ms", "images_per_second")
+_RATIOS = ("N", "R", "L", "V", "P", "E", "save", "load", "slope", "ops", "core_ms", "images_per_second", "val", "test")
 """What ``compare`` looks at."""
 
 
@@ -54,11 +54,32 @@ def bench(
         ConfigError: an unknown method or key.
         DataError: the data are unusable.
     """
-    names = list(dict.fromkeys((SUPERVISED, *(methods or DEFAULT))))
-    with setting(data, names, words, rounds, say) as what:
+    with setting(data, _with_supervised(methods), words, rounds, say) as what:
         rows = KINDS[kind](what)
-        told = {"data": "generated scenes" if data is None else str(data)} | what.told()
+        told = {"data": _place(data)} | what.told()
     return {"environment": environment(), "kind": kind, "setting": told, "rows": rows}
+
+
+def rank(
+    data: Path | None, methods: Sequence[str], words: Sequence[str], seeds: int, out: Path, say: Say
+) -> dict[str, Any]:
+    """Train methods on a data folder, or on generated scenes, and return the same with kind "leaderboard".
+
+    Arguments and errors as in ``leaderboard.rows``.
+    """
+    for name in methods:
+        resolve(name)
+    rows = leaderboard.rows(data, _with_supervised(methods), words, seeds, out, say)
+    told = {"data": _place(data), "words": list(words), "seeds": seeds}
+    return {"environment": environment(), "kind": "leaderboard", "setting": told, "rows": rows}
+
+
+def _with_supervised(methods: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys((SUPERVISED, *(methods or DEFAULT))))
+
+
+def _place(data: Path | None) -> str:
+    return "generated scenes" if data is None else str(data)
 
 
 def names_of(text: str | None) -> list[str]:

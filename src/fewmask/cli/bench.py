@@ -22,6 +22,7 @@ class Kind(StrEnum):
     evaluate = "evaluate"
     scale = "scale"
     resume = "resume"
+    leaderboard = "leaderboard"
 
 
 Cell = Callable[[dict[str, Any]], str]
@@ -40,6 +41,8 @@ def bench(
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="A data folder; default: generated scenes.")] = None,
     methods: Annotated[str | None, typer.Option(help="all, or names with commas; supervised is always there.")] = None,
     rounds: Annotated[int, typer.Option(help="How often each is timed, in turn.", min=1)] = 7,
+    seeds: Annotated[int, typer.Option(help="leaderboard: how many.", min=1)] = 3,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="leaderboard: its runs.")] = Path("runs/leaderboard"),
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write it; - = to stdout.")] = None,
     compare: Annotated[Path | None, typer.Option(metavar="FILE", help="Ratios to an earlier --json FILE.")] = None,
 ) -> None:
@@ -50,13 +53,18 @@ def bench(
     step: a step of each method beside a supervised one, and beside its networks alone. kernels: what is computed in
     another form than the obvious one. data: reading and augmenting. select: labelling beside predicting. evaluate:
     scoring beside its forward passes. scale: growth with pool, bank, classes and pixels. resume: saving and going back.
+    leaderboard: trains every method on the folder at equal steps; the same command again continues.
     """
     from fewmask.bench import bench as measure
     from fewmask.bench import compare as beside
-    from fewmask.bench import names_of
+    from fewmask.bench import names_of, rank
     from fewmask.engine.files import json_text, write_atomic
 
-    found = measure(kind.value, data, names_of(methods), settings or (), rounds, say)
+    names, words = names_of(methods), settings or ()
+    if kind is Kind.leaderboard:
+        found = rank(data, names, words, seeds, out, say)
+    else:
+        found = measure(kind.value, data, names, words, rounds, say)
     if compare is not None:
         found["compared"] = beside(found, compare)
     text = json_text(found, indent=2)
@@ -100,6 +108,21 @@ def _many(name: str, form: str) -> Cell:
     return cell
 
 
+def _score(role: str) -> Cell:
+    def cell(row: dict[str, Any]) -> str:
+        mean, sd = row[role], row[f"{role}_sd"]
+        return "" if mean is None else f"{mean:.2f}" if sd is None else f"{mean:.2f} ± {sd:.2f}"
+
+    return cell
+
+
+def _gain(row: dict[str, Any]) -> str:
+    if (gain := row["gain"]) is None:
+        return ""
+    between = "" if gain["low"] is None else f" ({gain['low']:+.2f} to {gain['high']:+.2f})"
+    return f"{gain['miou']:+.2f}{between}, {gain['verdict']}"
+
+
 _METHOD = {"method": _plain("method")}
 _NAME = {"name": _plain("name")}
 _MS = {"ms": _middle("seconds", ".1f", 1000)}
@@ -136,6 +159,11 @@ _TABLES: Mapping[Kind, tuple[str, Mapping[str, Cell]]] = {
         "saving and going back, in steps",
         _METHOD | {"save": _middle("save"), "load": _middle("load"), "equal": _yes} | _MS
         | {"state MB": _plain("state_mb", ".1f")},
+    ),
+    Kind.leaderboard: (
+        "mIoU of the last checkpoint, %",
+        _METHOD | {"val": _score("val"), "test": _score("test"), "gain on val": _gain}
+        | {"steps": _plain("steps"), "seeds": lambda row: str(len(row["seeds"])), "s": _plain("seconds", ".0f")},
     ),
 }  # fmt: skip
 
