@@ -12,19 +12,21 @@ from fewmask._version import __version__
 if TYPE_CHECKING:
     from fewmask.batch import Batch, Items, Stream
     from fewmask.config import Config
+    from fewmask.data.dataset import Dataset
     from fewmask.errors import FewmaskError
     from fewmask.method import Method, Phase, Round, Step, Task
     from fewmask.run.execute import train
     from fewmask.run.result import Run, load
 
 _HOME = {
-    "Batch": "batch", "Items": "batch", "Stream": "batch", "Config": "config", "FewmaskError": "errors",
+    "Batch": "batch", "Items": "batch", "Stream": "batch", "Config": "config", "Dataset": "data.dataset",
+    "FewmaskError": "errors",
     "Method": "method", "Phase": "method", "Round": "method", "Step": "method", "Task": "method",
     "Run": "run.result", "load": "run.result", "train": "run.execute",
 }  # fmt: skip
 
 __all__ = [
-    "Batch", "Config", "FewmaskError", "Items", "Method", "Phase", "Round", "Run", "Step", "Stream", "Task",
+    "Batch", "Config", "Dataset", "FewmaskError", "Items", "Method", "Phase", "Round", "Run", "Step", "Stream", "Task",
     "__version__", "load", "train",
 ]  # fmt: skip
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from fewmask.data.dataset import Dataset
 from fewmask.engine.determinism import deterministic
 from fewmask.engine.files import clean_leftovers, ensure_writable, write_json
 from fewmask.engine.launch import is_first_process, launch, leave
@@ -40,13 +41,13 @@ _LOOKED_AT = 200  # of so many: the others are asked for, with suggest --relabel
 
 
 def train(
-    dir: Path | str, out: Path | str | None = None, *, new: bool = False, say: Say = print, time: str | None = None,
-    **keys: Any,
+    dir: Path | str | Dataset, out: Path | str | None = None, *, new: bool = False, say: Say = print,
+    time: str | None = None, **keys: Any,
 ) -> Run:  # fmt: skip
     """Train on a folder, and return the finished run; the Python twin of ``fewmask train``.
 
     Args:
-        dir: the folder of images and masks.
+        dir: the folder of images and masks, or samples of one's own.
         out: see ``execute``.
         new: see ``execute``.
         say: see ``execute``.
@@ -57,7 +58,8 @@ def train(
         FewmaskError: see ``docs/exit-codes.md``.
     """
     dotted = {key.replace("__", "."): value for key, value in keys.items()}
-    asked = for_its_length(read_recipe(None, {"data.dir": str(dir)} | dotted))
+    folder = dir.write() if isinstance(dir, Dataset) else dir
+    asked = for_its_length(read_recipe(None, {"data.dir": str(folder)} | dotted))
     return execute(asked, None if out is None else Path(out), new=new, say=say, time=time)
 
 
