@@ -69,6 +69,23 @@ def test_evaluate_has_dice_and_outlines(unbroken, io):
     assert one_json(run(io, ["evaluate", str(unbroken("cps")), "--json"]).stdout)["boundary_f"] is None
 
 
+def test_a_class_that_no_mask_holds_is_not_measured(unbroken, tmp_path, io):
+    """Wherever the network sees it: neither in IoU, nor in Dice, nor by its outlines."""
+    other = tiny_data(tmp_path / "other")
+    ids = set[int]()
+    for path in sorted((other / "masks/val").iterdir()):
+        mask = np.array(Image.open(path))
+        ids |= set(np.unique(mask).tolist())
+        Image.fromarray(np.where(mask == 5, 9, mask).astype(np.uint8)).save(path)
+    assert 5 in ids
+    words = ["evaluate", str(unbroken("cps")), str(other), "--boundary", "--json"]
+    found = one_json(good(run(io, words)).stdout)
+    lost = [name for name, value in found["iou"].items() if value is None]
+    assert len(lost) == 1 and found["boundary_f"]["classes"][lost[0]] is found["dice"]["classes"][lost[0]] is None
+    known = [value for value in found["boundary_f"]["classes"].values() if value is not None]
+    assert found["boundary_f"]["mean"] == pytest.approx(sum(known) / len(known))
+
+
 def test_evaluate_on_another_folder(unbroken, tmp_path, io):
     other = tiny_data(tmp_path / "other")
     for path in sorted(other.glob("*/val/02.*")):

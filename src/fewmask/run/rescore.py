@@ -150,7 +150,8 @@ def rescore(
     return {
         "split": split, "which": which, "step": each[0].step, "protocol": each[0].protocol,
         "images": len(found.names), **scores(matrix, names), "dice": _by_class(dice(matrix), names),
-        "boundary_f": _by_class(_over_images(outlines), names) if boundary else None, "interval": interval_of(found),
+        "boundary_f": _by_class(_over_images(outlines, matrix.sum(1).tolist()), names) if boundary else None,
+        "interval": interval_of(found),
     }  # fmt: skip
 
 
@@ -159,10 +160,15 @@ def _by_class(values: Sequence[float | None], names: Sequence[str]) -> dict[str,
     return {"mean": fmean(known) if known else None, "classes": dict(zip(names, values, strict=True))}
 
 
-def _over_images(each: Sequence[Sequence[float | None]]) -> list[float | None]:
-    """Return the mean of each class over the images that have it."""
+def _over_images(each: Sequence[Sequence[float | None]], truth: Sequence[int]) -> list[float | None]:
+    """Return the mean of each class over the images that have an outline of it; None for one that no mask holds.
+
+    Args:
+        each: of every image, ``boundary_f``.
+        truth: pixels of each class in the masks.
+    """
     columns = [[value for value in column if value is not None] for column in zip(*each, strict=True)]
-    return [fmean(known) if known else None for known in columns]
+    return [fmean(known) if known and held else None for known, held in zip(columns, truth, strict=True)]
 
 
 def _folds(folder: RunFolder, which: Which) -> list[tuple[RunFolder, Which]]:
