@@ -34,7 +34,7 @@ Implementation details and departures
    ``flip`` averages its probabilities with those of the mirror image; the code averages logits over mirror image and
    windows, and T divides that mean; here it divides the logarithm of the mean probability.
 7. Round 0 trains on the labelled images alone; the rounds divide the steps as ``shares`` says (the paper: 200 epochs of
-   the labelled images, then of the unlabelled ones, each).
+   the unlabelled images each; the code counts those of the labelled ones in round 0).
 8. Labelled and unlabelled images take one forward pass each, so that BatchNorm sees them apart (the code);
    ``together`` = one pass. ``one_loss``: Eq. 2 writes one L for both; a difference only where ``sup`` is no plain
    cross-entropy.

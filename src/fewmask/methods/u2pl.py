@@ -86,7 +86,7 @@ class U2PL(Method):
         """Constants.
 
         Attributes:
-            sup: the supervised loss (the paper: CE on VOC, OHEM on Cityscapes).
+            sup: the supervised loss (the paper: CE; the code: OHEM on Cityscapes).
             eta: η of Eq. 8.
             lam_c: λ_c; 0 = no contrast (the code's configuration 1; with W processes it is divided by W).
             alpha: α_0, the share of unreliable pixels at the start (Table 7).
