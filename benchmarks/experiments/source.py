@@ -27,6 +27,9 @@ COMPUTES = (
 CHOOSES = {("nets", "build"), ("nets", "OURS")}
 """Looks a network up by its name, which is part of the configuration: a new name changes no network."""
 
+YOUNGER = {("methods.dars", "short"), ("methods.three_stage", "short")}
+"""Names in a class that are younger than the first results: the configuration of a run spells all constants out."""
+
 ENTRIES = (
     ("data.divide", "draw_labelled"), ("data.stream", "StepDataset"), ("data.stream", "ItemLoader"),
     ("data.stream", "plan_slots"), ("data.stream", "to_device"), ("engine.learner", "Learner"), ("engine.train", "fit"),
@@ -72,7 +75,8 @@ def _parse(module: str) -> _Module:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [s for s in body if not _is_text(s)]  # type: ignore[attr-defined]
+            kept = (s for s in body if not _is_text(s) and not any((module, n) in YOUNGER for n in _names_of(s)))
+            node.body = list(kept)  # type: ignore[attr-defined]
     for statement in tree.body:
         if isinstance(statement, ast.ImportFrom):
             out.imported |= dict(_ours(statement))

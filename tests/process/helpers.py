@@ -22,6 +22,7 @@ from fixtures_data import blocks, make_folder, save_mask
 STEPS = 12
 VARIANTS: dict[str, list[str]] = {name: ["--method", name] for name in METHODS}
 VARIANTS["cbst"] += ["method.turns=2"]
+VARIANTS["dars"] += ["method.alpha=[0.2, 0.5]", "method.beta=[0.2, 0.5]", "method.view=weak", "method.flip=false"]
 VARIANTS["cps-cutmix"] = ["--method", "cps", "method.cutmix=true"]
 VARIANTS["self_training-cbst"] = ["--method", "self_training", "method.rule=cbst", "method.more=1"]
 VARIANTS["fixmatch-ema"] = ["--method", "fixmatch", "method.teacher=ema"]

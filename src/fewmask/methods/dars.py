@@ -112,6 +112,8 @@ class DARS(Method):
             rates_of(self.rates, 1 + len(self.alpha))
             return self
 
+    short = {"alpha": [0.5], "beta": [0.0, 0.0], "view": "strong", "flip": True}
+
     def rounds(self) -> list[Round]:
         """Labelled images; then with pseudo-labels, as often as there are ratios."""
         cfg = self.config
