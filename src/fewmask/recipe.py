@@ -48,7 +48,7 @@ class DataConfig(Config):
     unlabelled: str | None = None
     unlabelled_by: Literal["random", "near-labelled", "diverse"] = "random"
     outside: bool = False
-    split_seed: int = Field(default=0, ge=0)
+    split_seed: int = Field(default=0, ge=0, lt=2**63)
     group_by: str | None = None
     resize: tuple[int, int] | None = None
     crop: tuple[int, int] | None = None
@@ -170,6 +170,8 @@ class Recipe(Config):
                 f"the protocol {self.protocol!r} is of images in their own size, data.resize gives them another",
                 where="protocol", todo="leave data.resize out, or take --protocol whole",
             )  # fmt: skip
+        if self.train.seed + self.seeds > 2**63:
+            raise ConfigError(f"seed {self.train.seed} is too large", where="train.seed", todo="stay below 2**63")
         return self
 
     @property
@@ -202,6 +204,12 @@ class Recipe(Config):
     def replace(self, section: str, **values: Any) -> Recipe:
         """Return a copy with values of one section changed."""
         return self.model_copy(update={section: getattr(self, section).model_copy(update=values)})
+
+    def without(self, section: str, key: str) -> Recipe:
+        """Return a copy in which nobody has given a key of a section."""
+        given = getattr(self, section)
+        values = given.model_dump(include=given.model_fields_set - {key})
+        return self.model_copy(update={section: type(given)(**values)})
 
     def complete(self) -> dict[str, Any]:
         """Return plain data with every default filled in, the method's constants too; what config.yaml holds."""

@@ -52,6 +52,16 @@ def test_the_example_predicts_the_same(form, name, trained, data, tmp_path, io):
     assert_refused(again, 2, "the file exists", name)
 
 
+def test_two_formats_of_one_name(trained, tmp_path, io):
+    """Each has an example of its own beside it."""
+    for form, name in (("onnx", "model.onnx"), ("torch-export", "model.pt2")):
+        good(run(io, ["export", str(trained), "--format", form, "-o", str(tmp_path / name)]))
+    examples = {path.name: path.read_text() for path in tmp_path.glob("*_example.py")}
+    assert sorted(examples) == ["model_example.py", "model_pt2_example.py"]
+    assert "model.onnx" in examples["model_example.py"] and "model.pt2" in examples["model_pt2_example.py"]
+    assert all(f"python {name} " in text for name, text in examples.items())
+
+
 def test_one_size(trained, tmp_path, io):
     out = tmp_path / "model.pt2"
     words = ["export", str(trained), "--format", "torch-export", "--size", "20x24", "-o", str(out), "--json"]
@@ -61,8 +71,8 @@ def test_one_size(trained, tmp_path, io):
 def test_the_data_are_gone(trained, own_data, data, tmp_path, io):
     """A run copied to another machine: images are asked for, and any will do."""
     moved = shutil.copytree(trained, tmp_path / "run")
-    config = moved / "config.yaml"
-    config.write_text(config.read_text().replace(str(data), str(tmp_path / "gone")))
+    for file in (moved / "config.yaml", moved / "data.yaml"):
+        file.write_text(file.read_text().replace(str(data), str(tmp_path / "gone")))
     out = tmp_path / "model.onnx"
     refused = run(io, ["export", str(moved), "-o", str(out)])
     assert_refused(refused, 3, "the run's data are not there to compare on", "gone", "give --images")

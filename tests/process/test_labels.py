@@ -138,10 +138,13 @@ def test_what_is_refused(trained, own_data, tmp_path, io):
     assert_refused(refused, 3, "leads out of the archive")
     assert not list(tmp_path.parent.glob("evil.png"))
     assert_refused(run(io, ["labels", "import", str(tmp_path / "no"), str(own_data)]), 3, "no such folder or archive")
-    assert_refused(
-        run(io, ["suggest", str(trained), "-n", "900", "-o", str(tmp_path / "x")]), 2, "-n 900 of 7 unlabelled"
-    )
+    assert_refused(run(io, ["suggest", str(trained), "-n", "0", "-o", str(tmp_path / "x")]), 2, "-n")
     assert not (tmp_path / "x").exists()
+    ended = good(run(io, ["suggest", str(trained), "-n", "900", "-o", str(tmp_path / "x")]))
+    assert "-n 900: only 7 images are unlabelled" in ended.stderr
+    again = (tmp_path / "x/NEXT_STEPS.txt").read_text().splitlines()[-1]
+    assert again.startswith("fewmask train ") and f" --init {trained} --method " in again
+    assert "--arch tiny" in again
 
 
 def test_doubtful_masks(own_data, tmp_path, io):

@@ -48,6 +48,17 @@ def test_refusals(data, tmp_path, io):
     assert not out.exists()
 
 
+def test_a_time_in_place_of_a_recipe_s_steps(unbroken, data, tmp_path, io):
+    """A recipe says how many steps; who gives a time on the command line has decided otherwise."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("version: 1\ntrain: {steps: 77}\nmachine: {workers: 0}\n")
+    words = timed(data, tmp_path / "run", "--method", "supervised", "--recipe", str(recipe), "--plan")
+    plan = json.loads(good(run(io, [*words, "--time", "1h"])).stdout)
+    assert plan["time"] == 3600 and plan["steps"] > 77
+    assert json.loads(good(run(io, [*words[:-1], "--out", str(tmp_path / "b"), "--plan"])).stdout)["steps"] == 77
+    assert_refused(run(io, [*words, "--time", "1h", "--steps", "5"]), 2, "--time chooses the steps")
+
+
 def test_the_plan_of_a_time(data, tmp_path, io):
     """Two arms; the plan says what both take, and why what was chosen."""
     began = time.perf_counter()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -67,6 +69,8 @@ def _explain(error: Exception) -> tuple[str, int]:
         return f"{str(error).splitlines()[0]}; a loader process; lower --workers or machine.cache_mb", 7
     if isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error)):
         return "another process of this run was lost; see its own error; run the same command again", 7
+    if isinstance(error, PermissionError) and error.filename and _is_closed(Path(error.filename)):
+        return f"cannot be read ({error.strerror}); {error.filename}; change its permissions", 3
     if isinstance(error, OSError) and error.errno in _NO_WRITE:
         return f"could not write ({error.strerror}); {error.filename}; make room or choose another --out", 74
     where = "inside fewmask"
@@ -74,6 +78,14 @@ def _explain(error: Exception) -> tuple[str, int]:
         f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}; {where}; run again with --debug",
         1,
     )
+
+
+def _is_closed(path: Path) -> bool:
+    """Return whether a file or folder is there and may not be read."""
+    try:
+        return path.exists() and not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0))
+    except PermissionError:  # of a folder above it
+        return True
 
 
 def _fail(message: str, code: int, arguments: list[str]) -> int:

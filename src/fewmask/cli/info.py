@@ -139,7 +139,7 @@ def recipes(
     if not found:
         say("no folder ./recipes here; they lie in the repository: clone it, or write one (see docs/recipes.md)")
     for path in found:
-        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        first = next(iter(path.read_text(encoding="utf-8").splitlines()), "").lstrip("# ")
         print(f"{path}: {first}")
 
 

@@ -90,7 +90,11 @@ def train(
         "machine.precision": precision, "machine.workers": None if workers == "auto" else workers,
         "protocol": protocol, "seeds": seeds, "folds": folds, "baseline": _baseline(baseline, no_baseline),
     }  # fmt: skip
-    asked = for_its_length(read_recipe(recipe, keys, settings or ()))
+    words = [*(settings or ()), *(["machine.workers=null"] if workers == "auto" else ())]
+    asked = read_recipe(recipe, keys, words)
+    if time is not None and steps is None and not any(word.startswith("train.steps=") for word in words):
+        asked = asked.without("train", "steps")  # a recipe's own
+    asked = for_its_length(asked)
     if plan:
         print(json.dumps(plan_only(asked, out, say, time), indent=2))
         return

@@ -65,7 +65,7 @@ def evaluate(
     """
     from fewmask.run.rescore import rescore
 
-    result = rescore(run, dir, split.value, which.value, trust_code, boundary)
+    result = rescore(run, dir, split.value, which.value, trust_code, boundary, say)
     if as_json:
         print(json.dumps(result, indent=2))
     else:

@@ -59,8 +59,11 @@ def _glob_regex(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(parts.get(p) or re.escape(p) for p in pieces) + extension, re.DOTALL)
 
 
+_RUN = {"config.yaml", "environment.json"}
+
+
 def _walk(base: Path) -> Iterator[str]:
-    """Yield the files below ``base`` as relative paths with ``/``; links are followed, each folder once."""
+    """Yield the files below ``base`` as relative paths with ``/``; links are followed, each folder once, runs not."""
     seen: set[str] = set()
 
     def fail(error: OSError) -> None:
@@ -72,6 +75,9 @@ def _walk(base: Path) -> Iterator[str]:
             folders.clear()
             continue
         seen.add(real)
+        if _RUN <= set(files):  # a run folder of ours: its pictures are made of these very images
+            folders.clear()
+            continue
         folders[:] = sorted(f for f in folders if not hidden(f))
         for file in sorted(f for f in files if not hidden(f)):
             yield Path(top, file).relative_to(base).as_posix()

@@ -110,6 +110,7 @@ class DataIndex:
         code: how mask files spell ids.
         notes: sentences on what was decided while reading (a division that was drawn, files that were left out).
         images: how image files become pixels; the same for all of them.
+        drawn: nobody has said which images are "val": they were drawn from the training images.
     """
 
     root: Path
@@ -119,6 +120,7 @@ class DataIndex:
     code: MaskCode = MaskCode()
     notes: tuple[str, ...] = ()
     images: ImageCode = PHOTOGRAPH
+    drawn: bool = False
 
     @property
     def labelled(self) -> tuple[Item, ...]:
@@ -155,7 +157,7 @@ class Pools:
         """Return 16 hex digits that name this split: labelled and unlabelled names, in any order."""
         text = "\n".join(["labelled", *sorted(i.name for i in self.labelled), "unlabelled"])
         text += f"\n{self.digest or chr(10).join(sorted(i.name for i in self.unlabelled))}"
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def manifest_hash(index: DataIndex, roles: Sequence[Role] = ROLES, may_break: Collection[str] = ()) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -107,7 +107,8 @@ def _matching(items: Sequence[Item], pattern: str, root: Path, where: Path) -> I
 
 
 def draw_val(
-    train: Sequence[Item], fraction: float, seed: int, together: Sequence[Sequence[str]] = ()
+    train: Sequence[Item], fraction: float, seed: int, together: Sequence[Sequence[str]] = (),
+    kept: Collection[str] = (),
 ) -> tuple[list[Item], list[Item], str]:  # fmt: skip
     """Divide training images into training and validation images, groups and equal pictures kept whole.
 
@@ -121,6 +122,7 @@ def draw_val(
         fraction: share of the labelled images to take, 0 <= fraction < 1.
         seed: which ones.
         together: names of images that show the same, in sets.
+        kept: names of the validation images of an earlier run: where any has a mask still, they alone are taken.
 
     Returns:
         Training items, validation items, and a sentence that says what was done.
@@ -130,25 +132,29 @@ def draw_val(
     if fraction == 0 or len(units) < 2:
         why = "none was asked for" if fraction == 0 else f"{labelled} labelled images are too few, or one group"
         return list(train), [], f"no val images: {why}"
-    target = min(max(1, round(fraction * labelled)), labelled - 1)
-    ranked = sorted(units, key=lambda u: (_rank(u, seed), u))
-    chosen: list[str] = []
-    taken = 0
-    for unit in ranked:
-        if taken + len(units[unit]) <= target:
-            chosen.append(unit)
-            taken += len(units[unit])
-    if not chosen:
-        chosen = [min(ranked, key=lambda u: len(units[u]))]
+    again = [unit for unit, items in units.items() if any(i.name in kept for i in items)]
+    chosen = again or _drawn(units, min(max(1, round(fraction * labelled)), labelled - 1), seed)
     val = {i.name for unit in chosen for i in units[unit]}
     groups = {i.group for unit in chosen for i in units[unit]} - {""}
     same = {name for names in together if val.intersection(names) for name in names}
     left_out = [i.name for i in train if i.mask is None and (i.group in groups or i.name in same)]
-    note = f"val: {len(val)} of {labelled} labelled images, drawn with split seed {seed}"
+    how = "those of the run before" if again else f"drawn with split seed {seed}"
+    note = f"val: {len(val)} of {labelled} labelled images, {how}"
     note += f", {len(groups)} groups kept whole" if groups else ""
     note += f"; {len(left_out)} unlabelled images of these groups or pictures are left out" if left_out else ""
     gone = val.union(left_out)
     return [i for i in train if i.name not in gone], [i for i in train if i.name in val], note
+
+
+def _drawn(units: Mapping[str, Sequence[Item]], target: int, seed: int) -> list[str]:
+    """Return the units that fit into so many images in the order of their rank; the smallest one where none does."""
+    ranked = sorted(units, key=lambda u: (_rank(u, seed), u))
+    chosen, taken = list[str](), 0
+    for unit in ranked:
+        if taken + len(units[unit]) <= target:
+            chosen.append(unit)
+            taken += len(units[unit])
+    return chosen or [min(ranked, key=lambda u: len(units[u]))]
 
 
 def _units(items: Sequence[Item], together: Sequence[Sequence[str]]) -> dict[str, list[Item]]:

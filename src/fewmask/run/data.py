@@ -60,14 +60,13 @@ def read_data(asked: Recipe, say: Say, begun: RunFolder | None = None) -> Data:
         DataError: something is unreadable, or a mask is not what it should be.
     """
     data = asked.data
-    index, folds = open_folder(asked if begun is None else asked.model_copy(update={"folds": begun.recipe().folds}))
+    recipe = asked if begun is None else asked.model_copy(update={"folds": begun.recipe().folds})
+    index, folds = open_folder(recipe, begun)
     declared = load_data_yaml(index.root) or DataYaml()
-    if declared.empty_masks == "unlabelled":
-        masked = [i for items in index.items.values() for i in items if i.mask is not None]
-        index = without_empty_masks(index, scan(masked, len(index.classes) or None, index.code, images=False))
     for note in index.notes:
         say(note)
     pools = make_pools(index, asked, say, begun)
+    _warn_of_seen(index, asked, begun, say)
     if pools.digest:
         say(f"{len(pools.unlabelled)} unlabelled images of {data.unlabelled} are not opened before their turn comes")
     scanned = () if pools.digest else pools.unlabelled
@@ -89,15 +88,24 @@ def read_data(asked: Recipe, say: Say, begun: RunFolder | None = None) -> Data:
     return found.fold(asked.fold) if asked.fold else found
 
 
-def open_folder(recipe: Recipe) -> tuple[DataIndex, int]:
+def open_folder(recipe: Recipe, run: RunFolder | None = None) -> tuple[DataIndex, int]:
     """Return the data set of a recipe with its roles, and the number of folds; 1 = there are val images, or none.
+
+    Where val images are drawn, those of a run remain val, however many masks there are by now: of the run itself, or of
+    the one whose networks it starts from.
+
+    Args:
+        recipe: names the folder, and how it is divided.
+        run: the run of this recipe, if it was begun.
 
     Raises:
         ConfigError: folds are asked for where there are val images; see also ``read_folder``.
         DataError: see ``read_folder``.
     """
     data = recipe.data
-    index = read_folder(Path(data.dir), val_fraction=None, split_seed=data.split_seed, groups=data.group_by)
+    index = masked_index(
+        read_folder(Path(data.dir), val_fraction=None, split_seed=data.split_seed, groups=data.group_by)
+    )
     if index.items["val"]:
         if (recipe.folds or 1) > 1:
             raise ConfigError(
@@ -116,7 +124,33 @@ def open_folder(recipe: Recipe) -> tuple[DataIndex, int]:
     train = [item.without_mask() for item in index.items["train"]]  # decoded once: the scan before step 0 knows them
     with Ticker("looking for equal pictures") as tick:
         twins = duplicate_images(index, scan(train, None, index.code, tick=tick))
-    return with_val(index, VAL_FRACTION, data.split_seed, [[item.name for _, item in same] for same in twins]), 1
+    together = [[item.name for _, item in same] for same in twins]
+    before = run if run is not None and run.data.is_file() else _run_before(recipe)
+    kept = () if before is None else before.manifest().get("val_names", ())
+    return with_val(index, VAL_FRACTION, data.split_seed, together, kept), 1
+
+
+def masked_index(index: DataIndex) -> DataIndex:
+    """Return a data set without the masks that its data.yaml calls not annotated: those that hold class 0 only."""
+    declared = load_data_yaml(index.root) or DataYaml()
+    if declared.empty_masks != "unlabelled":
+        return index
+    masked = [i for items in index.items.values() for i in items if i.mask is not None]
+    return without_empty_masks(index, scan(masked, len(index.classes) or None, index.code, images=False))
+
+
+def _warn_of_seen(index: DataIndex, asked: Recipe, begun: RunFolder | None, say: Say) -> None:
+    """Warn where val images were drawn that the networks which a run starts from have learned from."""
+    before = None if begun is not None else _run_before(asked)
+    if before is None or not index.drawn:
+        return
+    seen = {i.name for i in index.items["val"]} & set(before.manifest().get("labelled_names", ()))
+    if seen:
+        _tell_of_seen(before, say)
+
+
+def _tell_of_seen(before: RunFolder, say: Say) -> None:
+    say(f"WARNING: {before.path} has trained on images that are scored here: the scores will be too good")
 
 
 def _run_before(recipe: Recipe) -> RunFolder | None:
@@ -133,7 +167,7 @@ def _folds(asked: Recipe, pools: Pools, folds: int, twins: Sequence[Sequence[str
     if before is not None and len(before.folds) == folds:
         old = {name: n for n, names in enumerate(before.folds) for name in names}
     elif before is not None and {i.name for i in pools.labelled} & set(before.manifest().get("labelled_names", ())):
-        say(f"WARNING: {before.path} has trained on images that are scored here: the scores will be too good")
+        _tell_of_seen(before, say)
     if asked.folds is None:
         folds = max(2, min(folds, len(units_of(pools.labelled, twins))))
     out = assign(pools.labelled, folds, asked.data.split_seed, twins, old)

@@ -96,7 +96,7 @@ def relabel(run: Path, count: int, out: Path, say: Say, most: int | None = None)
 def pools_of(folder: RunFolder, say: Say) -> tuple[DataIndex, Pools]:
     """Return the data of a run as they are now, and its labelled and unlabelled images."""
     recipe = folder.recipe()
-    index, _ = open_folder(recipe)
+    index, _ = open_folder(recipe, folder)
     pools = make_pools(index, recipe, say, folder)
     return hold_out(index, pools, folder.folds[recipe.fold - 1]) if recipe.fold else (index, pools)
 

@@ -64,6 +64,8 @@ def export(
         DataError: there are no images to compare on.
     """
     example = out.with_name(f"{out.stem}_example.py")
+    if example.exists():  # of another format, whose file has the same stem
+        example = out.with_name(f"{out.name.replace('.', '_')}_example.py")
     for path in (out, example):
         if path.exists():
             raise ConfigError("the file exists; nothing is written over", where=path, todo="give another -o")
@@ -75,7 +77,7 @@ def export(
     content, exported = (_onnx if form == "onnx" else _torch)(_graph(portable, size), _about(model))
     found = _compare(model, exported, files, size, out)
     write_atomic(out, content)
-    write_atomic(example, _example(form, out.name, model.card.channels))
+    write_atomic(example, _example(form, out.name, example.name, model.card.channels))
     protocol, sizes = found["protocol"], "any size" if size is None else f"{size[0]}x{size[1]}"
     say(
         f"{out}: {form}, images of {sizes}; on {found['images']} images logits differ by {found['max_difference']:.1e} "
@@ -90,7 +92,7 @@ def export(
 def _own_images(folder: RunFolder) -> list[Path]:
     """Return images of the run's own data, evenly spaced: of val, else of any role."""
     try:
-        index, _ = open_folder(folder.recipe())
+        index, _ = open_folder(folder.recipe(), folder)
     except DataError as error:
         raise DataError(
             f"the run's data are not there to compare on ({error.what})", where=error.where, todo="give --images"
@@ -198,13 +200,13 @@ def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.tile(image, (*times, 1))[: size[0], : size[1]]
 
 
-def _example(form: Format, name: str, bands: Bands) -> str:
+def _example(form: Format, name: str, own: str, bands: Bands) -> str:
     how = {"library": "pillow", "photo": "photo.jpg", "imports": "", "read": _PHOTOGRAPH}
     if bands:
         ranges = {"numbers": [b.number for b in bands], "low": [b.low for b in bands], "high": [b.high for b in bands]}
         read = Template(_BANDS).substitute(ranges)
         how = {"library": "pillow rasterio", "photo": "photo.tif", "imports": "import rasterio\n", "read": read}
-    return _EXAMPLES[form].substitute(name=name, stem=Path(name).stem, **how)
+    return _EXAMPLES[form].substitute(name=name, own=own, **how)
 
 
 _PHOTOGRAPH = """\
@@ -219,7 +221,7 @@ image = np.clip(np.nan_to_num((bands - low) * (255 / (high - low))), 0, 255).rou
 
 _EXAMPLES = {
     "onnx": Template('''\
-"""Segment one image: python ${stem}_example.py $photo mask.png   (pip install onnxruntime numpy $library)"""
+"""Segment one image: python $own $photo mask.png   (pip install onnxruntime numpy $library)"""
 
 import json
 import sys
@@ -241,7 +243,7 @@ for name, i in zip(classes, ids):
     print(f"{name}: {100 * (mask == i).mean():.1f}% of the image")
 '''),
     "torch-export": Template('''\
-"""Segment one image: python ${stem}_example.py $photo mask.png   (pip install torch numpy $library)"""
+"""Segment one image: python $own $photo mask.png   (pip install torch numpy $library)"""
 
 import json
 import sys

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sys
@@ -28,6 +27,7 @@ from fewmask.report.pictures import save_png, side_by_side
 from fewmask.run.evaluation import Evaluation, save_evaluations
 from fewmask.run.folder import RunFolder
 from fewmask.run.gain import gain_over, interval_of
+from fewmask.run.init import init_command
 from fewmask.run.prepare import Prepared, Say
 from fewmask.run.score import Scorer
 
@@ -211,9 +211,7 @@ fewmask suggest {run} -n 20 -o next
 
 
 def _next_steps(folder: RunFolder, prepared: Prepared, worst: list[str]) -> str:
-    run, model, data = shlex.quote(str(folder.path)), prepared.recipe.model, shlex.quote(prepared.recipe.data.dir)
-    chosen = {key: value for key, value in model.options.items() if value is not None}
-    options = "".join(f" {shlex.quote(f'model.{key}={json.dumps(value)}')}" for key, value in chosen.items())
+    run = shlex.quote(str(folder.path))
     split = next((role for role in ("test", "val") if prepared.index.items[role]), None)
     what = "# score the delivered model" + (" on the test images" if split == "test" else "")
     lines = [
@@ -225,8 +223,7 @@ def _next_steps(folder: RunFolder, prepared: Prepared, worst: list[str]) -> str:
         *([what, f"fewmask evaluate {run} --split {split}", ""] if split else []),
         *(_SUGGEST.format(run=run) if prepared.pools.unlabelled else "").splitlines(),
         "# after adding masks: continue from these networks",
-        f"fewmask train {data} --init {run} --method {prepared.recipe.method_name} "
-        f"--arch {model.arch} --encoder {model.encoder} --weights none{options}",
+        init_command(prepared.recipe, folder.path),
         "",
         "# one file for other programs",
         f"fewmask export {run} --format onnx -o model.onnx",

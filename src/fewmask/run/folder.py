@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 from collections.abc import Callable
@@ -181,7 +182,7 @@ class RunFolder:
             CheckpointError: it cannot be read, or is no recipe of this version.
         """
         try:
-            return Recipe.model_validate({"folds": 1} | self.stored())  # a run that is older than folds had none
+            recipe = Recipe.model_validate({"folds": 1} | self.stored())  # a run that is older than folds had none
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
@@ -189,6 +190,15 @@ class RunFolder:
                 f"config.yaml of the run is not a recipe ({key}: {first['msg']})", where=self.config,
                 todo="start another run, with --new or another --out",
             ) from error  # fmt: skip
+        place = self._place()
+        if place is not None and place.is_dir() and not Path(recipe.data.dir).is_dir():  # another working directory
+            return recipe.replace("data", dir=str(place))
+        return recipe
+
+    def _place(self) -> Path | None:
+        """Return where the run's data lay, from the root of the file system; None where that was not written down."""
+        place = self.manifest().get("place") if self.data.is_file() else None
+        return Path(place) if isinstance(place, str) else None
 
     def manifest(self) -> dict[str, Any]:
         """Return data.yaml of the run: hashes, counts and classes of the data it was started on.
@@ -242,7 +252,10 @@ class RunFolder:
         Raises:
             CheckpointError: with the keys that differ.
         """
-        diff = differences(asked, self.stored())
+        stored = self.stored()
+        if self._place() == Path(asked.data.dir).resolve():  # however it is spelt
+            asked = asked.replace("data", dir=stored["data"]["dir"])
+        diff = differences(asked, stored)
         if diff:
             more = f" and {len(diff) - 4} more" if len(diff) > 4 else ""
             raise CheckpointError(
@@ -285,7 +298,7 @@ def choose_folder(asked: Recipe, base: Path, new: bool, same: Callable[[RunFolde
     method = re.sub(r"[^A-Za-z0-9_]+", "-", asked.method_name)
     stem = f"{Path(asked.data.dir).resolve().name}-{method}"
     numbered = sorted(
-        (int(m[1]), p) for p in base.glob(f"{stem}-*")
+        (int(m[1]), p) for p in base.glob(f"{glob.escape(stem)}-*")
         if (m := _NUMBER.search(p.name)) and p.name[: m.start()] == stem
     )  # fmt: skip
     if not new:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from fewmask.engine.checkpoint import Store
-from fewmask.errors import CheckpointError
+from fewmask.errors import CheckpointError, ConfigError
 from fewmask.nets.segmenter import plain as without_heads
 from fewmask.nets.weights import read_weights
+from fewmask.recipe import Recipe
 from fewmask.run.folder import RunFolder
 from fewmask.run.prepare import Say
 
 
-def start_from(nets: Mapping[str, nn.Module], source: Path, say: Say) -> None:
+def start_from(nets: Mapping[str, nn.Module], source: Path, say: Say, classes: Sequence[str] = ()) -> None:
     """Copy networks into ``nets``, by name where the run has that name, else from the delivered model.
 
     The reported network then scores what the delivered model scores: of a run that delivered its baseline, networks
@@ -27,11 +30,17 @@ def start_from(nets: Mapping[str, nn.Module], source: Path, say: Say) -> None:
         nets: changed in place.
         source: a run folder, or a .safetensors file of one network.
         say: told what was taken.
+        classes: names of the data's classes; those of a run must be the same, in their order.
 
     Raises:
-        CheckpointError: no such run, or its networks do not fit.
+        CheckpointError: no such run, or its networks or classes do not fit.
         ConfigError: no such file.
     """
+    if not source.exists():
+        raise ConfigError(
+            "there is neither a run nor a file of networks", where=source, todo="check the path of --init"
+        )
+    _check_classes(RunFolder(source), classes)
     named: dict[str, Tensor] = {}
     if RunFolder(source).all.started:  # cross-fitted: that is where its networks are
         source = RunFolder(source).all.path
@@ -64,6 +73,24 @@ def start_from(nets: Mapping[str, nn.Module], source: Path, say: Say) -> None:
             part = {k.removeprefix("encoder."): v for k, v in delivered.items() if k.startswith("encoder.")}
             _load(encoder, part, source, f"encoder of {name!r}")
             say(f"{name}: starts from the encoder of {source}, with a decoder of its own")
+
+
+def init_command(recipe: Recipe, run: Path) -> str:
+    """Return the command that trains again from a run's networks, which only the same network can take."""
+    chosen = {key: value for key, value in recipe.model.options.items() if value is not None}
+    words = ["fewmask", "train", recipe.data.dir, "--init", str(run), "--method", recipe.method_name]
+    words += ["--arch", str(recipe.model.arch), "--encoder", str(recipe.model.encoder), "--weights", "none"]
+    return shlex.join([*words, *(f"model.{key}={json.dumps(value)}" for key, value in chosen.items())])
+
+
+def _check_classes(folder: RunFolder, classes: Sequence[str]) -> None:
+    """A head's outputs mean what the run called them: under other names it would begin with other classes."""
+    theirs = folder.manifest()["classes"] if folder.data.is_file() else list(classes)
+    if classes and list(classes) != theirs:
+        raise CheckpointError(
+            f"the classes are {list(classes)}, and {theirs} in the run", where=folder.path,
+            todo="name them in the same order in classes.txt or data.yaml, or leave --init away",
+        )  # fmt: skip
 
 
 def _delivers_its_baseline(folder: RunFolder) -> bool:

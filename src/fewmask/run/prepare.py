@@ -306,7 +306,8 @@ def _manifest(data: Data, asked: Recipe) -> dict[str, Any]:
     labelled = counts.counts[counts.rows(pools.labelled)].sum(axis=0)
     truth = counts.counts[counts.rows([*pools.labelled, *index.items["val"], *index.items["test"]])]
     return {
-        "root": str(index.root), "layout": index.layout, "classes": list(index.classes),
+        "root": str(index.root), "place": str(index.root.resolve()), "layout": index.layout,
+        "classes": list(index.classes),
         "labelled": len(pools.labelled), "unlabelled": len(pools.unlabelled),
         "val": len(index.items["val"]), "test": len(index.items["test"]),
         "data_hash": manifest_hash(index, may_break=may_break), "split_hash": pools.hash(),
@@ -317,6 +318,7 @@ def _manifest(data: Data, asked: Recipe) -> dict[str, Any]:
         **({"channels": [band.told() for band in index.images.bands]} if index.images.bands else {}),
         **({"set_aside": counts.aside} if counts.aside else {}),
         **({"folds": [list(names) for names in data.folds]} if data.folds else {}),
+        **({"val_names": [i.name for i in index.items["val"]]} if index.drawn else {}),
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import torch
 
 from fewmask.data.check import duplicate_images
 from fewmask.data.folds import resampled_with
-from fewmask.data.index import Item, MaskCode, Role
+from fewmask.data.index import DataIndex, Item, MaskCode, Role
 from fewmask.data.layouts import read_folder
 from fewmask.data.masks import read_mask
 from fewmask.data.scan import scan
@@ -29,7 +29,8 @@ from fewmask.methods import METHODS, resolve
 from fewmask.nets import Builder
 from fewmask.ops.boundary import boundary_f
 from fewmask.ops.metrics import dice
-from fewmask.run.data import open_folder
+from fewmask.recipe import Recipe
+from fewmask.run.data import Say, masked_index, open_folder
 from fewmask.run.doubt import pools_of
 from fewmask.run.evaluation import Evaluation, counted, joined
 from fewmask.run.folder import RunFolder
@@ -54,11 +55,7 @@ def model_of(folder: RunFolder, which: Which, trust_code: bool = False) -> tuple
     metrics = folder.read_metrics()
     if which == "delivered":
         return Model.load(folder.model), metrics["delivered"].get("step")
-    if "seeds" in metrics:
-        raise ConfigError(
-            f"a run of several seeds has no {which!r} model of its own", where=folder.path,
-            todo=f"name the run of one seed: {folder.seed(metrics['seeds'][0]).path}",
-        )  # fmt: skip
+    _refuse_seeds(folder, which)
     if "folds" in metrics:
         if (which == "baseline") != (metrics["delivered"]["run"] == "baseline"):
             raise ConfigError(
@@ -79,6 +76,15 @@ def model_of(folder: RunFolder, which: Which, trust_code: bool = False) -> tuple
         holds, before = folder.round(len(rounds) - 1, rounds[-1]["name"]), metrics["steps"] - rounds[-1]["steps"]
     model.net.load_state_dict(_reported(holds, step - before, len(model.mean), trust_code).state_dict())
     return model, step
+
+
+def _refuse_seeds(folder: RunFolder, which: Which) -> None:
+    metrics = folder.read_metrics()
+    if which != "delivered" and "seeds" in metrics:
+        raise ConfigError(
+            f"a run of several seeds has no {which!r} model of its own", where=folder.path,
+            todo=f"name the run of one seed: {folder.seed(metrics['seeds'][0]).path}",
+        )  # fmt: skip
 
 
 def _reported(folder: RunFolder, step: int, inputs: int, trust_code: bool) -> torch.nn.Module:
@@ -114,8 +120,9 @@ class _Scored:
 
 
 def rescore(
-    path: Path, dir: Path | None, split: Role, which: Which, trust_code: bool = False, boundary: bool = False
-) -> dict[str, Any]:
+    path: Path, dir: Path | None, split: Role, which: Which, trust_code: bool = False, boundary: bool = False,
+    say: Say = lambda text: None,
+) -> dict[str, Any]:  # fmt: skip
     """Return {"split", "which", "step", "protocol", "images"} + S + {"dice", "boundary_f", "interval"}.
 
     ``interval`` is as ``gain.interval_of`` has it; it tells how far other images like these would move the mIoU.
@@ -126,13 +133,14 @@ def rescore(
     Args:
         path: a run folder.
         dir: other data with the same classes; None = the run's own.
-        split: which images.
+        split: which images; of other data without roles all that have masks.
         which: which of the run's models.
         trust_code: see ``model_of``.
         boundary: also predict each image once more, for "boundary_f", which is else null.
+        say: told which images of other data are scored, if that is not plain.
 
     Raises:
-        CheckpointError: the run is not finished.
+        CheckpointError: the run is not finished, or the val images that were drawn for it are gone.
         DataError: the data cannot be read, or have no such images.
         ConfigError: the classes differ.
     """
@@ -140,7 +148,7 @@ def rescore(
     try:
         crossed = dir is None and split == "val" and "folds" in folder.read_metrics()
         parts: list[tuple[RunFolder, Which]] = _folds(folder, which) if crossed else [(folder, which)]
-        each = [_score(part, dir, split, arm, trust_code, boundary) for part, arm in parts]
+        each = [_score(part, dir, split, arm, trust_code, boundary, say) for part, arm in parts]
     except (KeyError, AttributeError) as error:  # a metrics.json that lacks what this program writes
         raise CheckpointError(
             f"metrics.json of the run lacks {error}", where=folder.metrics, todo="repeat the run's train command"
@@ -173,23 +181,23 @@ def _over_images(each: Sequence[Sequence[float | None]], truth: Sequence[int]) -
 
 def _folds(folder: RunFolder, which: Which) -> list[tuple[RunFolder, Which]]:
     """Return the runs of the folds, and which of their models belongs to one of the whole run."""
+    _refuse_seeds(folder, which)
     folder = folder.delivering
     metrics = folder.read_metrics()
+    if which == "best":  # a fold's best is chosen on the images that it scores
+        which = "last"
     if which == "delivered":  # a fold may have delivered the other arm
         which = "last" if metrics["delivered"]["run"] == "method" else "baseline"
     return [(folder.fold(k), which) for k in range(1, len(metrics["folds"]) + 1)]
 
 
 def _score(
-    folder: RunFolder, dir: Path | None, split: Role, which: Which, trust_code: bool, boundary: bool
+    folder: RunFolder, dir: Path | None, split: Role, which: Which, trust_code: bool, boundary: bool, say: Say
 ) -> _Scored:  # fmt: skip
     model, step = model_of(folder, which, trust_code)
     recipe = folder.recipe()
-    root = Path(recipe.data.dir) if dir is None else dir
-    if dir is not None:
-        index = read_folder(root, split_seed=recipe.data.split_seed, groups=recipe.data.group_by)
-    else:
-        index, _ = pools_of(folder, lambda text: None) if recipe.fold else open_folder(recipe)
+    index, items = _others(folder, dir, split, recipe, say) if dir is not None else _own(folder, recipe, split)
+    root = index.root
     if index.classes and list(index.classes) != model.classes:
         raise ConfigError(
             f"the data have the classes {list(index.classes)}, the model {model.classes}", where=root,
@@ -200,7 +208,6 @@ def _score(
             "the data have other channels than the model", where=root,
             todo="declare in its data.yaml the channels that model/config.json tells",
         )  # fmt: skip
-    items = index.items[split]
     if not items:
         raise DataError(f"there are no {split} images with masks", where=root, todo="choose another --split or DIR")
     seen = scan(items, len(model.classes), index.code)
@@ -224,6 +231,36 @@ def _score(
     outlines = [_outlines(model, item, index.code) for item in items] if boundary else []
     found = Evaluation(matrix.numpy(), names, tuple(item.group for item in items), counts.numpy(), units)
     return _Scored(found, step, protocol.name, model.classes, outlines)
+
+
+def _own(folder: RunFolder, recipe: Recipe, split: Role) -> tuple[DataIndex, Sequence[Item]]:
+    """Return a run's data, and the images that it was scored on: of val that was drawn, those and no others."""
+    index, _ = pools_of(folder, lambda text: None) if recipe.fold else open_folder(recipe, folder)
+    items, was = index.items[split], folder.manifest().get("val_names")
+    if split != "val" or was is None:
+        return index, items
+    kept = [item for item in items if item.name in was]
+    if len(kept) < len(was):
+        raise CheckpointError(
+            f"{len(was) - len(kept)} of the {len(was)} val images that were drawn for the run are gone",
+            where=index.root, todo="put them back, or name other data: fewmask evaluate RUN DIR",
+        )  # fmt: skip
+    return index, kept
+
+
+def _others(
+    folder: RunFolder, root: Path, split: Role, recipe: Recipe, say: Say
+) -> tuple[DataIndex, Sequence[Item]]:  # fmt: skip
+    """Return other data, and the images of a role; without roles all that have masks, unless it is the run's own."""
+    index = masked_index(read_folder(root, val_fraction=None, groups=recipe.data.group_by))
+    if index.items["val"] or index.items["test"]:
+        return index, index.items[split]
+    trained = set(folder.manifest().get("labelled_names", ()))
+    if trained and trained <= {item.name for item in index.labelled}:  # perhaps moved, or grown
+        say(f"{root} holds the images that the run was trained on: it is taken for the run's own data")
+        return _own(folder, recipe.replace("data", dir=str(root)), split)
+    say(f"{root} has no roles: all {len(index.labelled)} images with masks are scored")
+    return index, index.labelled
 
 
 def _outlines(model: Model, item: Item, code: MaskCode) -> list[float | None]:

@@ -51,7 +51,8 @@ def train_arm(arm: Arm, whole_run: Prepared, fabric: Any, say: Notes, title: str
     prepared = arm.prepared
     recipe = prepared.recipe
     init = recipe.model.init
-    start: Start | None = None if not init else lambda nets: start_from(nets, Path(init), say)
+    names = prepared.index.classes
+    start: Start | None = None if not init else lambda nets: start_from(nets, Path(init), say, names)
     method = resolve(recipe.method_name)(recipe.constants(), prepared.task)
     if rounds := method.rounds():
         return _Rounds(arm, rounds, whole_run, fabric, say).run(start, title)

@@ -32,6 +32,7 @@ from fewmask.ops.rank import by_worth_and_distance, distance
 from fewmask.run.data import Say
 from fewmask.run.doubt import csv_bytes, pools_of
 from fewmask.run.folder import RunFolder
+from fewmask.run.init import init_command
 from fewmask.run.labels import copy_images, refuse_full, write_files
 from fewmask.run.look import SIDE, Look
 from fewmask.run.model import Model
@@ -90,7 +91,7 @@ def suggest(run: Path, count: int, out: Path | None, tools: Sequence[Tool], say:
 
     Raises:
         CheckpointError: no finished run.
-        ConfigError: ``out`` holds files; fewer images are there.
+        ConfigError: ``out`` holds files; no image is asked for.
         DataError: the run's data cannot be read, or nothing is unlabelled.
         WriteError: the disk refused.
     """
@@ -101,8 +102,11 @@ def suggest(run: Path, count: int, out: Path | None, tools: Sequence[Tool], say:
     pool = list(pools.unlabelled)
     if not pool:
         raise DataError("every image of the run's data has a mask", where=index.root, todo="add images")
-    if not 1 <= count <= len(pool):
-        raise ConfigError(f"-n {count} of {len(pool)} unlabelled images", todo=f"use 1 to {len(pool)}")
+    if count < 1:
+        raise ConfigError(f"-n {count} of {len(pool)} unlabelled images", todo="use 1 or more")
+    if count > len(pool):
+        say(f"-n {count}: only {len(pool)} images are unlabelled")
+        count = len(pool)
     before, seen = _look(model, pools.labelled, say, "labelled"), _look(model, pool, say, "unlabelled", skip=True)
     pixels = list(folder.manifest()["labelled_pixels"].values())
     frequency = np.array(Task.of(pixels).frequency or [1.0] * len(pixels))
@@ -230,8 +234,9 @@ def _write(
     copy_images(items, out)
     for tool in tools:
         write_files(out, WRITERS[tool](ones, model.classes, True))
-    q = [shlex.quote(str(path)) for path in (out, root, run)]
-    write_atomic(out / "NEXT_STEPS.txt", _NEXT.format(out=q[0], root=q[1], run=q[2], count=len(items)))
+    q = [shlex.quote(str(path)) for path in (out, root)]
+    again = init_command(RunFolder(run).recipe(), run)
+    write_atomic(out / "NEXT_STEPS.txt", _NEXT.format(out=q[0], root=q[1], count=len(items), again=again))
 
 
 _NEXT = """\
@@ -246,5 +251,5 @@ _NEXT = """\
 fewmask labels import {out} {root}
 
 # train again, from the networks of this run
-fewmask train {root} --init {run}
+{again}
 """

@@ -28,7 +28,7 @@ are not looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -131,7 +131,8 @@ def read_folder(
 
 
 def with_val(
-    index: DataIndex, fraction: float, split_seed: int, together: Sequence[Sequence[str]] = ()
+    index: DataIndex, fraction: float, split_seed: int, together: Sequence[Sequence[str]] = (),
+    kept: Collection[str] = (),
 ) -> DataIndex:  # fmt: skip
     """Return a data set without validation images with some of its labelled ones drawn for that; a note says so.
 
@@ -140,10 +141,11 @@ def with_val(
         fraction: see ``read_folder``.
         split_seed: which ones.
         together: names of images that show the same, in sets: they go to one side.
+        kept: names of the validation images of an earlier run, which are taken again.
     """
-    train, val, note = draw_val(index.items["train"], fraction, split_seed, together)
+    train, val, note = draw_val(index.items["train"], fraction, split_seed, together, kept)
     items: dict[Role, tuple[Item, ...]] = {**index.items, "train": tuple(train), "val": tuple(val)}
-    return replace(index, items=items, notes=(*index.notes, note))
+    return replace(index, items=items, notes=(*index.notes, note), drawn=bool(val))
 
 
 def read_unlabelled(root: Path) -> DataIndex | None:
