@@ -36,7 +36,7 @@ DRAWS_OF_PART = 2
 
 
 def draw(cells: Cells, masks: int, number: int) -> dict[str, Any]:
-    """Return {"why_not"}, or {"miou", "low", "high", "came", "had"} of one draw."""
+    """Return the points of one draw, what came, and {"why_not"} or {"miou", "low", "high"}."""
     order = Permutation(len(cells.items), 1000 * masks + number)
     everything = [order[i] for i in range(len(cells.items))]
     val, pool = everything[:VAL], everything[VAL:]
@@ -50,11 +50,12 @@ def draw(cells: Cells, masks: int, number: int) -> dict[str, Any]:
         inner = Permutation(masks, number, n)
         nested = [few[inner[i]] for i in range(masks)]
         points += [(float(round(masks / of)), score(nested[: round(masks / of)])) for of in PARTS]
+    seen = {"points": points, "came": score(many), "had": points[0][1]}
     found = forecast(*zip(*points, strict=True))
     if found.law is None or found.why_not:
-        return {"why_not": " ".join(found.why_not.split(" ")[:4])}
+        return seen | {"why_not": " ".join(found.why_not.split(" ")[:4])}
     miou, low, high = found.law.at(FURTHEST * masks)
-    return {"miou": miou, "low": low, "high": high, "came": score(many), "had": points[0][1]}
+    return seen | {"miou": miou, "low": low, "high": high}
 
 
 def summary(draws: list[dict[str, Any]]) -> dict[str, Any]:
@@ -82,12 +83,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     cells = Cells(read_folder(data_folder("wbc", SCRATCH)))
-    rows = {}
+    rows, each = {}, {}
     for masks in args.masks:
-        rows[masks] = summary([draw(cells, masks, number) for number in range(args.draws)])
+        each[masks] = [draw(cells, masks, number) for number in range(args.draws)]
+        rows[masks] = summary(each[masks])
         print(f"{masks} masks: {json.dumps(rows[masks])}", flush=True)
     told = {"images": len(cells.items), "val": VAL, "level": LEVEL, "masks": rows, "environment": environment()}
-    args.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    kept = {n: [{"points": d["points"], "came": d["came"]} for d in draws] for n, draws in each.items()}
+    args.json.write_text(json.dumps(told | {"draws": kept}) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -52,9 +52,10 @@ def claims_block(study: str, scores: dict[str, dict[tuple[int, int], float]]) ->
         differences = [other[p] - one[p] for p in pairs]
         said, low, high = verdict(differences)
         spread = f" ± {stdev(differences):.1f}" if len(pairs) > 1 else ""
+        between = f"{low:+.1f} to {high:+.1f}" if len(pairs) > 1 else "–"
         lines.append(
             f"{head}| {fmean(one[p] for p in pairs):.1f} | {fmean(other[p] for p in pairs):.1f} "
-            f"| {fmean(differences):+.1f}{spread} | {low:+.1f} to {high:+.1f} | {len(pairs)} "
+            f"| {fmean(differences):+.1f}{spread} | {between} | {len(pairs)} "
             f"| {said if theirs >= MUCH else '–'} |"
         )
     return "\n" + "\n".join(lines) + "\n\n"
