@@ -12,7 +12,7 @@ from PIL import Image
 
 import fewmask
 from fixtures_data import save_image
-from process.helpers import VARIANTS, good, one_json, run, tiny_data, training
+from process.helpers import VARIANTS, assert_refused, good, one_json, run, tiny_data, training
 
 IDS = {5, 0, 9}  # what the mask files of tiny_data call the three classes
 
@@ -196,3 +196,42 @@ def test_predict_refuses_images_that_would_meet(names, unbroken, tmp_path, io):
     ended = run(io, ["predict", str(unbroken("cps")), str(tmp_path / "photos"), "-o", str(tmp_path / "masks")])
     assert ended.code == 2 and "two images would write the same file" in ended.error
     assert not (tmp_path / "masks").exists()
+
+
+def test_a_prediction_that_was_stopped_continues(unbroken, tmp_path, io):
+    """A damaged image stops it; once that is repaired, the same command does the rest, and nothing twice."""
+    photos, out = tmp_path / "photos", tmp_path / "masks"
+    for n in range(4):
+        save_image(photos / f"{n}.png", seed=n)
+    whole = (photos / "2.png").read_bytes()
+    (photos / "2.png").write_bytes(whole[: len(whole) // 2])
+    words = ["predict", str(unbroken("supervised")), str(photos), "-o", str(out), "--json"]
+    ended = run(io, words)
+    assert ended.code == 3 and "2.png" in ended.error
+    assert (out / "1.png").is_file() and not (out / "2.png").exists()
+    first = (out / "1.png").stat().st_mtime_ns
+    (out / "overlay/2.png").write_bytes(b"half")  # what a kill leaves
+    (photos / "2.png").write_bytes(whole)
+    ended = good(run(io, words))
+    assert "continuing: 2 of 4 images are done" in ended.stderr and (out / "1.png").stat().st_mtime_ns == first
+    found = one_json(ended.stdout)
+    assert [row["name"] for row in found["images"]] == ["0", "1", "2", "3"]
+    assert not list(out.glob(".*")), "a finished call leaves no note"
+    words[words.index(str(out))] = str(tmp_path / "again")
+    fresh = one_json(good(run(io, words)).stdout)
+    alike = [{k: v for k, v in row.items() if k != "mask"} for row in fresh["images"]]
+    assert alike == [{k: v for k, v in row.items() if k != "mask"} for row in found["images"]]
+    for path in (tmp_path / "again").rglob("*.*"):
+        assert path.read_bytes() == (out / path.relative_to(tmp_path / "again")).read_bytes()
+    assert_refused(run(io, words), 2, "the file exists; nothing is written over")
+
+
+def test_another_model_does_not_continue_it(unbroken, tmp_path, io):
+    photos, out = tmp_path / "photos", tmp_path / "masks"
+    save_image(photos / "a.png", seed=0)
+    (photos / "b.png").write_bytes(b"none")
+    words = ["predict", str(unbroken("supervised")), str(photos), "-o", str(out)]
+    assert run(io, words).code == 3
+    assert_refused(run(io, [*words, "--flip"]), 2, "the file exists; nothing is written over")
+    words[1] = str(unbroken("cps"))
+    assert_refused(run(io, words), 2, "the file exists; nothing is written over")

@@ -121,6 +121,7 @@ def predict(
     OUT/NAME.tif, and a small OUT/overlay/NAME.png.
     """
     from fewmask.data.images import loses_place
+    from fewmask.run.journal import Journal
     from fewmask.run.model import Model
     from fewmask.run.predict import make_room, predict_file, targets_of
     from fewmask.run.quality import add_row
@@ -133,7 +134,14 @@ def predict(
     how = model.views(flip, _numbers(scales))
     files = list(image_names(inputs))
     targets = [targets_of(out, name, file, probs) for file, name in files]
-    make_room([path for paths in targets for path in paths.values()])
+    journal = Journal(out, folder, inputs, {"probs": probs, "tile": tile, "how": how.model_dump(mode="json")})
+    names = [name for _, name in files]
+    done = {name for name, paths in zip(names, targets, strict=True) if _is_done(journal.rows, name, paths)}
+    if journal.begun:
+        say(f"continuing: {len(done)} of {len(files)} images are done")
+    ahead = [paths for name, paths in zip(names, targets, strict=True) if name not in done]
+    make_room([path for paths in ahead for path in paths.values()], journal.own(names, targets))
+    journal.begin(names)
     if any("tiff" in paths and loses_place(file) for (file, _), paths in zip(files, targets, strict=True)):
         say("WARNING: these images lie on a map, their masks will not: pip install 'fewmask[geo]'")
     quality, rows = load_quality(folder), list[dict[str, Any]]()
@@ -141,16 +149,26 @@ def predict(
         say("no accuracy is expected: that was learned from predictions without --flip and --scales")
         quality = None
     for (file, name), paths in zip(_progress(files), targets, strict=True):
+        if name in done:
+            rows.append(journal.rows[name])
+            continue
         row = {"image": str(file), "name": name, **predict_file(model, file, paths, tile, how)}
         if quality is not None:
             values = quality.of(row["confidence"])
             add_row(out / "quality.csv", name, row["confidence"], values)
             row["expected"] = dict(zip(("pixel_accuracy", "low", "high"), values, strict=True))
+        journal.add(row)
         rows.append(row)
+    journal.end()
     _tell(out, rows)
     if as_json:
         views = {"protocol": how.name, "flip": how.flip, "scales": list(how.scales)}
         print(json.dumps({"out": str(out), **views, "images": rows}, indent=2))
+
+
+def _is_done(rows: dict[str, Any], name: str, paths: dict[str, Path]) -> bool:
+    """Return whether an image is done, and all of its files are there; only images on a map have a "tiff"."""
+    return name in rows and all(path.exists() for kind, path in paths.items() if kind != "tiff")
 
 
 def _numbers(text: str | None) -> list[float] | None:

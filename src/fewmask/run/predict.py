@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
@@ -141,8 +142,12 @@ def _told(model: Model, mask: Path, shape: tuple[int, ...], confidence: float, c
     }  # fmt: skip
 
 
-def make_room(targets: list[Path]) -> None:
+def make_room(targets: list[Path], own: Collection[Path] = ()) -> None:
     """Refuse to write over a file, or two images into one; remove what killed processes left unfinished.
+
+    Args:
+        targets: what is to be written.
+        own: what an earlier call of the same has written, and may be written over.
 
     Raises:
         ConfigError: with its name.
@@ -151,7 +156,7 @@ def make_room(targets: list[Path]) -> None:
     for target in targets:
         if target in seen:
             raise ConfigError("two images would write the same file", where=target, todo="predict them in two calls")
-        if target.exists():
+        if target not in own and target.exists():
             raise ConfigError("the file exists; nothing is written over", where=target, todo="give another -o")
         seen.add(target)
     for folder in {target.parent for target in targets}:
