@@ -54,7 +54,7 @@ def draw(cells: Cells, masks: int, number: int) -> dict[str, Any]:
     found = forecast(*zip(*points, strict=True))
     if found.law is None or found.why_not:
         return seen | {"why_not": " ".join(found.why_not.split(" ")[:4])}
-    miou, low, high = found.law.at(FURTHEST * masks)
+    miou, low, high = found.law.ahead(FURTHEST * masks, points[0][1])
     return seen | {"miou": miou, "low": low, "high": high}
 
 

@@ -56,3 +56,17 @@ def test_nothing_is_foretold_that_was_not_tested(images, miou, why):
 
 def test_nothing_at_all():
     assert fit([], []) is None and forecast([], []).law is None
+
+
+def test_what_is_foretold_is_less_than_the_law():
+    """By hand: the law says 95, there is 92; two thirds of 3 are 2. Its points lie on it, so that it has no spread."""
+    law = fit([4, 16, 64], [100 - 80 / n**0.5 for n in (4, 16, 64)])
+    assert law is not None and law.at(256) == pytest.approx((95, 95, 95), abs=1e-6)
+    assert law.ahead(256, 92.0) == pytest.approx((94, 92, 95), abs=1e-6)
+    noisy = fit([4, 16, 64, 64], [60.0, 80.0, 91.0, 88.0])
+    assert noisy is not None
+    central, low, high = noisy.at(128)
+    told = noisy.ahead(128, 89.5)
+    assert told[0] == pytest.approx(89.5 + 2 / 3 * (central - 89.5))
+    assert told[1] <= min(89.5, told[0] - (high - low) / 2) + 1e-9 and told[2] >= central
+    assert told[2] - told[1] >= high - low - 1e-9

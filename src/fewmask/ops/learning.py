@@ -21,6 +21,9 @@ SIZES = 3
 FURTHEST = 2.0
 """A forecast goes to so many times the images that there are, and no further."""
 
+DAMPED = 2 / 3
+"""Of the law's gain, what is foretold: laws of a few points promise too much. See ``Law.ahead``."""
+
 
 @dataclass(frozen=True)
 class Law:
@@ -51,6 +54,22 @@ class Law:
         reach = float(t.ppf((1 + LEVEL) / 2, self.points - 2)) * away if away else 0.0
         worst, best = (max(0.0, 100 - math.exp(error + sign * reach)) for sign in (1, -1))
         return max(0.0, 100 - math.exp(error)), worst, best
+
+    def ahead(self, images: float, had: float) -> tuple[float, float, float]:
+        """Return (mIoU, low, high) in percent to expect beyond the images that the law was fitted to.
+
+        Curves level off where power laws do not. On the white blood cells (``benchmarks/curve_coverage.py``, 100 draws)
+        the law alone foretold 0.6 mIoU too much of 24 masks and 1.9 of 48, and its 80 % interval held in 68 and 49 % of
+        the draws. So two thirds of its gain are foretold, and the interval, as wide as the law's, reaches at least from
+        the score that there is to the law: it then held in 91 and 100 %.
+
+        Args:
+            images: labelled images.
+            had: the score with as many as there are.
+        """
+        law, low, high = self.at(images)
+        told, reach = had + DAMPED * (law - had), (high - low) / 2
+        return told, max(0.0, min(told - reach, had)), min(100.0, max(told + reach, law))
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,13 @@ def learning(record: Record) -> Learning | None:
     series = [Series(str(record.curve.get("arm", "measured")), means, siblings=draws, dots=True)]
     told, law = record.curve.get("forecast"), _law(record.curve.get("law"))
     if isinstance(told, Mapping) and law is not None and is_number(told.get("images")):
-        end = float(told["images"])
-        line = [images[0] * (end / images[0]) ** (n / _STEPS) for n in range(_STEPS + 1)]
-        at = [(n, *law.at(n)) for n in line]
-        series.append(Series("law, 80 % interval", [(n, v) for n, v, _, _ in at], 1, [(n, a, b) for n, _, a, b in at]))
+        end, (most, had) = float(told["images"]), means[-1]
+        line = [most * (end / most) ** (n / _STEPS) for n in range(_STEPS + 1)]
+        at = [(n, *law.ahead(n, had)) for n in line[1:]]
+        ahead, band = [(most, had)], [(most, had, had)]
+        ahead += [(n, v) for n, v, _, _ in at]
+        band += [(n, low, high) for n, _, low, high in at]
+        series.append(Series("foretold, 80 % interval", ahead, 1, band))
     chart = line_chart("mIoU by labelled images", series, unit="%", x_name="labelled images")
     return Learning(chart, str(record.curve.get("text", "")))
 

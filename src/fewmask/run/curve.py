@@ -194,8 +194,9 @@ def _foretold(points: Sequence[dict[str, Any]]) -> dict[str, Any]:
     law = None if found.law is None else asdict(found.law)
     if found.law is None or found.why_not:
         return {"law": law, "forecast": None, "why_not": found.why_not}
-    at = round(FURTHEST * max(images))
-    told = dict(zip(("miou", "low", "high"), (round(v, 2) for v in found.law.at(at)), strict=True))
+    most = max(images)
+    at, had = round(FURTHEST * most), fmean(m for n, m in known if n == most)
+    told = dict(zip(("miou", "low", "high"), (round(v, 2) for v in found.law.ahead(at, had)), strict=True))
     return {"law": law, "forecast": {"images": at, **told}, "why_not": ""}
 
 
