@@ -153,4 +153,4 @@ def test_other_classes_are_no_start(grown, tmp_path, io):
     ended = run(io, training(other, tmp_path / "run", "--init", str(folder), *ALONE))
     assert_refused(ended, 4, "the classes are ['b', 'a'], and ['a', 'b'] in the run", first=False)
     ended = run(io, training(data, tmp_path / "run", "--init", str(tmp_path / "nope"), *ALONE))
-    assert_refused(ended, 2, "neither a run nor a file of networks", first=False)
+    assert_refused(ended, 2, "what --init names does not exist", first=False)

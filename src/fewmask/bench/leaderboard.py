@@ -35,10 +35,13 @@ def rows(
     """
     root = data or write_scenes(out / "scenes")  # once
     found = []
+    same: dict[str, Any] = {}  # as the first: another precision would need another baseline
     for n, name in enumerate(methods, start=1):
         say(f"{name}, {n} of {len(methods)}")
-        keys = {"data.dir": str(root), "method": name, "seeds": seeds}
+        keys = {"data.dir": str(root), "method": name, "seeds": seeds} | same
         run = execute(for_its_length(read_recipe(None, keys, words)), out / name, say=say)
+        machine = RunFolder(run.path).recipe().machine
+        same = {"machine.precision": machine.precision, "machine.channels_last": machine.channels_last}
         found.append(_row(RunFolder(run.path).read_metrics(), list(range(seeds))))
     return sorted(found, key=lambda row: row["val"] if row["val"] is not None else -1.0, reverse=True)
 

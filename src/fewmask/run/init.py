@@ -38,7 +38,7 @@ def start_from(nets: Mapping[str, nn.Module], source: Path, say: Say, classes: S
     """
     if not source.exists():
         raise ConfigError(
-            "there is neither a run nor a file of networks", where=source, todo="check the path of --init"
+            "what --init names does not exist", where=source, todo="give a run folder or a file of networks"
         )
     _check_classes(RunFolder(source), classes)
     named: dict[str, Tensor] = {}

@@ -36,6 +36,7 @@ class Journal:
         digest.update(json.dumps([[str(path.resolve()) for path in inputs], how], sort_keys=True).encode())
         self.path = out / f".predict-{digest.hexdigest()[:16]}.jsonl"
         self.begun: Collection[str] = ()
+        self._names: Collection[str] = ()
         self.rows: dict[str, dict[str, Any]] = {}
         if self.path.is_file():
             self._read(self.path.read_text(encoding="utf-8").splitlines())
@@ -60,17 +61,19 @@ class Journal:
         return {path for name, paths in pairs if name in self.begun for path in paths.values()}
 
     def begin(self, names: Collection[str]) -> None:
-        """Write down which images are to be done; of a call that continues, what is done."""
-        self.begun = {*self.begun, *names}
-        lines = [json.dumps({"names": sorted(self.begun)}), *map(json_text, self.rows.values())]
-        with write_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        """Say which images are to be done; it is written down with the first that is."""
+        self._names = {*self.begun, *names}
 
     def add(self, row: dict[str, Any]) -> None:
         """Write down that an image is done."""
-        with write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json_text(row) + "\n")
+        with write_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self._names:
+                lines = [json.dumps({"names": sorted(self._names)}), *map(json_text, self.rows.values())]
+                self.path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+                self._names = ()
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json_text(row) + "\n")
 
     def end(self) -> None:
         """Forget the call: all of it is done."""
