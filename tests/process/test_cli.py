@@ -12,7 +12,7 @@ from PIL import Image
 
 import fewmask
 from fewmask.methods import METHODS
-from process.helpers import VARIANTS, one_json, run, training
+from process.helpers import VARIANTS, assert_refused, one_json, run, training
 
 # --- train
 
@@ -93,6 +93,12 @@ def test_split_draws_and_train_takes_it(data, tmp_path, io):
     assert given.code == drawn.code == 0, given.stderr + drawn.stderr
     hashes = {yaml.safe_load((tmp_path / n / "data.yaml").read_text())["split_hash"] for n in ("given", "drawn")}
     assert hashes == {ended.stdout.strip()}
+    words = ["split", str(data), "--labelled", "2", "--split-seed", "1", "-o", str(tmp_path / "again")]
+    told = one_json(run(io, [*words, "--json"]).stdout)
+    assert told == {"out": str(tmp_path / "again"), "labelled": 2, "unlabelled": 10, "hash": ended.stdout.strip()}
+    refused = run(io, [*words[:-1], str(tmp_path / "third"), "--val", str(labelled)])
+    assert_refused(refused, 2, "--val has no effect here: only --check reads it")
+    assert_refused(run(io, ["split", "--check", str(labelled), "-o", str(tmp_path / "x")]), 2, "-o has no effect here")
 
 
 def test_split_check(data, tmp_path, io):

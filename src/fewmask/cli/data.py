@@ -127,8 +127,11 @@ def split(
     Draws a labelled set and writes both lists; with --check looks for leaks, overlaps and incomparable families.
     """
     if doctor:
+        drawn = {"--labelled": labelled, "--unlabelled": unlabelled, "--unlabelled-by": unlabelled_by, "-o": out}
+        _refuse(drawn, "--check examines lists and draws none")
         _check_lists(dirs, val, data, as_json)
     else:
+        _refuse({"--val": val, "--data": data}, "only --check reads it")
         if len(dirs) != 1 or labelled is None or out is None:
             raise ConfigError(
                 "split takes one folder, --labelled and -o", where="command line", todo="see fewmask split --help"
@@ -138,7 +141,14 @@ def split(
             "data.unlabelled_by": unlabelled_by, "data.split_seed": split_seed, "data.group_by": group_by,
             "model.encoder": encoder, "model.weights": weights,
         }  # fmt: skip
-        _draw(keys, out)
+        _draw(keys, out, as_json)
+
+
+def _refuse(given: dict[str, Any], why: str) -> None:
+    """Refuse flags that would have no effect."""
+    flag = next((flag for flag, value in given.items() if value is not None), None)
+    if flag is not None:
+        raise ConfigError(f"{flag} has no effect here: {why}", where="command line", todo="see fewmask split --help")
 
 
 def _check_lists(lists: list[Path], val: Path | None, data: Path | None, as_json: bool) -> None:
@@ -159,7 +169,7 @@ def _check_lists(lists: list[Path], val: Path | None, data: Path | None, as_json
         raise DataError(f"{first.text}{more}", where="the lists", todo="take the images out of one of them")
 
 
-def _draw(keys: dict[str, Any], out: Path) -> None:
+def _draw(keys: dict[str, Any], out: Path, as_json: bool) -> None:
     from fewmask.data.divide import write_lists
     from fewmask.recipe import read_recipe
     from fewmask.run.data import make_pools, open_folder
@@ -169,6 +179,7 @@ def _draw(keys: dict[str, Any], out: Path) -> None:
     for note in index.notes:
         say(note)
     pools = make_pools(index, asked, say)
-    for path, items in zip(write_lists(pools, out), (pools.labelled, pools.unlabelled), strict=True):
-        say(f"{path}: {len(items)} images")
-    print(pools.hash())
+    counts = {"labelled": len(pools.labelled), "unlabelled": len(pools.unlabelled)}
+    for path, count in zip(write_lists(pools, out), counts.values(), strict=True):
+        say(f"{path}: {count} images")
+    print(json.dumps({"out": str(out), **counts, "hash": pools.hash()}, indent=2) if as_json else pools.hash())
