@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -335,33 +335,3 @@ def _fields_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
         nested = [o for o in options if isinstance(o, type) and not isinstance(o, types.GenericAlias)]
         model = next((o for o in nested if issubclass(o, BaseModel)), model)
     return list(model.model_fields)
-
-
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, value) of every leaf of nested mappings."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def differences(asked: Recipe, stored: Mapping[str, Any]) -> list[str]:
-    """Return one line "key: stored → asked" for every breaking difference between a recipe and a run's config.yaml.
-
-    What was left to be chosen (null, "auto") agrees with whatever was chosen; keys of ``FREE`` may differ. Elsewhere
-    null is a value: no resize, every mask there is.
-    """
-    chosen = {"model.arch", "model.encoder", "data.crop", "machine.precision", "machine.channels_last", "folds"}
-    new = dict(leaves(asked.complete()))
-    plain = Recipe(data=DataConfig(dir=asked.data.dir), method={"name": asked.method_name})
-    old = dict(leaves(plain.complete())) | dict(leaves(stored))  # a key is younger than the run: it had the default
-    out = []
-    for key in sorted(old.keys() | new.keys()):
-        if key.removeprefix("machine.") in FREE or (key in chosen and new.get(key) in (None, "auto")):
-            continue
-        if asked.method_name == "auto" and key.startswith("method."):
-            continue
-        if old.get(key) != new.get(key):
-            out.append(f"{key}: {old.get(key)!r} in the run, {new.get(key)!r} asked")
-    return out

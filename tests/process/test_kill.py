@@ -189,4 +189,4 @@ def test_second_interrupt_is_now(data, tmp_path, io, monkeypatch):
         time.sleep(0.1)
     ended = running.wait()
     assert ended.code == 130 and "Traceback" not in ended.stderr
-    assert ended.error.startswith("error: interrupted; nothing was saved since the last checkpoint; ")
+    assert ended.error.startswith("error: interrupted; what was not saved yet is lost; ")

@@ -3,7 +3,8 @@
 import pytest
 
 from fewmask.errors import ConfigError
-from fewmask.recipe import differences, parse_size, read_recipe
+from fewmask.recipe import parse_size, read_recipe
+from fewmask.run.differences import differences
 
 DIR = {"data.dir": "photos"}
 

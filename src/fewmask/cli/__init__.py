@@ -56,7 +56,7 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(*_explain(error), arguments)
 
 
-_INTERRUPTED = "interrupted; nothing was saved since the last checkpoint; run the same command again"
+_INTERRUPTED = "interrupted; what was not saved yet is lost; run the same command again to continue"
 # files that are read have errors of their own, so these are of files that are written
 _NO_WRITE = {getattr(errno, n) for n in "ENOSPC EROFS EDQUOT EACCES EPERM ENOTDIR EISDIR EEXIST".split()}
 

@@ -42,7 +42,7 @@ def export(
     Writes the delivered model, normalisation inside, and an example that runs it without fewmask. Both networks are
     compared on real images; the largest difference is printed.
     """
-    from fewmask.cli.use import image_names
+    from fewmask.data.files import image_names
     from fewmask.recipe import parse_size
     from fewmask.run.export import export as write
 

@@ -120,55 +120,22 @@ def predict(
     OUT/quality.csv: the pixel accuracy to expect. Of a TIFF of more than 300 million pixels, which is read in windows:
     OUT/NAME.tif, and a small OUT/overlay/NAME.png.
     """
-    from fewmask.data.images import loses_place
-    from fewmask.run.journal import Journal
     from fewmask.run.model import Model
-    from fewmask.run.predict import make_room, predict_file, targets_of
-    from fewmask.run.quality import add_row
-    from fewmask.run.quality import load as load_quality
+    from fewmask.run.predict import predict_files
     from fewmask.run.result import load
 
     alone = (run / "config.json").is_file()  # a model folder, as it is handed on
     folder = run if alone else load(run).folder.model
     model = Model.load(folder)
     how = model.views(flip, _numbers(scales))
-    files = list(image_names(inputs))
-    targets = [targets_of(out, name, file, probs) for file, name in files]
-    journal = Journal(out, folder, inputs, {"probs": probs, "tile": tile, "how": how.model_dump(mode="json")})
-    names = [name for _, name in files]
-    done = {name for name, paths in zip(names, targets, strict=True) if _is_done(journal.rows, name, paths)}
-    if journal.begun:
-        say(f"continuing: {len(done)} of {len(files)} images are done")
-    ahead = [paths for name, paths in zip(names, targets, strict=True) if name not in done]
-    make_room([path for paths in ahead for path in paths.values()], journal.own(names, targets))
-    journal.begin(names)
-    if any("tiff" in paths and loses_place(file) for (file, _), paths in zip(files, targets, strict=True)):
-        say("WARNING: these images lie on a map, their masks will not: pip install 'fewmask[geo]'")
-    quality, rows = load_quality(folder), list[dict[str, Any]]()
-    if quality is not None and (flip or scales is not None):
-        say("no accuracy is expected: that was learned from predictions without --flip and --scales")
-        quality = None
-    for (file, name), paths in zip(_progress(files), targets, strict=True):
-        if name in done:
-            rows.append(journal.rows[name])
-            continue
-        row = {"image": str(file), "name": name, **predict_file(model, file, paths, tile, how)}
-        if quality is not None:
-            values = quality.of(row["confidence"])
-            add_row(out / "quality.csv", name, row["confidence"], values)
-            row["expected"] = dict(zip(("pixel_accuracy", "low", "high"), values, strict=True))
-        journal.add(row)
-        rows.append(row)
-    journal.end()
+    averaged = flip or scales is not None
+    rows = predict_files(
+        model, folder, inputs, out, tile, how, probs=probs, averaged=averaged, say=say, along=_progress
+    )
     _tell(out, rows)
     if as_json:
         views = {"protocol": how.name, "flip": how.flip, "scales": list(how.scales)}
         print(json.dumps({"out": str(out), **views, "images": rows}, indent=2))
-
-
-def _is_done(rows: dict[str, Any], name: str, paths: dict[str, Path]) -> bool:
-    """Return whether an image is done, and all of its files are there; only images on a map have a "tiff"."""
-    return name in rows and all(path.exists() for kind, path in paths.items() if kind != "tiff")
 
 
 def _numbers(text: str | None) -> list[float] | None:
@@ -210,6 +177,7 @@ def pseudolabel(
     one: "nothing"), and OUT/manifest.json. The same command continues an interrupted labelling. Started by torchrun or
     srun, several processes divide the images, and write the same files.
     """
+    from fewmask.data.files import image_names
     from fewmask.engine.launch import is_first_process
     from fewmask.run.pseudolabel import pseudolabel as label
 
@@ -224,20 +192,3 @@ def _progress(files: list[Any]) -> Iterator[Any]:
 
     console = Console(stderr=True)
     return iter(track(files, "predict", console=console, transient=True, disable=not console.is_terminal))
-
-
-def image_names(inputs: list[Path]) -> Iterator[tuple[Path, str]]:
-    """Yield (file, name below its folder without extension) of every image."""
-    from fewmask.data.files import EXTENSIONS
-    from fewmask.errors import DataError
-
-    for entry in inputs:
-        if entry.is_dir():
-            found = sorted(f for f in entry.rglob("*") if f.suffix.lower() in EXTENSIONS and not f.name.startswith("."))
-            if not found:
-                raise DataError("no images in the folder", where=entry, todo="give another folder, or files")
-            yield from ((f, f.relative_to(entry).with_suffix("").as_posix()) for f in found)
-        elif entry.is_file():
-            yield entry, entry.stem
-        else:
-            raise DataError("no such file or folder", where=entry, todo="check the path")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,9 +15,9 @@ from PIL import Image
 from fewmask.batch import IGNORE
 from fewmask.config import dump_yaml
 from fewmask.data.datayaml import FILE_NAME, check_names
-from fewmask.data.files import cache_folder
+from fewmask.data.files import cache_folder, folder_aside
 from fewmask.data.index import ROLES
-from fewmask.errors import ConfigError, DataError, WriteError
+from fewmask.errors import ConfigError, DataError
 
 INDEX = "index.jsonl"
 _ABSENT = {"name": "", "role": "train", "group": ""}
@@ -70,21 +69,13 @@ class Dataset:
             raise ConfigError(
                 "the folder holds something; nothing is written over", where=out, todo="choose another one"
             )
-        parent = cache_folder() / "datasets" if out is None else out.parent
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=parent, prefix=".dataset-") as fresh:
-                made = Path(fresh) / "made"
-                digest = self._fill(made)
-                target = out or parent / digest
-                if out is not None and out.is_dir():
-                    out.rmdir()  # it is empty
-                if not target.exists():
-                    shutil.move(made, target)
-        except OSError as error:
-            raise WriteError(
-                f"could not write: {error.strerror or error}", where=parent, todo="choose another folder"
-            ) from error
+        with folder_aside(out or cache_folder() / "datasets" / "new") as made:
+            digest = self._fill(made)
+            target = out or cache_folder() / "datasets" / digest
+            if out is not None and out.is_dir():
+                out.rmdir()  # it is empty
+            if not target.exists():  # the same samples have been written before
+                shutil.move(made, target)
         return target
 
     def _fill(self, root: Path) -> str:
@@ -102,7 +93,11 @@ class Dataset:
                     row["mask"] = _save(mask, root, "masks", row["name"])
                 text = json.dumps(row, ensure_ascii=False)
                 index.write(text + "\n")
-                for part in (text.encode(), image.tobytes(), b"" if mask is None else mask.tobytes()):
+                for part in (
+                    f"{text} {image.shape}".encode(),
+                    image.tobytes(),
+                    b"" if mask is None else mask.tobytes(),
+                ):
                     digest.update(hashlib.sha256(part).digest())
         if not names:
             raise DataError("there is no sample", where="Dataset", todo="a generator is empty the second time")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Set
+import tempfile
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 
 from fewmask.data.decode import EXTENSIONS
 from fewmask.data.findings import Finding, Remark
-from fewmask.errors import ConfigError, DataError
+from fewmask.errors import ConfigError, DataError, WriteError
 
 
 def image_files(root: Path, place: str, notes: list[str], without: Set[Path] = frozenset()) -> dict[str, list[Path]]:
@@ -46,9 +48,39 @@ def image_files(root: Path, place: str, notes: list[str], without: Set[Path] = f
     return found
 
 
+@contextmanager
+def folder_aside(out: Path) -> Iterator[Path]:
+    """Yield the path of a folder to be made beside ``out``, on its disk; what is not moved away is removed at the end.
+
+    Raises:
+        WriteError: the disk refused.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as fresh:
+            yield Path(fresh) / "made"
+    except OSError as error:
+        what = f"could not write: {error.strerror or error}"
+        raise WriteError(what, where=out, todo="choose another folder") from error
+
+
 def cache_folder() -> Path:
     """Return the folder of what is remembered between commands: ``$XDG_CACHE_HOME/fewmask``; need not exist."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewmask"
+
+
+def image_names(inputs: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+    """Yield (file, name below its folder without extension) of every image."""
+    for entry in inputs:
+        if entry.is_dir():
+            found = sorted(f for f in entry.rglob("*") if f.suffix.lower() in EXTENSIONS and not f.name.startswith("."))
+            if not found:
+                raise DataError("no images in the folder", where=entry, todo="give another folder, or files")
+            yield from ((f, f.relative_to(entry).with_suffix("").as_posix()) for f in found)
+        elif entry.is_file():
+            yield entry, entry.stem
+        else:
+            raise DataError("no such file or folder", where=entry, todo="check the path")
 
 
 def _glob_regex(pattern: str) -> re.Pattern[str]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import colorsys
 import shutil
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +22,9 @@ import numpy as np
 from numpy import ndarray as Array
 from PIL import Image
 
+from fewmask.data.files import folder_aside
 from fewmask.data.shapes import SHAPES, TEXTURES
-from fewmask.errors import ConfigError, WriteError
+from fewmask.errors import ConfigError
 from fewmask.ops.rng import Draws, Purpose
 
 VERSION = 1
@@ -131,24 +131,17 @@ def write_scenes(
     names = [(role, f"{i:04d}") for role, count in counts.items() for i in range(count)]
     if _is_there(out, manifest, names, labelled):
         return out
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".scenes-") as fresh:
-            made = Path(fresh) / "made"
-            for role, name in names:
-                image, mask = scene(seed, _FIRST[role] + int(name), size)
-                _save(Image.fromarray(image), made / "images" / role / f"{name}.png")
-                if role != "train" or int(name) < labelled:
-                    _save(_indexed(mask), made / "masks" / role / f"{name}.png")
-            (made / "classes.txt").write_text("".join(f"{c}\n" for c in CLASSES), encoding="utf-8")
-            (made / MANIFEST).write_text(manifest, encoding="utf-8")
-            if out.is_dir():
-                out.rmdir()  # it is empty
-            shutil.move(made, out)
-    except OSError as error:
-        raise WriteError(
-            f"could not write: {error.strerror or error}", where=out, todo="choose another folder"
-        ) from error
+    with folder_aside(out) as made:
+        for role, name in names:
+            image, mask = scene(seed, _FIRST[role] + int(name), size)
+            _save(Image.fromarray(image), made / "images" / role / f"{name}.png")
+            if role != "train" or int(name) < labelled:
+                _save(_indexed(mask), made / "masks" / role / f"{name}.png")
+        (made / "classes.txt").write_text("".join(f"{c}\n" for c in CLASSES), encoding="utf-8")
+        (made / MANIFEST).write_text(manifest, encoding="utf-8")
+        if out.is_dir():
+            out.rmdir()  # it is empty
+        shutil.move(made, out)
     return out
 
 

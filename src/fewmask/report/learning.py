@@ -36,11 +36,9 @@ def learning(record: Record) -> Learning | None:
     if isinstance(told, Mapping) and law is not None and is_number(told.get("images")):
         end, (most, had) = float(told["images"]), means[-1]
         line = [most * (end / most) ** (n / _STEPS) for n in range(_STEPS + 1)]
-        at = [(n, *law.ahead(n, had)) for n in line[1:]]
-        ahead, band = [(most, had)], [(most, had, had)]
-        ahead += [(n, v) for n, v, _, _ in at]
-        band += [(n, low, high) for n, _, low, high in at]
-        series.append(Series("foretold, 80 % interval", ahead, 1, band))
+        at = [(most, had, had, had), *((n, *law.ahead(n, had)) for n in line[1:])]
+        points, band = [(n, v) for n, v, _, _ in at], [(n, low, high) for n, _, low, high in at]
+        series.append(Series("foretold, 80 % interval", points, 1, band))
     chart = line_chart("mIoU by labelled images", series, unit="%", x_name="labelled images")
     return Learning(chart, str(record.curve.get("text", "")))
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from fewmask.data.index import DataIndex, Pools
 from fewmask.errors import CheckpointError, ConfigError
-from fewmask.recipe import Recipe, leaves
+from fewmask.recipe import Recipe
+from fewmask.run.differences import leaves
 from fewmask.run.environment import environment, other_weights
 from fewmask.run.evaluation import load_evaluation
 from fewmask.run.folder import RunFolder

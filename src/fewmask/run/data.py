@@ -126,7 +126,7 @@ def open_folder(recipe: Recipe, run: RunFolder | None = None) -> tuple[DataIndex
         twins = duplicate_images(index, scan(train, None, index.code, tick=tick))
     together = [[item.name for _, item in same] for same in twins]
     before = run if run is not None and run.data.is_file() else _run_before(recipe)
-    kept = () if before is None else before.manifest().get("val_names", ())
+    kept = set() if before is None else set(before.manifest().get("val_names", ()))
     return with_val(index, VAL_FRACTION, data.split_seed, together, kept), 1
 
 

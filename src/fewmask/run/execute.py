@@ -18,10 +18,11 @@ from fewmask.engine.launch import is_first_process, launch, leave
 from fewmask.engine.lock import RunLock
 from fewmask.errors import CheckpointError, FewmaskError, Interrupted
 from fewmask.methods import resolve
-from fewmask.recipe import Recipe, differences, for_its_length, read_recipe
+from fewmask.recipe import Recipe, for_its_length, read_recipe
 from fewmask.run.ahead import RUNS, budget, foretold, plan_of
 from fewmask.run.arms import Arm, arms_of, runs_of
 from fewmask.run.crossfit import gather, last_training
+from fewmask.run.differences import differences
 from fewmask.run.doubt import pools_of, relabel
 from fewmask.run.fill import tell_of_constants
 from fewmask.run.folder import RunFolder, choose_folder

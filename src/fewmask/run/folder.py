@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from fewmask.config import MAX_BYTES, load_yaml
 from fewmask.errors import CheckpointError
-from fewmask.recipe import Recipe, differences
+from fewmask.recipe import Recipe
+from fewmask.run.differences import differences
 
 _NUMBER = re.compile(r"-(\d{3,})$")
 
@@ -190,10 +191,10 @@ class RunFolder:
                 f"config.yaml of the run is not a recipe ({key}: {first['msg']})", where=self.config,
                 todo="start another run, with --new or another --out",
             ) from error  # fmt: skip
-        place = self._place()
-        if place is not None and place.is_dir() and not Path(recipe.data.dir).is_dir():  # another working directory
-            return recipe.replace("data", dir=str(place))
-        return recipe
+        if Path(recipe.data.dir).is_dir():
+            return recipe
+        place = self._place()  # the run was started in another working directory
+        return recipe if place is None or not place.is_dir() else recipe.replace("data", dir=str(place))
 
     def _place(self) -> Path | None:
         """Return where the run's data lay, from the root of the file system; None where that was not written down."""

@@ -50,15 +50,13 @@ class Journal:
         except (ValueError, KeyError, TypeError, IndexError):
             return  # the last line of a killed process is torn: what it says is done again
 
-    def own(self, names: Sequence[str], targets: Sequence[Mapping[str, Path]]) -> set[Path]:
+    def own(self, targets: Mapping[str, Mapping[str, Path]]) -> set[Path]:
         """Return the files that the call which was not finished may have left unfinished.
 
         Args:
-            names: of images.
-            targets: of each, what is written of it.
+            targets: image name to what is written of it.
         """
-        pairs = zip(names, targets, strict=True)
-        return {path for name, paths in pairs if name in self.begun for path in paths.values()}
+        return {path for name, paths in targets.items() if name in self.begun for path in paths.values()}
 
     def begin(self, names: Collection[str]) -> None:
         """Say which images are to be done; it is written down with the first that is."""
@@ -74,6 +72,7 @@ class Journal:
                 self._names = ()
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json_text(row) + "\n")
+        self.rows[row["name"]] = row
 
     def end(self) -> None:
         """Forget the call: all of it is done."""

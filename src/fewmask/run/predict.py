@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from fewmask.data.bands import shown
+from fewmask.data.files import image_names
 from fewmask.data.geo import mask_bytes
-from fewmask.data.images import georeference
+from fewmask.data.images import georeference, loses_place
 from fewmask.data.index import ImageCode
 from fewmask.data.masks import id_type
 from fewmask.data.mosaic import Mosaic, is_mosaic, opened_mosaic, preview_step
@@ -23,7 +24,11 @@ from fewmask.engine.infer import Protocol
 from fewmask.engine.tiles import npy_file
 from fewmask.errors import ConfigError, DataError
 from fewmask.report.pictures import colour_image, index_image, overlay
+from fewmask.run.data import Say
+from fewmask.run.journal import Journal
 from fewmask.run.model import Model
+from fewmask.run.quality import add_row
+from fewmask.run.quality import load as load_quality
 
 Targets = dict[str, Path]
 _IDLE = 3600.0  # seconds: several processes may write into one folder
@@ -43,6 +48,65 @@ def targets_of(out: Path, name: str, file: Path, probs: bool) -> Targets:
 
 def _probs(out: Path, name: str, wanted: bool) -> Targets:
     return {"probs": out / "probs" / f"{name}.npy"} if wanted else {}
+
+
+def predict_files(
+    model: Model, folder: Path, inputs: Sequence[Path], out: Path, tile: int | None, how: Protocol, *, probs: bool,
+    averaged: bool, say: Say, along: Callable[[list[tuple[Path, str]]], Iterable[tuple[Path, str]]] = iter,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Predict images and folders of images; where the same call was stopped before, the rest of them.
+
+    Args:
+        model: the network.
+        folder: its model folder.
+        inputs: files and folders.
+        out: the folder that is written to.
+        tile: side of tiles, see ``Model.bands``.
+        how: what becomes of an image, or a tile.
+        probs: write probabilities too.
+        averaged: over views that the expected accuracy was not learned from.
+        say: receives sentences.
+        along: goes through (file, name), showing how far it is.
+
+    Returns:
+        Of each image {"image", "name"} and what ``predict_file`` returns, "expected" filled in where it is known.
+
+    Raises:
+        ConfigError: a file is there already, or two images would write the same one.
+        DataError: an image cannot be read.
+        WriteError: the disk refused.
+    """
+    files = list(image_names(inputs))
+    targets = {name: targets_of(out, name, file, probs) for file, name in files}
+    journal = Journal(out, folder, inputs, {"probs": probs, "tile": tile, "how": how.model_dump(mode="json")})
+    done = {name for name, paths in targets.items() if name in journal.rows and _all_there(paths)}
+    if journal.begun:
+        say(f"continuing: {len(done)} of {len(files)} images are done")
+    ahead = [targets[name] for _, name in files if name not in done]
+    make_room([path for paths in ahead for path in paths.values()], journal.own(targets))
+    journal.begin(targets)
+    if any("tiff" in targets[name] and loses_place(file) for file, name in files):
+        say("WARNING: these images lie on a map, their masks will not: pip install 'fewmask[geo]'")
+    quality = load_quality(folder)
+    if quality is not None and averaged:
+        say("no accuracy is expected: that was learned from predictions without --flip and --scales")
+        quality = None
+    for file, name in along(files):
+        if name in done:
+            continue
+        row = {"image": str(file), "name": name, **predict_file(model, file, targets[name], tile, how)}
+        if quality is not None:
+            values = quality.of(row["confidence"])
+            add_row(out / "quality.csv", name, row["confidence"], values)
+            row["expected"] = dict(zip(("pixel_accuracy", "low", "high"), values, strict=True))
+        journal.add(row)
+    journal.end()
+    return [journal.rows[name] for _, name in files]
+
+
+def _all_there(paths: Targets) -> bool:
+    """Return whether all files of an image are there; a "tiff" only those on a map have."""
+    return all(path.exists() for kind, path in paths.items() if kind != "tiff")
 
 
 def predict_file(model: Model, file: Path, paths: Targets, tile: int | None, how: Protocol) -> dict[str, Any]:

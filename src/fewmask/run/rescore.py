@@ -239,7 +239,8 @@ def _own(folder: RunFolder, recipe: Recipe, split: Role) -> tuple[DataIndex, Seq
     items, was = index.items[split], folder.manifest().get("val_names")
     if split != "val" or was is None:
         return index, items
-    kept = [item for item in items if item.name in was]
+    names = set(was)
+    kept = [item for item in items if item.name in names]
     if len(kept) < len(was):
         raise CheckpointError(
             f"{len(was) - len(kept)} of the {len(was)} val images that were drawn for the run are gone",
