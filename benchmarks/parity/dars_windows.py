@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks.parity.authors import Checkout
 from benchmarks.parity.compare import Row, compare
 from benchmarks.parity.dars_code import parsed
-from benchmarks.parity.dars_labels import UTILS
+from benchmarks.parity.dars_images import UTILS
 from benchmarks.parity.inputs import SEED
 from fewmask.engine.infer import Forward, Protocol, as_logits, image_logits
 
