@@ -24,8 +24,9 @@ from fewmask.methods import METHODS
 from fewmask.nets import build
 from fewmask.nets.pool import SteadyPool, replace_pools
 from fewmask.ops import losses
-from fewmask.recipe import differences, read_recipe
+from fewmask.recipe import read_recipe
 from fewmask.run import training
+from fewmask.run.differences import differences
 from fixtures_data import blocks, save_image, save_mask
 
 REFUSED = {

@@ -17,9 +17,10 @@ from fewmask.errors import ConfigError
 from fewmask.nets.options import OPTIONS, arguments, takers
 from fewmask.nets.segmenter import Segmenter
 from fewmask.nets.trimmed import TrimmedConv2d
-from fewmask.recipe import Recipe, differences, read_recipe
+from fewmask.recipe import Recipe, read_recipe
 from fewmask.report.compare import as_json
 from fewmask.report.facts import facts
+from fewmask.run.differences import differences
 from fewmask.run.model import Model
 from fewmask.run.report import compare_runs, read_record
 from fixtures_run import write_run
