@@ -9,10 +9,13 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import get_context, set_start_method
+from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -35,9 +38,7 @@ CLASSES = {"sky", "sea", "sand"}  # of tiny_data
 SEEDS = (0, 1, 2)  # of a training with --seeds 3
 
 _forkserver = get_context("forkserver")
-_forkserver.set_forkserver_preload(
-    ["fewmask.cli", "fewmask.run.execute", "fewmask.run.rescore", "torch.utils.tensorboard"]
-)
+_forkserver.set_forkserver_preload(["process.warm"])
 
 
 def tiny_data(root: Path) -> Path:
@@ -107,9 +108,17 @@ class Ended:
 def start(folder: Path, arguments: list[str], fault: str = "", cwd: Path | None = None) -> Running:
     """Run a command in a new process, forked from a server that has imported everything: an import takes 10 s."""
     folder.mkdir(parents=True, exist_ok=True)
+    _serve()
     process = _forkserver.Process(target=_child, args=(str(folder), arguments, environment(fault), cwd))
     process.start()
     return Running(process, folder)
+
+
+@cache
+def _serve() -> None:
+    """Start the server where it finds what it is to import; before Python 3.13 it is not handed ``sys.path``."""
+    with patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(sys.path)}):
+        ensure_running()
 
 
 def run(folder: Path, arguments: list[str], fault: str = "", cwd: Path | None = None) -> Ended:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 
+@cache
 def palette() -> np.ndarray:
-    """Return the PASCAL VOC colour map, uint8 [256, 3]: the bits of an id, spread over the channels from the top."""
+    """Return the PASCAL VOC colour map, uint8 [256, 3], read-only.
+
+    The bits of an id, spread over the channels from the top.
+    """
     colours = np.zeros((256, 3), np.uint8)
     for index in range(256):
         bits = index
@@ -14,4 +20,5 @@ def palette() -> np.ndarray:
             for channel in range(3):
                 colours[index, channel] |= ((bits >> channel) & 1) << shift
             bits >>= 3
+    colours.flags.writeable = False
     return colours

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -98,10 +99,8 @@ def widening(count: NDArray[np.int64]) -> Floats:
     quantiles for Student's (Hesterberg: What teachers should know about the bootstrap, The American Statistician 2015,
     section 4.3). 1.1 for twenty, 1.6 for five, 9.2 for two; NaN for fewer.
     """
-    from scipy.stats import norm, t  # half a second of import
-
     with np.errstate(divide="ignore", invalid="ignore"):
-        wider = t.ppf((1 + LEVEL) / 2, count - 1) / norm.ppf((1 + LEVEL) / 2) * np.sqrt(count / (count - 1))
+        wider = stdtrit(count - 1, (1 + LEVEL) / 2) / ndtri((1 + LEVEL) / 2) * np.sqrt(count / (count - 1))
     return np.where(count > 1, wider, np.nan)
 
 
@@ -191,9 +190,7 @@ def _ends(each_SX: Floats, drawn_RX: Floats, held_X: NDArray[np.int64]) -> tuple
     mid_X, seeds = each_SX.mean(0), len(each_SX)
     half_X = np.zeros_like(mid_X)
     if seeds >= SEEDS:
-        from scipy.stats import t  # half a second of import
-
-        half_X = float(t.ppf((1 + LEVEL) / 2, seeds - 1)) * each_SX.std(0, ddof=1) / math.sqrt(seeds)
+        half_X = float(stdtrit(seeds - 1, (1 + LEVEL) / 2)) * each_SX.std(0, ddof=1) / math.sqrt(seeds)
     low_X, high_X = _quantiles(drawn_RX), _quantiles(drawn_RX, upper=True)
     wider_X = widening(held_X)
     lows = mid_X - np.hypot(wider_X * np.maximum(mid_X - low_X, 0), half_X)

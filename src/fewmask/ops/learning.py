@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 LEVEL = 0.8
 """Of the prediction interval."""
@@ -46,12 +47,10 @@ class Law:
 
     def at(self, images: float) -> tuple[float, float, float]:
         """Return (mIoU, low, high) in percent to expect of one training with so many labelled images."""
-        from scipy.stats import t  # slow to import, and rarely needed
-
         x = math.log(images)
         error = math.log(self.a) - self.b * x
         away = self.spread * math.sqrt(1 + 1 / self.points + (x - self.middle) ** 2 / self.width)
-        reach = float(t.ppf((1 + LEVEL) / 2, self.points - 2)) * away if away else 0.0
+        reach = float(stdtrit(self.points - 2, (1 + LEVEL) / 2)) * away if away else 0.0
         worst, best = (max(0.0, 100 - math.exp(error + sign * reach)) for sign in (1, -1))
         return max(0.0, 100 - math.exp(error)), worst, best
 
