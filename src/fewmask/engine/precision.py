@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -26,11 +26,13 @@ class Format:
         precision: autocast format of the forward passes.
         channels_last: memory layout of images and weights.
         why: one sentence for the log.
+        timed: of which kind of network and batch it was timed to be the fastest; None = it was asked for.
     """
 
     precision: Precision
     channels_last: bool
     why: str
+    timed: dict[str, Any] | None = None
 
 
 def has_bf16(device: torch.device) -> bool:

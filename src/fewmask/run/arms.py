@@ -14,7 +14,7 @@ from fewmask.recipe import Recipe
 from fewmask.run.differences import leaves
 from fewmask.run.environment import environment, other_weights
 from fewmask.run.evaluation import load_evaluation
-from fewmask.run.folder import RunFolder
+from fewmask.run.folder import RunFolder, finished_in
 from fewmask.run.prepare import Prepared, Say
 
 SUPERVISED = "supervised"
@@ -137,7 +137,7 @@ def _baseline(prepared: Prepared, beside: Path, arms: list[Arm], say: Say) -> Pa
     if own.started:  # this run's own, finished or interrupted
         arms.append(Arm(wanted))
         return own.path
-    for folder in _finished_in(beside):
+    for folder in finished_in(beside):
         if not mismatch(wanted, folder):
             say(f"baseline: {folder.path}, trained before on the same data with the same budget and seed")
             return folder.path
@@ -202,11 +202,3 @@ def _pairs(recipe: Recipe, stored: dict[str, Any]) -> Iterator[tuple[str, Any, A
     for key in sorted(ours.keys() | theirs.keys()):
         if key.removeprefix("machine.") in _SAME_MACHINE or not key.startswith(_FREE):
             yield key, ours.get(key), theirs.get(key)
-
-
-def _finished_in(beside: Path) -> Iterator[RunFolder]:
-    """Yield the finished runs in a folder of runs, and the seeds and baselines inside them, newest first."""
-    runs, parts = ("*", "*/seeds/*"), ("", "/baseline", "/folds/*", "/folds/*/baseline")
-    found = [file for run in runs for part in parts for file in beside.glob(f"{run}{part}/metrics.json")]
-    for file in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
-        yield RunFolder(file.parent)

@@ -9,13 +9,9 @@ import torch
 
 from fewmask.data.index import Pools
 from fewmask.data.scan import Scan
-from fewmask.engine.determinism import refused
-from fewmask.engine.precision import Format, choose
-from fewmask.errors import ConfigError
 from fewmask.methods import resolve
-from fewmask.nets import DEFAULT_ARCH, Builder, default_encoder
+from fewmask.nets import DEFAULT_ARCH, default_encoder
 from fewmask.nets.provenance import provenance
-from fewmask.nets.weights import identify
 from fewmask.recipe import SHORT, Recipe, for_its_length
 from fewmask.run.data import Say
 
@@ -55,42 +51,6 @@ def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:
         workers = min(8, cores // 2) if cuda else (0 if cores <= 2 else min(4, cores // 4))
         recipe = recipe.replace("machine", workers=workers)
     return recipe
-
-
-def choose_layout(
-    recipe: Recipe, classes: int, channels: int, say: Say
-) -> tuple[Format, dict[str, str] | None]:  # fmt: skip
-    """Probe precision and memory format on a throw-away network of the run's kind; say what its encoder came from.
-
-    Returns:
-        The format, and ``nets.weights.identify`` of the encoder.
-    """
-    machine, model, data = recipe.machine, recipe.model, recipe.data
-    device = torch.device("cpu" if machine.devices.startswith("cpu") or not torch.cuda.is_available() else "cuda")
-    assert model.arch and model.encoder and data.crop  # fill() has chosen them
-    build = Builder(
-        model.arch, model.encoder, classes, weights=model.weights, seed=recipe.train.seed, channels=channels,
-        **model.options,
-    )  # fmt: skip
-    # building it also proves, before anything is written, that the architecture and its weights can be had
-    net = build("probe").to(device)
-    found = None if model.weights == "none" else identify(model.weights, net.get_submodule("encoder"))
-    try:
-        layout = choose(machine.precision, machine.channels_last, net, (data.batch, channels, *data.crop), device)
-    except (
-        ValueError,
-        RuntimeError,
-        AssertionError,
-    ) as error:  # what networks raise for a size or batch they cannot take
-        if refused(error) is not None:
-            raise
-        raise ConfigError(
-            f"{model.arch} with {model.encoder} cannot train on {data.batch} crops of {data.crop[0]}x{data.crop[1]} "
-            f"({str(error).splitlines()[0][:120]})",
-            where="data.crop, data.batch", todo="use a larger crop or batch, or another architecture",
-        ) from error  # fmt: skip
-    say(f"precision: {layout.why}")
-    return layout, found
 
 
 def tell_of_constants(recipe: Recipe, say: Say) -> None:

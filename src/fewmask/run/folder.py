@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -311,3 +311,11 @@ def choose_folder(asked: Recipe, base: Path, new: bool, same: Callable[[RunFolde
         return RunFolder(numbered[-1][1])
     last = numbered[-1][0] if numbered else 0
     return RunFolder(base / f"{stem}-{last + 1:03d}")
+
+
+def finished_in(beside: Path) -> Iterator[RunFolder]:
+    """Yield the finished runs in a folder of runs, and the seeds, folds and baselines inside them, newest first."""
+    runs, parts = ("*", "*/seeds/*"), ("", "/baseline", "/folds/*", "/folds/*/baseline")
+    found = [file for run in runs for part in parts for file in beside.glob(f"{run}{part}/metrics.json")]
+    for file in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
+        yield RunFolder(file.parent)

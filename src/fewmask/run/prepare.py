@@ -26,9 +26,10 @@ from fewmask.nets import statistics
 from fewmask.recipe import FREE, Recipe
 from fewmask.run.data import Data, read_data
 from fewmask.run.environment import check_weights, environment, warn_of_differences
-from fewmask.run.fill import choose_layout, fill
+from fewmask.run.fill import fill
 from fewmask.run.fingerprint import fingerprint
 from fewmask.run.folder import RunFolder
+from fewmask.run.layout import choose_layout
 from fewmask.supervision import Supervision
 
 Say = Callable[[str], None]
@@ -165,7 +166,9 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say, like: RunFolder | None =
     task = _task(data)
     _check_weights(recipe, task)
     _check_batches(recipe, task, pools)
-    layout, weights = choose_layout(recipe, len(index.classes), channels(index.images.bands), say)
+    beside = Path(recipe.baseline).parent if isinstance(recipe.baseline, str) else folder.path.parent
+    layout, weights = choose_layout(recipe, len(index.classes), channels(index.images.bands), beside)
+    say(f"precision: {layout.why}")
     if folder.started:
         check_weights(folder.environment, weights)
     recipe = recipe.replace("machine", precision=layout.precision, channels_last=layout.channels_last)
@@ -230,7 +233,8 @@ def begin(prepared: Prepared) -> None:
         write_atomic(folder.data, dump_yaml(prepared.manifest))
         here = placement(recipe.machine.devices)
         place = {"accelerator": here.accelerator, "processes": here.world}
-        more = {"deterministic": is_deterministic(here.accelerator), "weights": prepared.weights}
+        more = {"deterministic": is_deterministic(here.accelerator), "weights": prepared.weights,
+                "timed": prepared.layout.timed}  # fmt: skip
         write_json(folder.environment, environment() | place | more)
         if recipe.data.unlabelled_by != "random":
             write_json(folder.part, [item.name for item in prepared.pools.unlabelled])
