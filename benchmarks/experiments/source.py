@@ -27,8 +27,11 @@ COMPUTES = (
 CHOOSES = {("nets", "build"), ("nets", "OURS")}
 """Looks a network up by its name, which is part of the configuration: a new name changes no network."""
 
-YOUNGER = {("methods.dars", "short"), ("methods.three_stage", "short")}
-"""Names in a class that are younger than the first results: the configuration of a run spells all constants out."""
+YOUNGER = {
+    ("methods.dars", "short"), ("methods.three_stage", "short"), ("method", "adapted"), ("methods.u2pl", "adapted"),
+}  # fmt: skip
+"""Names in a class that are younger than the first results and compute nothing: defaults (a run's configuration spells
+all constants out), and what a run says."""
 
 ENTRIES = (
     ("data.divide", "draw_labelled"), ("data.stream", "StepDataset"), ("data.stream", "ItemLoader"),

@@ -250,6 +250,10 @@ class Method:
         self.config: Any = config
         self.task = task
 
+    def adapted(self) -> dict[str, Any]:
+        """Return the constants that so few classes change, by name, with the values that are used; a run says them."""
+        return {}
+
     def networks(self, build: Build) -> dict[str, nn.Module]:
         """Return every network and state holder (students, teachers, heads, banks) by name; all state lives here."""
         raise NotImplementedError

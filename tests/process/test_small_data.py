@@ -51,6 +51,11 @@ def test_it_is_defined_and_said(masked, bare, val, method, said, folder, tmp_pat
         assert metrics["val"] is None and metrics["gain"] is None and metrics["delivered"]["run"] == "method"
 
 
+def test_what_few_classes_change_is_said(folder, tmp_path, io):
+    ended = good(run(io, training(folder(4, 3, 0), tmp_path / "run", "--method", "u2pl", "--folds", "1")))
+    assert ended.stderr.splitlines().count("method.r_low=2: there are only 3 classes") == 1
+
+
 def test_equal_pictures_are_drawn_to_one_side(folder, tmp_path, io):
     """A draw of our own may not be what makes a leak: six masked pictures twice, and every one without a mask too."""
     data = folder(6, 0, 0)

@@ -237,3 +237,16 @@ def test_positives_and_negatives_are_the_teachers_and_anchors_the_students() -> 
     assert out["contrast"].item() == pytest.approx(loss(*EVERY), rel=1e-12)
     out, _ = run(m, nets=networks(m, z_s=Z_T))
     assert out["contrast"].item() != pytest.approx(loss(*EVERY), rel=1e-3)
+
+
+@pytest.mark.parametrize("classes", range(2, 6))
+@pytest.mark.parametrize("r_low", range(5))
+def test_what_few_classes_change_is_told(classes: int, r_low: int) -> None:
+    """The negatives are those of the bound that is told, and of no lower one."""
+    m = method(classes, r_low=r_low)
+    told = {"r_low": r_low} | m.adapted()
+    assert bool(m.adapted()) == (r_low >= classes)
+    if classes == 3:
+        assert sets(method(**told))[1] == sets(m)[1] and (
+            not r_low or sets(method(r_low=told["r_low"] - 1))[1] != sets(m)[1]
+        )

@@ -56,7 +56,7 @@ Readings and departures
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -160,6 +160,11 @@ class U2PL(Method):
         """All terms train the student; without contrast there is no such term."""
         terms = ("sup", "unsup", "contrast") if self.config.lam_c else ("sup", "unsup")
         return dict.fromkeys(terms, ("student",))
+
+    def adapted(self) -> dict[str, Any]:
+        """r_l, see difference 7; that r_h is at most K drops no class."""
+        r_low = min(self.config.r_low, self.task.classes - 1)
+        return {} if r_low == self.config.r_low else {"r_low": r_low}
 
     def networks(self, build: Build) -> dict[str, nn.Module]:
         """Student with a representation head, its moving average, the banks, the class confidence σ."""

@@ -9,6 +9,7 @@ import torch
 
 from fewmask.data.index import Pools
 from fewmask.data.scan import Scan
+from fewmask.method import Task
 from fewmask.methods import resolve
 from fewmask.nets import DEFAULT_ARCH, default_encoder
 from fewmask.nets.provenance import provenance
@@ -61,3 +62,11 @@ def tell_of_constants(recipe: Recipe, say: Say) -> None:
     if ours and recipe.train.steps < SHORT:
         told = " ".join(f"method.{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in ours.items())
         say(f"{told}: for a run below {SHORT} steps; the paper's constants are in the method's page")
+
+
+def tell_of_classes(recipe: Recipe, task: Task, say: Say) -> None:
+    """Say which constants the method changes because there are so few classes."""
+    adapted = resolve(recipe.method_name)(recipe.constants(), task).adapted()
+    if adapted:
+        told = " ".join(f"method.{key}={value}" for key, value in adapted.items())
+        say(f"{told}: there are only {task.classes} classes")

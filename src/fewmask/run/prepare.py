@@ -26,7 +26,7 @@ from fewmask.nets import statistics
 from fewmask.recipe import FREE, Recipe
 from fewmask.run.data import Data, read_data
 from fewmask.run.environment import check_weights, environment, warn_of_differences
-from fewmask.run.fill import fill
+from fewmask.run.fill import fill, tell_of_classes
 from fewmask.run.fingerprint import fingerprint
 from fewmask.run.folder import RunFolder
 from fewmask.run.layout import choose_layout
@@ -161,6 +161,7 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say, like: RunFolder | None =
             say(f"doubt: and {len(doubts) - _TOLD} more: fewmask check {index.root}")
         recipe = fill(asked, pools, counts, say).model_copy(update={"folds": max(1, len(data.folds))})
         _tell_of_repeats(recipe, pools, say)
+        tell_of_classes(recipe, _task(data), say)
     pools = _partial_for(recipe, pools, say)
     data = replace(data, pools=pools)
     task = _task(data)
