@@ -9,7 +9,7 @@ from typing import Any
 from fewmask.data.scenes import write_scenes
 from fewmask.recipe import read_recipe
 from fewmask.run.execute import execute
-from fewmask.run.prepare import Say
+from fewmask.run.notes import Say
 from fewmask.run.result import Run
 
 STEPS = 2400

@@ -12,7 +12,7 @@ from PIL import Image
 
 import fewmask
 from fewmask.methods import METHODS
-from process.helpers import VARIANTS, assert_refused, one_json, run, training
+from process.helpers import VARIANTS, assert_refused, one_json, run, tiny_data, training
 
 # --- train
 
@@ -41,6 +41,20 @@ def test_plan_trains_nothing(data, tmp_path, io):
     assert len({t["steps"] for t in plan["trainings"]}) == 1
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["plan.json"]
     assert run(io, training(data, tmp_path / "run")).code == 0, "the plan does not stand in the way"
+    assert_refused(run(io, training(data, tmp_path / "run", "--plan", "--seed", "3")), 4, "train.seed")
+
+
+def test_an_error_comes_before_the_notes(data, tmp_path, io):
+    """Both say things about the data before they find what is wrong; it is said too, after the error."""
+    words = training(data, tmp_path / "run", "--plan", "--time", "0.001s")
+    at = words.index("--steps")
+    ended = run(io, words[:at] + words[at + 2 :])
+    assert_refused(ended, 2, "--time")
+    assert len(ended.stderr.splitlines()) > 3
+    own = tiny_data(tmp_path / "own")
+    for path in (own / "masks/train").glob("*"):
+        path.unlink()
+    assert_refused(run(io, ["split", str(own), "--labelled", "2", "-o", str(tmp_path / "lists")]), 3)
 
 
 def test_without_out_the_newest_unfinished_run_goes_on(data, tmp_path, io, monkeypatch):

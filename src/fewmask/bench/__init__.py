@@ -13,11 +13,11 @@ from typing import Any
 
 from fewmask.bench import growth, kernels, labelling, leaderboard, reading, resuming, scoring, step
 from fewmask.bench.setting import Setting, setting
-from fewmask.bench.turns import Say
 from fewmask.errors import ConfigError
 from fewmask.methods import METHODS, resolve
 from fewmask.run.arms import SUPERVISED
 from fewmask.run.environment import environment
+from fewmask.run.notes import Say
 
 DEFAULT = (SUPERVISED, "mean_teacher", "fixmatch", "cps", "ucc")
 """Methods that are timed where none are named."""

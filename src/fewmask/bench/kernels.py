@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewmask.batch import IGNORE
-from fewmask.bench.turns import Say, in_turn, ratio, summary
+from fewmask.bench.turns import in_turn, ratio, summary
 from fewmask.nets.bank import ClassBanks
 from fewmask.ops import contrast, ema, losses, metrics, pseudo, select
+from fewmask.run.notes import Say
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fewmask.bench.turns import Say
 from fewmask.data.scenes import write_scenes
 from fewmask.recipe import for_its_length, read_recipe
 from fewmask.run.arms import SUPERVISED
 from fewmask.run.execute import execute
 from fewmask.run.folder import RunFolder
+from fewmask.run.notes import Say
 
 
 def rows(

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from fewmask.batch import Batch
-from fewmask.bench.turns import Say
 from fewmask.data.scenes import write_scenes
 from fewmask.data.stream import to_device
 from fewmask.engine.launch import launch, leave
@@ -22,6 +21,7 @@ from fewmask.methods import resolve
 from fewmask.recipe import for_its_length, read_recipe
 from fewmask.run.arms import SUPERVISED
 from fewmask.run.folder import RunFolder
+from fewmask.run.notes import Say
 from fewmask.run.pace import wait_for
 from fewmask.run.prepare import Prepared, parts_of, prepare
 from fewmask.run.rehearse import made_up

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-Say = Callable[[str], None]
+from fewmask.run.notes import Say
 
 Summary = dict[str, float]
 """{"median", "low", "high"}."""

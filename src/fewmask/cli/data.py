@@ -173,12 +173,14 @@ def _draw(keys: dict[str, Any], out: Path, as_json: bool) -> None:
     from fewmask.data.divide import write_lists
     from fewmask.recipe import read_recipe
     from fewmask.run.data import make_pools, open_folder
+    from fewmask.run.notes import Notes
 
     asked = read_recipe(None, keys)
-    index, _ = open_folder(asked)
-    for note in index.notes:
-        say(note)
-    pools = make_pools(index, asked, say)
+    with Notes(say) as notes:
+        index, _ = open_folder(asked)
+        for note in index.notes:
+            notes(note)
+        pools = make_pools(index, asked, notes)
     counts = {"labelled": len(pools.labelled), "unlabelled": len(pools.unlabelled)}
     for path, count in zip(write_lists(pools, out), counts.values(), strict=True):
         say(f"{path}: {count} images")

@@ -16,9 +16,10 @@ from fewmask.recipe import Recipe
 from fewmask.run.arms import SUPERVISED, comparable
 from fewmask.run.folder import RunFolder, choose_folder
 from fewmask.run.halving import METHODS, can_try
+from fewmask.run.notes import Notes, Say
 from fewmask.run.pace import costs
-from fewmask.run.plan import expected, fitted, seconds_of, spoken
-from fewmask.run.prepare import Prepared, Say, prepare
+from fewmask.run.plan import expected, fitted, seconds_of, settle, spoken
+from fewmask.run.prepare import Prepared, prepare
 
 RUNS = Path("runs")
 """Where runs go that are given no --out."""
@@ -82,9 +83,10 @@ def plan_only(asked: Recipe, out: Path | None, say: Say = print, time: str | Non
     Raises:
         DataError: the data are unusable.
         ConfigError: the recipe is.
+        CheckpointError: the folder holds another run.
     """
-    with deterministic(asked.machine.deterministic):
-        return _plan(asked, out, say, budget(asked, time))
+    with Notes(say) as notes, deterministic(asked.machine.deterministic):
+        return _plan(asked, out, notes, budget(asked, time))
 
 
 def _plan(asked: Recipe, out: Path | None, say: Say, seconds: float | None) -> dict[str, Any]:
@@ -96,6 +98,8 @@ def _plan(asked: Recipe, out: Path | None, say: Say, seconds: float | None) -> d
 
     folder = choose_folder(asked, RUNS, True, lambda _: False) if out is None else RunFolder(out)
     folder.check_usable()
+    if folder.started:
+        folder.check_same(settle(asked, folder, seconds))
     devices = "cpu" if placement(asked.machine.devices).accelerator == "cpu" else "1"
     prepared = prepare(asked.replace("data", unlabelled_by="random"), RunFolder(folder.path / "none"), note)
     fabric = launch(devices, prepared.layout.precision, asked.machine.rank_timeout)

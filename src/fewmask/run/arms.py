@@ -15,7 +15,8 @@ from fewmask.run.differences import leaves
 from fewmask.run.environment import environment, other_weights
 from fewmask.run.evaluation import load_evaluation
 from fewmask.run.folder import RunFolder, finished_in
-from fewmask.run.prepare import Prepared, Say
+from fewmask.run.notes import Say
+from fewmask.run.prepare import Prepared
 
 SUPERVISED = "supervised"
 

@@ -5,7 +5,6 @@ Each image becomes one vector (``look``) by the pretrained encoder. A vector a p
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -19,8 +18,7 @@ from fewmask.nets import DEFAULT_ARCH, build, default_encoder
 from fewmask.ops.coreset import k_centre, nearest
 from fewmask.recipe import Recipe
 from fewmask.run.look import Look
-
-Say = Callable[[str], None]
+from fewmask.run.notes import Say
 
 RULES = {"near-labelled": nearest, "diverse": k_centre}
 """Rules beside "random"."""

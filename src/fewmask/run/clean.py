@@ -11,8 +11,8 @@ from pathlib import Path
 from fewmask.engine.files import clean_leftovers, write_errors
 from fewmask.engine.lock import RunLock
 from fewmask.errors import BusyError, CheckpointError
-from fewmask.run.data import Say
 from fewmask.run.folder import RunFolder
+from fewmask.run.notes import Say
 
 CHECKPOINTS = "checkpoints"
 

@@ -30,7 +30,8 @@ from fewmask.run.arms import SUPERVISED, Arm, matched_recipe
 from fewmask.run.crossfit import pooled
 from fewmask.run.doubt import pools_of
 from fewmask.run.folder import RunFolder
-from fewmask.run.prepare import Notes, Prepared, Say, prepare
+from fewmask.run.notes import Notes, Say
+from fewmask.run.prepare import Prepared, prepare
 from fewmask.run.report import write_report
 from fewmask.run.rounds import train_arm
 

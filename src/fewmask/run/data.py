@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,8 +18,7 @@ from fewmask.errors import CheckpointError, ConfigError, DataError
 from fewmask.recipe import Recipe
 from fewmask.run.choose import choose
 from fewmask.run.folder import RunFolder
-
-Say = Callable[[str], None]
+from fewmask.run.notes import Say
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,11 @@ from fewmask.data.masks import read_mask
 from fewmask.engine.progress import Ticker
 from fewmask.ops.rng import Permutation
 from fewmask.report.pictures import save_png, side_by_side
-from fewmask.run.data import Say, by_fold, make_pools, open_folder
+from fewmask.run.data import by_fold, make_pools, open_folder
 from fewmask.run.folder import RunFolder
 from fewmask.run.labels import refuse_full, write_files
 from fewmask.run.model import Model
+from fewmask.run.notes import Say
 
 TABLE = "doubtful.csv"
 _SURE = 0.9  # probability of another class from which a pixel speaks against its mask

@@ -16,7 +16,7 @@ from fewmask.engine.determinism import deterministic
 from fewmask.engine.files import clean_leftovers, ensure_writable, write_json
 from fewmask.engine.launch import is_first_process, launch, leave
 from fewmask.engine.lock import RunLock
-from fewmask.errors import CheckpointError, FewmaskError, Interrupted
+from fewmask.errors import CheckpointError, Interrupted
 from fewmask.methods import resolve
 from fewmask.recipe import Recipe, for_its_length, read_recipe
 from fewmask.run.ahead import RUNS, budget, foretold, plan_of
@@ -27,9 +27,10 @@ from fewmask.run.doubt import pools_of, relabel
 from fewmask.run.fill import tell_of_constants
 from fewmask.run.folder import RunFolder, choose_folder
 from fewmask.run.halving import can_try, halve, share_of_halving, spent, to_time, with_method
+from fewmask.run.notes import Notes, Say
 from fewmask.run.pace import costs, costs_of
 from fewmask.run.plan import duration, expected, fitted, settle, spoken
-from fewmask.run.prepare import Notes, Prepared, Say, confirm, parts_of, prepare
+from fewmask.run.prepare import Prepared, confirm, parts_of, prepare
 from fewmask.run.quality import calibrate
 from fewmask.run.rehearse import rehearse
 from fewmask.run.report import write_report
@@ -80,15 +81,9 @@ def execute(
     Raises:
         FewmaskError: see ``docs/exit-codes.md``.
     """
-    notes = Notes(say if is_first_process() else _silent)
     seconds = budget(asked, time)
-    try:
-        with deterministic(asked.machine.deterministic):
-            return _execute(asked, out, new, notes, seconds)
-    except FewmaskError as error:
-        for text in notes.held:  # the error comes first, what led to it after it
-            error.add_note(text)
-        raise
+    with Notes(say if is_first_process() else _silent) as notes, deterministic(asked.machine.deterministic):
+        return _execute(asked, out, new, notes, seconds)
 
 
 def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes, seconds: float | None) -> Run:

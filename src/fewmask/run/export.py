@@ -23,7 +23,7 @@ from fewmask.nets.segmenter import Segmenter
 from fewmask.run.data import open_folder
 from fewmask.run.folder import RunFolder
 from fewmask.run.model import Model
-from fewmask.run.prepare import Say
+from fewmask.run.notes import Say
 
 Format = Literal["onnx", "torch-export"]
 

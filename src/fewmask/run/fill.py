@@ -14,7 +14,7 @@ from fewmask.methods import resolve
 from fewmask.nets import DEFAULT_ARCH, default_encoder
 from fewmask.nets.provenance import provenance
 from fewmask.recipe import SHORT, Recipe, for_its_length
-from fewmask.run.data import Say
+from fewmask.run.notes import Say
 
 
 def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:

@@ -28,7 +28,8 @@ from fewmask.run.evaluation import Evaluation, save_evaluations
 from fewmask.run.folder import RunFolder
 from fewmask.run.gain import gain_over, interval_of
 from fewmask.run.init import init_command
-from fewmask.run.prepare import Prepared, Say
+from fewmask.run.notes import Say
+from fewmask.run.prepare import Prepared
 from fewmask.run.score import Scorer
 
 

@@ -22,8 +22,9 @@ from fewmask.recipe import Recipe, for_its_length
 from fewmask.run.arms import SUPERVISED, Arm, folds_of, matched
 from fewmask.run.evaluation import load_evaluation
 from fewmask.run.folder import RunFolder
+from fewmask.run.notes import Notes, Say
 from fewmask.run.pace import Cost
-from fewmask.run.prepare import Notes, Prepared, Say
+from fewmask.run.prepare import Prepared
 from fewmask.run.rounds import train_arm
 
 METHODS = (SUPERVISED, "fixmatch", "mean_teacher", "cps", "ucc")

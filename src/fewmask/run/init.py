@@ -15,7 +15,7 @@ from fewmask.nets.segmenter import plain as without_heads
 from fewmask.nets.weights import read_weights
 from fewmask.recipe import Recipe
 from fewmask.run.folder import RunFolder
-from fewmask.run.prepare import Say
+from fewmask.run.notes import Say
 
 
 def start_from(nets: Mapping[str, nn.Module], source: Path, say: Say, classes: Sequence[str] = ()) -> None:

@@ -28,7 +28,8 @@ from fewmask.errors import CheckpointError, DataError
 from fewmask.method import Labelling, Part, Round
 from fewmask.ops.metrics import agreement, confusion
 from fewmask.run.folder import RunFolder
-from fewmask.run.prepare import Notes, Prepared
+from fewmask.run.notes import Notes
+from fewmask.run.prepare import Prepared
 from fewmask.run.score import Scorer
 from fewmask.run.training import learner_of, pictures_of
 

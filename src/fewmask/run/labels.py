@@ -24,8 +24,8 @@ from fewmask.data.writers import WRITERS, Annotated, Tool
 from fewmask.data.writers.annotated import png_bytes
 from fewmask.engine.files import ensure_writable, write_atomic, write_errors
 from fewmask.errors import ConfigError, DataError
-from fewmask.run.data import Say
 from fewmask.run.incoming import Translation, by_name, masked, matched, open_folder, open_source
+from fewmask.run.notes import Say
 
 REPLACED = "replaced"
 """Folder of masks that an import has put others in the place of."""

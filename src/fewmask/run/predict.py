@@ -24,9 +24,9 @@ from fewmask.engine.infer import Protocol
 from fewmask.engine.tiles import npy_file
 from fewmask.errors import ConfigError, DataError
 from fewmask.report.pictures import colour_image, index_image, overlay
-from fewmask.run.data import Say
 from fewmask.run.journal import Journal
 from fewmask.run.model import Model
+from fewmask.run.notes import Say
 from fewmask.run.quality import add_row
 from fewmask.run.quality import load as load_quality
 

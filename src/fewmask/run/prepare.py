@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -30,40 +30,10 @@ from fewmask.run.fill import fill, tell_of_classes
 from fewmask.run.fingerprint import fingerprint
 from fewmask.run.folder import RunFolder
 from fewmask.run.layout import choose_layout
+from fewmask.run.notes import Say
 from fewmask.supervision import Supervision
 
-Say = Callable[[str], None]
-
 _TOLD = 5  # doubts about the data that are said
-
-
-class Notes:
-    """Sentences that wait until training begins: if an error comes instead, its line must be the first.
-
-    Args:
-        say: receives them in the end.
-
-    Attributes:
-        held: those that wait.
-    """
-
-    def __init__(self, say: Say) -> None:
-        self._say = say
-        self._open = False
-        self.held: list[str] = []
-
-    def __call__(self, text: str) -> None:
-        """Say a sentence, or hold it."""
-        if self._open:
-            self._say(text)
-        else:
-            self.held.append(text)
-
-    def release(self) -> None:
-        """Say what is held, and everything after it at once."""
-        self._open = True
-        while self.held:
-            self._say(self.held.pop(0))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from fewmask.errors import ConfigError
 from fewmask.method import Task
 from fewmask.ops.select import Rule, Selection
 from fewmask.run.folder import RunFolder
-from fewmask.run.prepare import Say
+from fewmask.run.notes import Say
 from fewmask.run.result import load
 
 

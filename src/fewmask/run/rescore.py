@@ -30,12 +30,13 @@ from fewmask.nets import Builder
 from fewmask.ops.boundary import boundary_f
 from fewmask.ops.metrics import dice
 from fewmask.recipe import Recipe
-from fewmask.run.data import Say, masked_index, open_folder
+from fewmask.run.data import masked_index, open_folder
 from fewmask.run.doubt import pools_of
 from fewmask.run.evaluation import Evaluation, counted, joined
 from fewmask.run.folder import RunFolder
 from fewmask.run.gain import interval_of
 from fewmask.run.model import Model
+from fewmask.run.notes import Say
 
 Which = Literal["delivered", "last", "best", "baseline"]
 

@@ -28,7 +28,8 @@ from fewmask.run.finish import take_delivery
 from fewmask.run.folder import RunFolder
 from fewmask.run.init import start_from
 from fewmask.run.labelling import Labeller
-from fewmask.run.prepare import Notes, Prepared, recipe_of, steps_of
+from fewmask.run.notes import Notes
+from fewmask.run.prepare import Prepared, recipe_of, steps_of
 from fewmask.run.training import Start, Training, train_one
 
 

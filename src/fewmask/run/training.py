@@ -34,7 +34,8 @@ from fewmask.nets import Builder
 from fewmask.ops.monitor import Monitor
 from fewmask.run.finish import finish
 from fewmask.run.folder import RunFolder
-from fewmask.run.prepare import Notes, Prepared, begin
+from fewmask.run.notes import Notes
+from fewmask.run.prepare import Prepared, begin
 from fewmask.run.score import Scorer
 
 Start = Callable[[Mapping[str, nn.Module]], None]
