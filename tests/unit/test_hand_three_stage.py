@@ -185,6 +185,24 @@ def test_the_decay_of_the_average() -> None:
 
 
 @pytest.mark.parametrize(
+    ("share", "total", "decays"),
+    [
+        (0.1, 240, [1 - 1 / 24] * 4),  # at most 24 steps old on average
+        (0.1, 1500, [0.99, 1 - 1 / 150, 1 - 1 / 150, 1 - 1 / 150]),
+        (0.02, 60_000, [0.99, 0.995, 0.9975, 0.999]),  # the paper's stage: 1200 steps are no bound
+        (0.001, 240, [0.0] * 4),  # less than a step: the network itself
+    ],
+)
+def test_the_average_is_no_older_than_a_share_of_the_stage(share: float, total: int, decays: list[float]) -> None:
+    method = stages(ema_share=share)[1]
+    for at, decay in zip((0.0, 0.5, 0.7, 0.9), decays, strict=True):
+        student, teacher = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        nn.init.ones_(student.weight), nn.init.zeros_(teacher.weight)
+        method.after_step({"student": student, "teacher": teacher}, step(t=int(at * total), total=total), {})
+        assert teacher.weight.item() == pytest.approx(1 - decay, rel=1e-4)
+
+
+@pytest.mark.parametrize(
     ("config", "says"),
     [({"shares": (0.5, 0.5)}, "3 positive numbers"), ({"output": "teacher", "ema": False}, "needs the moving average")],
 )

@@ -17,7 +17,7 @@ from fewmask.engine.evaluate import Pictures
 from fewmask.engine.infer import Protocol
 from fewmask.engine.label import confident, read_manifest, write_labels
 from fewmask.engine.label_pass import Share
-from fewmask.errors import CheckpointError, Interrupted
+from fewmask.errors import CheckpointError, DataError, Interrupted, NonFiniteError
 from fewmask.ops.select import Selection, keys
 from labelling import CLASSES, RULES, SHARE, guess, in_ranks, label, pool, written
 from oracles import select as oracle
@@ -88,6 +88,35 @@ def test_what_a_killed_pass_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".raw" / "0.bin").write_bytes(b"0")
     label(tmp_path, Selection("dars", 0.4))
     assert not (tmp_path / ".raw").exists()
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "video", tmp_path / ".raw"):
+        folder.mkdir(exist_ok=True)
+        (folder / ".tmp-4711-01234567").write_bytes(b"half")
+    label(tmp_path, Selection("dars", 0.4))
+    assert list(tmp_path.rglob(".tmp-*")) == []
+
+
+def test_a_confidence_that_is_no_number_is_named(tmp_path: Path) -> None:
+    """As an fp16 pattern it would be counted as one of another class."""
+
+    def broken(item: Item, least_K: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        predicted, confidence = guess(item)
+        confidence[0, 0] = np.nan if item.name == "video/3" else 1.0
+        return predicted, confidence
+
+    with pytest.raises(NonFiniteError, match=r"no number; .*3\.png"):
+        label(tmp_path, Selection("dars", 0.4), broken)
+
+
+@pytest.mark.parametrize("names", [("a", "../b"), ("a", "/b"), ("a", "a")])
+def test_names_that_would_harm_are_refused(names: tuple[str, str], tmp_path: Path) -> None:
+    """Of an index file of somebody else: labels are written under the names of the images."""
+    items = [Item(name, Path(f"{n}.png")) for n, name in enumerate(names)]
+    with pytest.raises(DataError, match=r"leads out of a folder|two images are called 'a'"):
+        write_labels(guess, items, tmp_path / "in", Selection("none"), CLASSES)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
 def test_relabelled_by_the_largest_ratio(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def test_without_roles_val_is_drawn(root):
         ({"image": "a.jpg", "roles": "val"}, "unknown key 'roles'"), ({"image": "a.jpg", "role": "dev"}, "role 'dev'"),
         ({"image": "../../x.jpg"}, "leads out"), ({"image": "/etc/passwd"}, "leads out"),
         ({"image": "a.jpg", "mask": "../../../etc/passwd"}, "leads out"), ({"image": "b.jpg", "name": "a"}, "twice"),
+        ({"image": "b.jpg", "name": "../../b"}, "no path below"), ({"image": "b.jpg", "name": "/b"}, "no path below"),
     ],
 )  # fmt: skip
 def test_lines_that_are_refused(root, line, message):

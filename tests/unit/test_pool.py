@@ -14,8 +14,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from fewmask.data import stream
+from fewmask.data.files import is_below, place_below
 from fewmask.data.index import Item, MaskCode
-from fewmask.data.pool import IndexPool, Joined, read_index
+from fewmask.data.pool import IndexPool, Joined, _entry, read_index
 from fewmask.data.stream import ItemLoader
 from fewmask.errors import ConfigError, DataError
 
@@ -32,12 +33,46 @@ def test_items(tmp_path):
     )  # fmt: skip
     pool = read_index(index, tmp_path, [])
     assert [(i.name, i.image.relative_to(tmp_path).as_posix()) for i in pool] == [
-        ("a/1", "a/1.jpg"), ("two", "b/ü 2.png"), ("./a/../3", "3.tif"), (str(tmp_path / "4"), "4.png"),
+        ("a/1", "a/1.jpg"), ("two", "b/ü 2.png"), ("3", "3.tif"), ("4", "4.png"),
     ]  # fmt: skip
     assert len(pool) == 4 and pool[-1] == pool[3] and pool[1:3] == (pool[1], pool[2])
     assert all(item.mask is None and not item.group for item in pool)
     with pytest.raises(IndexError):
         pool[4]
+
+
+def test_names_of_images_that_lie_elsewhere(tmp_path):
+    """What is written for an image is named so: pseudo-labels, masks to correct."""
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    places = [
+        "../a/1.jpg",
+        str(tmp_path / "b" / "2.jpg"),
+        "../a/./1.png",
+        "s3://bucket/c/3.jpg",
+        "s3://bucket/../3.jpg",
+    ]
+    pool = read_index(write(lists / "pool.jsonl", *({"image": p} for p in places[:3])), tmp_path, [])
+    names = [item.name for item in pool]
+    names += [_entry(json.dumps({"image": p}).encode(), "/lists/")[0] for p in places[3:]]
+    assert len(set(names)) == 5 and all(is_below(name) for name in names)
+    assert names[:3] == [item.name for item in pool] and names[3] == "s3://bucket/c/3"
+
+
+@pytest.mark.parametrize(
+    ("name", "below"),
+    [
+        ("a", True), ("a/b.png", True), ("a..b", True), ("s3://a/b", True), ("", False), ("/a", False), ("a/", False),
+        ("..", False), ("../a", False), ("a/../b", False), ("a\0b", False),
+    ],
+)  # fmt: skip
+def test_below(name, below, tmp_path):
+    assert is_below(name) == below
+    if below:
+        assert place_below(tmp_path, name).resolve().is_relative_to(tmp_path.resolve())
+    else:
+        with pytest.raises(DataError, match="leads out"):
+            place_below(tmp_path, name)
 
 
 def test_in_another_process(tmp_path):
@@ -64,6 +99,9 @@ def test_joined_pools_show_no_masks(tmp_path):
         ('{"image": ""}', "no text"),
         ('{"image": "a\\u0000b"}', "no text"),
         ('{"image": "a.jpg", "name": 5}', "no text"),
+        ('{"image": "a.jpg", "name": "../../b"}', "no path below"),
+        ('{"image": "a.jpg", "name": "/etc/b"}', "no path below"),
+        ('{"image": "a.jpg", "name": "b/"}', "no path below"),
         ('{"image": "../x.jpg"}', "lies outside"),
         ('{"image": "a/../../x.jpg"}', "lies outside"),
         ('{"image": "/etc/passwd"}', "lies outside"),

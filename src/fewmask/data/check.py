@@ -73,9 +73,9 @@ def check(
     items = _drawn([i for role in ROLES for i in index.items[role]], sample, "", notes)
     others = [] if listed is None else [_placed(i, n, listed) for n, i in _lines(listed, sample, notes)]
     whole = len(items) == sum(map(len, index.items.values()))
-    exif = declared.exif if declared else None
     opened = [*items, *others]
-    found = scan(opened, len(index.classes) or None, index.code, cache=cache, threads=threads, exif=exif, tick=tick)
+    count = len(index.classes) or None
+    found = scan(opened, count, index.code, cache=cache, threads=threads, exif=index.exif, tick=tick)
     index = _as_trained(index, val_fraction, split_seed, found)
     problems = list(found.problems)
     if black := empty_mask_doubt(found, index):

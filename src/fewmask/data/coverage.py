@@ -30,7 +30,7 @@ def look(paths: Sequence[Path], index: DataIndex) -> list[str]:
         masked = [i for i in items if i.mask is not None]
         if not masked or "unlabel" in name.lower():
             continue
-        counts = scan(masked, len(index.classes) or None, index.code, images=False)
+        counts = scan(masked, len(index.classes) or None, index.code, images=False, exif=index.exif)
         counts.raise_first()
         classes = with_classes(index, counts).classes
         absent = class_coverage(classes, counts.counts[:, : len(classes)])

@@ -15,7 +15,7 @@ from PIL import Image
 from fewmask.batch import IGNORE
 from fewmask.config import dump_yaml
 from fewmask.data.datayaml import FILE_NAME, check_names
-from fewmask.data.files import cache_folder, folder_aside
+from fewmask.data.files import cache_folder, folder_aside, is_below
 from fewmask.data.index import ROLES
 from fewmask.errors import ConfigError, DataError
 
@@ -146,8 +146,7 @@ class Dataset:
 
 
 def _is_name(name: str) -> bool:
-    path = PurePosixPath(name)
-    return bool(name) and name.isprintable() and not path.is_absolute() and ".." not in path.parts and name[-1] != "/"
+    return bool(name) and name.isprintable() and is_below(name)
 
 
 def _save(array: np.ndarray, root: Path, folder: str, name: str) -> str:

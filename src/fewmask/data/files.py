@@ -48,6 +48,23 @@ def image_files(root: Path, place: str, notes: list[str], without: Set[Path] = f
     return found
 
 
+def is_below(name: str) -> bool:
+    """Return whether a file of this name, put into a folder, lies below it."""
+    parts = (name.replace("\\", "/") if os.name == "nt" else name).split("/")
+    return bool(parts[0] and parts[-1]) and ".." not in parts and "\0" not in name and not os.path.isabs(name)
+
+
+def place_below(folder: Path, name: str) -> Path:
+    """Return where a file of this name lies in a folder; names of images come from files of somebody else.
+
+    Raises:
+        DataError: it leads out of the folder.
+    """
+    if not is_below(name):
+        raise DataError(f"the name {name[:200]!r} leads out of a folder", where=folder, todo="name the image otherwise")
+    return folder / name
+
+
 @contextmanager
 def folder_aside(out: Path) -> Iterator[Path]:
     """Yield the path of a folder to be made beside ``out``, on its disk; what is not moved away is removed at the end.

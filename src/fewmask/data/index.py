@@ -111,6 +111,7 @@ class DataIndex:
         notes: sentences on what was decided while reading (a division that was drawn, files that were left out).
         images: how image files become pixels; the same for all of them.
         drawn: nobody has said which images are "val": they were drawn from the training images.
+        exif: what is declared of orientation tags; None = nothing: a mask that fits the turned image alone is a doubt.
     """
 
     root: Path
@@ -121,6 +122,7 @@ class DataIndex:
     notes: tuple[str, ...] = ()
     images: ImageCode = PHOTOGRAPH
     drawn: bool = False
+    exif: Literal["ignore", "apply"] | None = None
 
     @property
     def labelled(self) -> tuple[Item, ...]:

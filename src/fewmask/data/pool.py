@@ -19,6 +19,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from fewmask.data.files import is_below
 from fewmask.data.index import PHOTOGRAPH, ImageCode, Item
 from fewmask.data.remote import is_uri, remote_path
 from fewmask.errors import DataError
@@ -157,12 +158,23 @@ def _entry(line: bytes, prefix: str) -> tuple[str, str]:
     if len(line) > _LONGEST_LINE:
         raise ValueError(f"a line of {len(line)} bytes")
     entry = json.loads(line)
-    image = entry["image"]
-    name = entry.get("name") or os.path.splitext(image)[0]
-    if not isinstance(image, str) or not image or "\0" in image or not isinstance(name, str):
+    image, name = entry["image"], entry.get("name")
+    if not isinstance(image, str) or not image or "\0" in image or not isinstance(name or "", str):
         raise ValueError("image or name is no text")
-    if is_uri(image):
-        return name, image
+    if name and not is_below(name):
+        raise ValueError(f"the name {name[:200]!r} is no path below a folder")
     # most are plain paths below the folder; normpath takes longer than everything else
     plain = image[0] != "/" and "//" not in image and "./" not in image and os.sep == "/"
-    return name, prefix + image if plain else os.path.normpath(os.path.join(prefix, image))
+    if plain:
+        return name or os.path.splitext(image)[0], prefix + image
+    place = image if is_uri(image) else os.path.normpath(os.path.join(prefix, image))
+    return name or _named(place, prefix), place
+
+
+def _named(place: str, prefix: str) -> str:
+    """Return a name for an image that lies where the index says in another way: its path below the index, if it is."""
+    if place.startswith(prefix):
+        place = place[len(prefix) :]
+    name = os.path.splitext(place.replace(os.sep, "/"))[0]
+    digest = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()
+    return name if is_below(name) else f"elsewhere/{digest[:16]}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +28,7 @@ from fewmask.engine.evaluate import Pictures
 from fewmask.engine.files import write_json
 from fewmask.engine.infer import Forward, Protocol, as_logits, image_logits, normalise
 from fewmask.engine.label_pass import ALONE, RAW, Pass, Predict, Share, label_file
-from fewmask.errors import CheckpointError
+from fewmask.errors import CheckpointError, DataError
 from fewmask.ops import pseudo
 from fewmask.ops.select import Selection
 
@@ -88,9 +89,14 @@ def write_labels(
 
     Raises:
         CheckpointError: the folder holds labels that were made in another way.
+        DataError: two images have one name, or one that leads out of the folder.
+        NonFiniteError: the network gives a confidence that is no number.
         Interrupted: somebody wanted to stop, on any rank; what is predicted is kept.
         WriteError: the disk refused.
     """
+    twice = [name for name, times in Counter(item.name for item in items).items() if times > 1]
+    if twice:  # two of an index file; one's labels would be taken for those of the other
+        raise DataError(f"two images are called {twice[0]!r}", where=folder, todo='give each a "name" of its own')
     made = {"source": source or {}, "select": asdict(how), "seed": seed, "turn": turn, "classes": list(classes)}
     finished = share.sum(np.array([share.rank == 0 and (folder / "manifest.json").is_file()], dtype=np.int64))[0]
     if finished:

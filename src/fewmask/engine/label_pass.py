@@ -22,11 +22,12 @@ import torch
 from PIL import Image
 
 from fewmask.batch import IGNORE
+from fewmask.data.files import place_below
 from fewmask.data.index import Item
 from fewmask.data.masks import nothing_id, spelling
 from fewmask.engine.faults import site
-from fewmask.engine.files import write_atomic
-from fewmask.errors import DataError, Interrupted
+from fewmask.engine.files import clean_leftovers, write_atomic
+from fewmask.errors import DataError, Interrupted, NonFiniteError
 from fewmask.ops import select
 from fewmask.ops.select import Selection
 
@@ -104,8 +105,12 @@ def stop_together(who: str, share: Share, doing: str, kept: str = "what is predi
 
 
 def label_file(folder: Path, item: Item) -> Path:
-    """Return where the pseudo-labels of an item lie."""
-    return folder / f"{item.name}.png"
+    """Return where the pseudo-labels of an item lie.
+
+    Raises:
+        DataError: its name leads out of the folder.
+    """
+    return place_below(folder, f"{item.name}.png")
 
 
 class Pass:
@@ -132,6 +137,9 @@ class Pass:
     def begin(self, made: dict[str, Any]) -> None:
         """Remove what a pass of another network has left; the first rank alone."""
         note, text = self.raw / "made.json", json.dumps(made)
+        if self.share.rank == 0:
+            for folder in {label_file(self.folder, item).parent for item in self.items} | {self.folder, self.raw}:
+                clean_leftovers(folder)
         if self.share.rank == 0 and not (note.is_file() and note.read_text(encoding="utf-8") == text):
             shutil.rmtree(self.raw, ignore_errors=True)
             for item in self.items:
@@ -209,6 +217,10 @@ class Pass:
             site("select.inside")
             label, confidence = self.predict(item)
             bits = select.to_bits(confidence)
+            if bits.size and not 0 <= bits.min() <= bits.max() < select.BINS:  # it would count as another class
+                raise NonFiniteError(
+                    "a confidence is no number", where=item.image, todo="train with --precision fp32, or a lower rate"
+                )
             write_atomic(file, _packed(label, bits))
         select.add_counts(counts_KV, label.ravel(), bits.ravel())
 
@@ -266,7 +278,8 @@ class Pass:
         if not file.is_file():
             site("select.inside")
             _save(file, self.spelt[labels()])
-        counts = np.bincount(np.asarray(Image.open(file)).ravel(), minlength=int(self.spelt.max()) + 1)
+        written = np.asarray(Image.open(file, formats=("PNG",)))
+        counts = np.bincount(written.ravel(), minlength=int(self.spelt.max()) + 1)
         return counts[self.spelt[: self.classes]]
 
 

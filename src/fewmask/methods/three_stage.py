@@ -31,8 +31,10 @@ Implementation details and departures
    network in both places: ``teacher``.
 5. The teacher labels in evaluation mode with averaged statistics. The code freezes BatchNorm everywhere; here the
    student's statistics move, and labelled and augmented images go through it in one pass.
-6. The decay of the average follows the code: 0.99, 0.995, 0.9975, 0.999 from 0, 1/3, 2/3 and 5/6 of a stage. ``ema =
-   false`` is Table VI: the network labels itself.
+6. The decay of the average follows the code: 0.99, 0.995, 0.9975, 0.999 from 0, 1/3, 2/3 and 5/6 of a stage. That is
+   for 60,000 steps, of which it averages the last thousand; of 240 it would be the last 165, with a quarter of the
+   first. ``ema_share`` bounds the decay, and so its mean age, by a share of the stage. ``ema = false`` is Table VI: the
+   network labels itself.
 7. Branches: Table VII, on any encoder with stages; see ``BranchedStage``. The code gives them a class more, never used.
 8. Every stage starts from the pretrained encoder anew (``init = scratch``); ``continue`` starts f and its average from
    the f that made the masks, with a fresh branch: where a stage is too short to learn from scratch what the one before
@@ -77,6 +79,7 @@ class _Config(Config):
         strong: the images of L ∪ U are strongly augmented (SA).
         augment: how.
         ema: the teacher is a moving average (Table VI).
+        ema_share: most mean age of that average, as a share of the stage's steps; none = no bound.
         output: which network makes the masks and is reported.
     """
 
@@ -92,6 +95,7 @@ class _Config(Config):
     strong: bool = True
     augment: RandAugmentCutout = RandAugmentCutout()
     ema: bool = True
+    ema_share: float | None = Field(default=None, gt=0, le=1)
     output: Literal["student", "teacher"] = "student"
 
     @model_validator(mode="after")
@@ -200,6 +204,8 @@ class MultiTask(Method):
         """θ' ← d·θ' + (1 - d)·θ, statistics too."""
         if self.config.ema:
             decay = max(d for share, d in DECAYS if step.t >= share * step.total)
+            if self.config.ema_share is not None:  # steps of age 1, 2, … weigh d, d², …: 1 / (1 - d) on average
+                decay = min(decay, max(0.0, 1 - 1 / (self.config.ema_share * step.total)))
             ema.ema_update(nets["teacher"], nets["student"], decay)
 
     def _moved(self, labels_BHW: Tensor, count: int, source_BHW: Tensor | None) -> Tensor:

@@ -61,7 +61,6 @@ def read_data(asked: Recipe, say: Say, begun: RunFolder | None = None) -> Data:
     data = asked.data
     recipe = asked if begun is None else asked.model_copy(update={"folds": begun.recipe().folds})
     index, folds = open_folder(recipe, begun)
-    declared = load_data_yaml(index.root) or DataYaml()
     for note in index.notes:
         say(note)
     pools = make_pools(index, asked, say, begun)
@@ -71,7 +70,7 @@ def read_data(asked: Recipe, say: Say, begun: RunFolder | None = None) -> Data:
     scanned = () if pools.digest else pools.unlabelled
     items: list[Item] = [*pools.labelled, *scanned, *index.items["val"], *index.items["test"]]
     with Ticker("looking at the files") as tick:
-        counts = scan(items, len(index.classes) or None, index.code, exif=declared.exif, tick=tick)
+        counts = scan(items, len(index.classes) or None, index.code, exif=index.exif, tick=tick)
     if data.on_bad_unlabelled == "skip" and scanned:
         pools, counts = _set_aside(pools, counts, None if begun is None else begun.set_aside, say)
         index = replace(index, items=index.items | {"train": _without(index.items["train"], counts.aside)})

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from fewmask.batch import IGNORE
+from fewmask.data.files import place_below
 from fewmask.data.images import item_size
 from fewmask.data.index import DataIndex, Item
 from fewmask.data.layouts import read_unlabelled
@@ -224,7 +225,7 @@ def write_files(out: Path, files: Iterable[tuple[str, bytes]]) -> None:
     """
     ensure_writable(out)
     for name, content in files:
-        path = out / name
+        path = place_below(out, name)
         with write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content)
@@ -237,7 +238,7 @@ def copy_images(items: Iterable[Item], out: Path) -> None:
         WriteError: the disk refused.
     """
     for item in items:
-        path = out / "images" / f"{item.name}{item.image.suffix}"
+        path = place_below(out / "images", f"{item.name}{item.image.suffix}")
         with write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(item.image, path)

@@ -231,8 +231,10 @@ def parts_of(recipe: Recipe, method: Method) -> list[tuple[Recipe, Method]]:
 
 def recipe_of(recipe: Recipe, one: Round) -> Recipe:
     """Return the recipe of a round, but for its steps: its rate, its batch, its scales."""
-    low, *middle, high = recipe.data.augment.scale
-    scale = (low * one.scale[0], *middle, high * one.scale[1])
+    scale = recipe.data.augment.scale
+    if one.scale != (1.0, 1.0):  # of values to choose from, too, the smallest and the largest move
+        low, high = min(scale), max(scale)
+        scale = (low * one.scale[0], *(value for value in scale if low < value < high), high * one.scale[1])
     augment, batch = recipe.data.augment.model_copy(update={"scale": scale}), one.batch or recipe.data.batch
     return recipe.replace("data", augment=augment, batch=batch).replace("optim", lr=recipe.optim.lr * one.rate)
 

@@ -16,7 +16,7 @@ from fewmask.batch import Items, Slots, Stream
 from fewmask.data.stream import to_device
 from fewmask.engine import faults
 from fewmask.engine.infer import PROTOCOLS, image_logits, to_grid
-from fewmask.errors import ResourceError, short_of_memory
+from fewmask.errors import ConfigError, ResourceError, short_of_memory
 from fewmask.method import Method
 from fewmask.recipe import Recipe
 from fewmask.run.prepare import Prepared
@@ -33,11 +33,20 @@ def rehearse(prepared: Prepared, method: Method, fabric: Any) -> None:
 
     Raises:
         ResourceError: the memory does not suffice; with a table of what to lower.
+        ConfigError: normalisation layers cannot take a batch of one image.
     """
     recipe = prepared.recipe
     try:
         with faults.held():
             _rehearse(prepared, method, fabric)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            f"a training of {recipe.method_name} has steps of one image; {recipe.model.arch} pools it to one value a "
+            "channel, which cannot be normalised", where="data.batch",
+            todo="use a batch of 2 or more in every round, or --arch unet",
+        ) from error  # fmt: skip
     except (RuntimeError, MemoryError) as error:
         if not short_of_memory(error):
             raise

@@ -211,7 +211,7 @@ def _score(
         )  # fmt: skip
     if not items:
         raise DataError(f"there are no {split} images with masks", where=root, todo="choose another --split or DIR")
-    seen = scan(items, len(model.classes), index.code)
+    seen = scan(items, len(model.classes), index.code, exif=index.exif)
     seen.raise_first()
     copies = [[item.name for _, item in same] for same in duplicate_images(index, seen)]
     whole = ItemLoader(index.code, recipe.data.resize)

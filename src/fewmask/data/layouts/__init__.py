@@ -126,7 +126,8 @@ def read_folder(
     _put_in_groups(found, declared.groups if groups is None else groups, root, asked=groups is not None)
     _only_masked(found)
     images = declared.image_code()
-    index = DataIndex(root, found.layout, classes, _sorted(found, images), code, tuple(found.notes), images)
+    items, notes = _sorted(found, images), tuple(found.notes)
+    index = DataIndex(root, found.layout, classes, items, code, notes, images, exif=declared.exif)
     return index if index.items["val"] or val_fraction is None else with_val(index, val_fraction, split_seed)
 
 
@@ -172,7 +173,8 @@ def read_unlabelled(root: Path) -> DataIndex | None:
     found = Found("folders", roles, notes)
     classes, code = _legend(root, declared, found)
     images = declared.image_code()
-    return DataIndex(root, found.layout, classes, _sorted(found, images), code, tuple(notes), images)
+    items = _sorted(found, images)
+    return DataIndex(root, found.layout, classes, items, code, tuple(notes), images, exif=declared.exif)
 
 
 def with_classes(index: DataIndex, scan: Scan) -> DataIndex:

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from fewmask.data.files import is_below
 from fewmask.data.index import ROLES, Item, Role
 from fewmask.data.layouts.found import Found
 from fewmask.data.roles import roles_by_folder
@@ -66,7 +67,10 @@ def _entry(line: bytes, file: Path, home: str, n: int) -> tuple[Item, Role | Non
         raise _bad(file, n, "no image")
     image = _inside(entry["image"], file, home, n)
     mask = _inside(entry["mask"], file, home, n) if entry.get("mask") else None
-    name = entry.get("name") or os.path.splitext(entry["image"])[0]
+    if not is_below(name := entry.get("name") or os.path.splitext(entry["image"])[0]):
+        if entry.get("name"):
+            raise _bad(file, n, f"the name {name[:200]!r} is no path below a folder")
+        name = os.path.splitext(os.path.relpath(image, home))[0].replace(os.sep, "/")
     return Item(name, image, mask, entry.get("group") or ""), role
 
 
