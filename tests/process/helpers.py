@@ -145,6 +145,8 @@ def _child(folder: str, arguments: list[str], env: dict[str, str], cwd: Path | N
 
     os.environ.clear()
     os.environ.update(env)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # so that a signal can be sent to it and what it starts alone
     set_start_method(None, force=True)  # it was handed on; loaders are to start as they do elsewhere
     torch.set_num_threads(1)
     sys.argv = ["fewmask", *arguments]

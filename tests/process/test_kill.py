@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -145,19 +146,28 @@ def _lines(out):
     return log.read_text().splitlines() if log.exists() else []
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_asked_to_stop(name, data, unbroken, tmp_path, io, monkeypatch):
-    """The signal arrives in the middle of step 6; the step is finished and saved."""
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [("SIGTERM", "0"), ("SIGINT", "0"), ("SIGUSR1", "0"), ("SIGTERM", "2"), ("SIGINT", "2")],
+)
+def test_asked_to_stop(name, workers, data, unbroken, tmp_path, io, monkeypatch):
+    """The signal arrives in the middle of step 6; the step is finished and saved.
+
+    With loader processes it is sent to all of them too, as timeout, systemd and a terminal do.
+    """
     if not hasattr(signal, name):
         pytest.skip(f"no {name} on this system")
     out, gate = tmp_path / "run", tmp_path / "gate"
     gate.mkdir()
-    command = training(data, out, "--method", "process.spy:Waiting")
+    command = training(data, out, "--method", "process.spy:Waiting", "--workers", workers)
     monkeypatch.setenv("SPY_WAIT", str(gate))
     running = start(io, command)
     while not (gate / "reached").exists() and running.process.is_alive():
         time.sleep(0.005)
-    running.kill(signal.Signals[name])
+    if workers == "0":
+        running.kill(signal.Signals[name])
+    else:
+        os.killpg(running.pid, signal.Signals[name])
     (gate / "go").touch()
     ended = running.wait()
     assert ended.code == 75, ended.stderr

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from multiprocessing import active_children
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -182,15 +183,32 @@ def _open_files(wanted: int) -> int:
 
 
 def _watch(table: Tensor, worker: int) -> None:
-    """Write into the table what this loader process reads."""
+    """Write into the table what this loader process reads; let the main process answer a request to stop."""
     info = get_worker_info()
     assert info is not None and isinstance(info.dataset, _Carried)
     table[worker, 0] = os.getpid()
+    _outlive_terminate()
 
     def reading(*what: int) -> None:
         table[worker, 1:] = torch.tensor(what)
 
     info.dataset.inner.reading = reading
+
+
+def _outlive_terminate() -> None:
+    """Pass over one SIGTERM while the main process lives.
+
+    timeout, systemd and SLURM send it to every process of a job: the main one needs its batches to finish the step
+    that it saves. The second one, as from Python at its end, or one without a main process, ends this process.
+    """
+    parent, before = os.getppid(), count()
+
+    def handle(number: int, frame: object) -> None:
+        if next(before) or os.getppid() != parent:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, handle)  # torch has set one of its own, which ends the process
 
 
 class _Carried(Dataset[tuple[dict[str, Items] | FewmaskError, list[Skip]]]):
