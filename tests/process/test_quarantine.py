@@ -101,11 +101,33 @@ def test_the_file_ends_a_run_that_passes_over_too_many(tmp_path):
     assert len(path.read_text().splitlines()) == 3
     with pytest.raises(DataError, match="4 of 3000 unlabelled images cannot be read, more than 0.1%.*image9"):
         file.write([Skip(2, 0, "u", "image9", "gone")])
-    path.write_bytes(path.read_bytes() + b'{"step": 3, "sl')  # killed while it wrote
-    assert len(QuarantineFile(path, 3000).read()) == 4
-    path.write_bytes(b"{}\n")
-    with pytest.raises(DataError, match="no decision"):
+    with pytest.raises(DataError, match="4 of 3000"):  # nor does the same command go on afterwards
         QuarantineFile(path, 3000).read()
+    two = QuarantineFile(path, 4000)  # of another process, which has passed over none itself
+    assert len(two.read()) == 4
+    with pytest.raises(DataError, match="5 of 4000"):
+        QuarantineFile(path, 4000).write([Skip(2, 1, "u", "image10", "gone")])
+
+
+def test_a_torn_line_is_no_decision_and_spoils_none(tmp_path):
+    path = tmp_path / "quarantine.jsonl"
+    first, second = (Skip(n, 0, "u", f"image{n}", "gone") for n in (1, 2))
+    QuarantineFile(path, 9000).write([first])
+    path.write_bytes(path.read_bytes() + b'{"step": 3, "sl')  # killed while it wrote
+    file = QuarantineFile(path, 9000)
+    assert file.read() == {first.place}
+    file.write([second])
+    assert QuarantineFile(path, 9000).read() == {first.place, second.place}
+
+
+@pytest.mark.parametrize(
+    "line", [b"{}", b'{"step": [], "slot": 0, "stream": "u", "image": "a", "reason": ""}', b'{"a":' * 9000 + b"}"],
+    ids=["empty", "no place", "deep"],
+)  # fmt: skip
+def test_lines_of_others_are_refused(line, tmp_path):
+    (tmp_path / "q").write_bytes(line + b"\n")
+    with pytest.raises(DataError, match="no decision"):
+        QuarantineFile(tmp_path / "q", 3000).read()
 
 
 @pytest.fixture

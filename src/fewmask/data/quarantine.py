@@ -7,9 +7,12 @@ file has been mended meanwhile, so that its stream is that of the unbroken run.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from io import FileIO
 from pathlib import Path
 
 from fewmask.errors import DataError, WriteError
@@ -62,25 +65,15 @@ class QuarantineFile:
     def __init__(self, path: Path, pool: int) -> None:
         self.path, self.pool = path, pool
         self._known: set[tuple[int, int, str, str]] = set()
-        self._images: set[str] = set()
 
     def read(self) -> frozenset[tuple[int, int, str, str]]:
-        """Return the places of all decisions; a torn last line is none.
+        """Return the places of all decisions; a torn line is none.
 
         Raises:
-            DataError: another line is none.
+            DataError: another line is none; the run has ended for what it passed over.
         """
-        try:
-            lines = self.path.read_bytes().split(b"\n")[:-1]  # nothing, or a torn line, stands behind the last newline
-        except FileNotFoundError:
-            return frozenset()
-        try:
-            skips = [Skip(**json.loads(line)) for line in lines]
-        except (ValueError, TypeError) as error:
-            raise DataError(
-                "a line is no decision of this program", where=self.path, todo="start another run with --new"
-            ) from error
-        self._images = {skip.image for skip in skips}
+        skips = self._all()
+        self._check(skips)
         self._known = {skip.place for skip in skips}
         return frozenset(self._known)
 
@@ -88,22 +81,52 @@ class QuarantineFile:
         """Add decisions that are not there yet (a run may go back some steps), each in one write.
 
         Raises:
-            DataError: more of the pool cannot be read than may be passed over.
+            DataError: more of the pool cannot be read, by all processes, than may be passed over.
             WriteError: the disk refused.
         """
-        for skip in skips:
-            if skip.place in self._known:
-                continue
-            self._known.add(skip.place)
+        new = {skip.place: skip for skip in skips if skip.place not in self._known}
+        self._known |= new.keys()
+        for skip in new.values():
             line = json.dumps(asdict(skip)).encode() + b"\n"
             try:
-                with open(self.path, "ab", buffering=0) as file:  # unbuffered: one write() is one system call
-                    file.write(line)
+                with open(self.path, "a+b", buffering=0) as file:  # unbuffered: one write() is one system call
+                    if self._is_torn(file):
+                        line = b"\n" + line
+                    if file.write(line) != len(line):  # a full disk takes a part of the line before it refuses
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    os.fsync(file.fileno())  # a checkpoint may follow, whose stream it is part of
             except OSError as error:
                 todo = "make room and run the same command again"
                 raise WriteError(f"could not write: {error.strerror}", where=self.path, todo=todo) from error
-            self._images.add(skip.image)
-            check_share(len(self._images), self.pool, skip.image, skip.reason, self.path)
+        if new:
+            self._check(self._all())
+
+    def _all(self) -> list[Skip]:
+        """Return the decisions of every process, in the order of the file."""
+        try:
+            lines = self.path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        try:
+            # a line without its end was torn by a kill or a full disk
+            skips = [Skip(**json.loads(line)) for line in lines if line.endswith(b"}")]
+            return [skip for skip in skips if hash(skip.place) is not None]
+        except (ValueError, TypeError, RecursionError) as error:
+            raise DataError(
+                "a line is no decision of this program", where=self.path, todo="start another run with --new"
+            ) from error
+
+    def _check(self, skips: list[Skip]) -> None:
+        if skips:
+            check_share(len({skip.image for skip in skips}), self.pool, skips[-1].image, skips[-1].reason, self.path)
+
+    @staticmethod
+    def _is_torn(file: FileIO) -> bool:
+        """Return whether the file's last line lacks its end."""
+        if not file.seek(0, os.SEEK_END):
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def check_share(bad: int, pool: int, last: str, reason: str, where: Path) -> None:
@@ -122,5 +145,6 @@ def check_share(bad: int, pool: int, last: str, reason: str, where: Path) -> Non
     if bad > max(1, _MOST * pool):
         raise DataError(
             f"{bad} of {pool} unlabelled images cannot be read, more than {_MOST:.1%}: "
-            f"the last one is {last} ({reason})", where=where, todo="mend them, or take them out of the folder or list",
+            f"the last one is {last} ({reason})", where=where,
+            todo="mend them, or take them out of the folder or list; then start another run with --new",
         )  # fmt: skip
