@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable
 from typing import Any
 
@@ -34,6 +35,18 @@ def load_yaml(text: str | bytes, most: int = MAX_BYTES) -> Any:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         raise ValueError(" ".join(str(error).split()) or "nested too deeply") from error
+
+
+def load_json(text: str | bytes) -> Any:
+    """Return what a JSON file of somebody else holds.
+
+    Raises:
+        ValueError: it is no JSON, no UTF-8, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def dump_yaml(tree: Any) -> str:

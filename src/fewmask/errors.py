@@ -11,6 +11,11 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+def printable(text: str) -> str:
+    """Return a text whose line ends, escapes of terminals and the like are spelled out: names of files hold any."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 class FewmaskError(Exception):
     """Base of every error shown to a user without a traceback."""
 

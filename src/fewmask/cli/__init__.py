@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import typer
 
 from fewmask.cli import bench, clean, data, demo, export, info, labels, push, report, train, use
-from fewmask.errors import FewmaskError, short_of_memory
+from fewmask.errors import FewmaskError, printable, short_of_memory
 
 app = typer.Typer(
     name="fewmask", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -45,7 +45,7 @@ def run(arguments: list[str] | None = None) -> int:
     except FewmaskError as error:
         code = _fail(str(error), error.exit_code, arguments)
         for note in getattr(error, "__notes__", []):
-            print(note, file=sys.stderr)
+            print(printable(note), file=sys.stderr)
         return code
     except _UsageError as error:
         what = error.format_message().rstrip(".") or "arguments are missing"
@@ -58,7 +58,11 @@ def run(arguments: list[str] | None = None) -> int:
 
 _INTERRUPTED = "interrupted; what was not saved yet is lost; run the same command again to continue"
 # files that are read have errors of their own, so these are of files that are written
-_NO_WRITE = {getattr(errno, n) for n in "ENOSPC EROFS EDQUOT EACCES EPERM ENOTDIR EISDIR EEXIST".split()}
+_NAMES = "ENOSPC EROFS EDQUOT EACCES EPERM ENOTDIR EISDIR EEXIST EIO ESTALE ENAMETOOLONG EFBIG"
+_NO_WRITE = {getattr(errno, n) for n in _NAMES.split() if hasattr(errno, n)}
+
+_LOST = {"DistError", "DistBackendError", "DistNetworkError", "DistStoreError"}
+"""Of torch.distributed, by name: an error is explained where torch was never imported, too."""
 
 
 def _explain(error: Exception) -> tuple[str, int]:
@@ -67,7 +71,8 @@ def _explain(error: Exception) -> tuple[str, int]:
         return "out of memory; this machine; lower --batch, --unlabelled-batch or --crop", 7
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return f"{str(error).splitlines()[0]}; a loader process; lower --workers or machine.cache_mb", 7
-    if isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error)):
+    lost = type(error).__name__ in _LOST or "gloo" in str(error) or "NCCL" in str(error)
+    if isinstance(error, RuntimeError) and lost:
         return "another process of this run was lost; see its own error; run the same command again", 7
     if isinstance(error, PermissionError) and error.filename and _is_closed(Path(error.filename)):
         return f"cannot be read ({error.strerror}); {error.filename}; change its permissions", 3
@@ -91,5 +96,5 @@ def _is_closed(path: Path) -> bool:
 def _fail(message: str, code: int, arguments: list[str]) -> int:
     if "--debug" in arguments:
         traceback.print_exc()
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return code

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from fewmask.errors import printable
+
 UNLABELLED = "N, a list or index file, N:FILE for that many of it, or none."
 UNLABELLED_BY = "Which N: random, near-labelled (most like the labelled images), or diverse (unlike each other)."
 
@@ -20,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def say(text: str) -> None:
     """Print one line for people: stdout belongs to --json."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def train(

@@ -10,6 +10,7 @@ from fewmask.data.doubts import ClassRow
 from fewmask.data.findings import KINDS, TITLES, Finding, Remark
 from fewmask.data.groups import SUGGESTED_BY, Source
 from fewmask.data.index import DataIndex
+from fewmask.errors import printable
 
 _SHOWN = 20  # groups in the text for people; the JSON has all
 
@@ -75,7 +76,7 @@ class CheckReport:
 
     def lines(self) -> list[str]:
         """Return the report as text for humans, without control characters."""
-        return [_printable(line) for line in self._lines()]
+        return [printable(line) for line in self._lines()]
 
     def _lines(self) -> Iterator[str]:
         yield f"{self.root}: layout {self.layout}, {sum(r['images'] for r in self.roles.values())} images"
@@ -123,7 +124,3 @@ def _told(finding: Finding, before: str, without: str = "") -> Iterator[str]:
     parts = ("" if finding.what == without else finding.what, finding.where, finding.todo)
     yield before + "; ".join(part for part in parts if part)
     yield from (f"    {name}" for name in finding.names)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

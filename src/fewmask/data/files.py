@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
@@ -13,6 +14,8 @@ from pathlib import Path
 from fewmask.data.decode import EXTENSIONS
 from fewmask.data.findings import Finding, Remark
 from fewmask.errors import ConfigError, DataError, WriteError
+
+_LONGEST = 150  # bytes of a name; most disks allow 255, of which others want a part
 
 
 def image_files(root: Path, place: str, notes: list[str], without: Set[Path] = frozenset()) -> dict[str, list[Path]]:
@@ -63,6 +66,16 @@ def place_below(folder: Path, name: str) -> Path:
     if not is_below(name):
         raise DataError(f"the name {name[:200]!r} leads out of a folder", where=folder, todo="name the image otherwise")
     return folder / name
+
+
+def flat_name(name: str) -> str:
+    """Return the name of an image as that of one file, which no disk finds too long: of the end of a path, then."""
+    flat = name.replace("/", "_")
+    raw = flat.encode("utf-8", "surrogateescape")
+    if len(raw) <= _LONGEST:
+        return flat
+    digest = hashlib.sha256(raw).hexdigest()[:8]
+    return f"{digest}-{raw[-_LONGEST:].decode('utf-8', 'ignore')}"
 
 
 @contextmanager

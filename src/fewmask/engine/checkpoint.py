@@ -21,6 +21,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from fewmask.config import load_json
 from fewmask.engine.faults import site
 from fewmask.engine.files import clean_leftovers, remove, sync_file, sync_folder, temporary_path, write_errors
 from fewmask.engine.flatten import flatten_optimiser, load_networks, networks_to_flat, restore_optimiser
@@ -168,7 +169,7 @@ class Store:
 
     def digest(self, step: int) -> str:
         """Return the sha256 of a step's networks, as the manifest of a checkpoint that was loaded has it."""
-        return json.loads((self.path(step) / "MANIFEST.json").read_bytes())["files"][_FILES[0]]["sha256"]
+        return load_json((self.path(step) / "MANIFEST.json").read_bytes())["files"][_FILES[0]]["sha256"]
 
     def save(self, snapshot: Snapshot, best: bool = False) -> Path:
         """Write a snapshot, then remove those that are no longer kept and any of a later step.
@@ -281,19 +282,23 @@ class Store:
         return Snapshot(step, tensors[0], tensors[1], record["state"]), record["best_step"]
 
     def _read_state(self, step: int) -> dict[str, Any]:
-        where = self.path(step) / "state.json"
-        record = json.loads(self._verified(step, "state.json"))
-        if record["format"] != FORMAT:
-            raise _unusable(where, f"it has format {record['format']}, this version reads {FORMAT}")
-        if record["step"] != step:
-            raise _unusable(where, f"it is of step {record['step']}, its folder of step {step}")
+        where, data = self.path(step) / "state.json", self._verified(step, "state.json")
+        try:
+            record = load_json(data)
+            form, of, _, _ = (record[key] for key in ("format", "step", "state", "best_step"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise _unusable(where, "it says not what a checkpoint says") from error
+        if form != FORMAT:
+            raise _unusable(where, f"it has format {form!r}, this version reads {FORMAT}")
+        if of != step:
+            raise _unusable(where, f"it is of step {of!r}, its folder of step {step}")
         return record
 
     def _verified(self, step: int, name: str) -> bytes:
         """Return the bytes of a file, which are the very bytes that were hashed."""
         path = self.path(step) / name
         try:
-            entry = json.loads((self.path(step) / "MANIFEST.json").read_bytes())["files"][name]
+            entry = load_json((self.path(step) / "MANIFEST.json").read_bytes())["files"][name]
             size, digest = entry["size"], entry["sha256"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _unusable(self.path(step) / "MANIFEST.json", "it cannot be read") from error

@@ -44,7 +44,8 @@ def write_errors(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         todo = _TODO.get(error.errno or 0, "check the disk and run the same command again")
-        raise WriteError(f"could not write: {error.strerror or error}", where=path, todo=todo) from error
+        why = error.strerror or (error.args[0][0][2] if isinstance(error, shutil.Error) else error)  # of copytree
+        raise WriteError(f"could not write: {why}", where=path, todo=todo) from error
 
 
 def temporary_path(folder: Path) -> Path:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from fewmask.batch import IGNORE
+from fewmask.config import load_json
 from fewmask.data.index import Item
 from fewmask.data.quarantine import check_share
 from fewmask.engine.evaluate import Pictures
@@ -137,7 +138,7 @@ def read_manifest(folder: Path, made: dict[str, Any] | None = None) -> dict[str,
     """
     file = folder / "manifest.json"
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = load_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             "the pseudo-labels have no readable manifest", where=file, todo="remove the folder: they are made again"

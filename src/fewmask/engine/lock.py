@@ -6,7 +6,6 @@ that dies, so a stale lock cannot exist. ``.lock.json`` beside it only tells a s
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from datetime import datetime
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from fewmask.config import load_json
 from fewmask.engine.files import write_errors, write_json
 from fewmask.errors import BusyError
 
@@ -54,7 +54,7 @@ class RunLock:
 
     def _busy(self) -> BusyError:
         try:
-            owner = json.loads(self._owner.read_bytes())
+            owner = load_json(self._owner.read_bytes())
             who = f"process {owner['pid']} on {owner['host']} (since {owner['started']})"
         except (OSError, ValueError, KeyError, TypeError):  # it is just starting or just ending
             who = "another process"

@@ -7,13 +7,13 @@ length, so that a torn line disappears and no step appears twice.
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fewmask.config import load_json
 from fewmask.engine.files import json_text, write_errors
 from fewmask.errors import CheckpointError, ConfigError
 
@@ -111,7 +111,7 @@ def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
         if not line and number == len(lines):
             break
         try:
-            record = json.loads(line)
+            record = load_json(line)
             if not isinstance(record, dict):
                 raise ValueError
         except ValueError as error:

@@ -124,6 +124,6 @@ class Reporter:
     def message(self, text: str) -> None:
         """Show one sentence."""
         if self._bar is not None:
-            self._bar.console.print(text)
+            self._bar.console.print(text, markup=False)
         elif self._visible:
             self._say(text)

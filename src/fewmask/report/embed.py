@@ -132,7 +132,7 @@ def _open(picture: Picture, notes: list[str]) -> list[Image.Image] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the run wrote it: large, not hostile
-            with Image.open(picture.file) as file:
+            with Image.open(picture.file, formats=("PNG",)) as file:
                 image = file.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         notes.append(f"{picture.file.name} is damaged or too large")

@@ -7,7 +7,6 @@ left out of the report, and what could not be read is said in it.
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
 import zipfile
@@ -17,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from fewmask.config import load_json
+from fewmask.data.files import flat_name
 
 _PICTURE = re.compile(r"(best|median|worst)-(\d+)-(\d+|nan)-(.*)\.png", re.DOTALL)
 
@@ -184,7 +186,7 @@ def read_log(file: Path) -> tuple[list[dict[str, Any]], str]:
     records, bad = [], 0
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
+            record = load_json(line)
             if not isinstance(record, dict) or not is_number(record.get("step")):
                 raise ValueError
             records.append(record)
@@ -252,7 +254,7 @@ def read_doubtful(folder: Path) -> list[Doubtful]:
         return []
     out = []
     for name, against, reason, rank in found:
-        file = folder / f"{rank:04d}-{name.replace('/', '_')}.png"
+        file = folder / f"{rank:04d}-{flat_name(name)}.png"
         picture = Picture(file, "mask", rank, f"{100 * against:.1f}", name) if file.is_file() else None
         out.append(Doubtful(name, against, reason, picture))
     return out

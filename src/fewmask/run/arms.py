@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fewmask.config import load_json
 from fewmask.data.index import DataIndex, Pools
 from fewmask.errors import CheckpointError, ConfigError
 from fewmask.recipe import Recipe
@@ -181,7 +181,7 @@ def mismatch(wanted: Prepared, folder: RunFolder) -> list[str]:
             return [f"it is a run of the seeds {metrics['seeds']}, not of {wanted.recipe.train.seed}"]
         load_evaluation(folder.evaluation, "val")  # else it fails after the training
         stored, manifest = folder.stored(), folder.manifest()
-        versions = json.loads(folder.environment.read_text(encoding="utf-8"))
+        versions = load_json(folder.environment.read_text(encoding="utf-8"))
     except CheckpointError as error:
         return [error.what]
     except (OSError, ValueError):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fewmask.data.bands import shown
+from fewmask.data.files import flat_name
 from fewmask.data.folds import hold_out
 from fewmask.data.images import read_item
 from fewmask.data.index import DataIndex, Item, MaskCode, Pools
@@ -89,7 +90,7 @@ def relabel(run: Path, count: int, out: Path, say: Say, most: int | None = None)
         image = read_item(item)
         prediction = model_of(judge[item.name]).predict(image)
         picture = side_by_side(shown(image, item.code.bands), read_mask(item.mask, index.code), prediction)
-        save_png(picture, out / f"{doubt.rank:04d}-{doubt.name.replace('/', '_')}.png")
+        save_png(picture, out / f"{doubt.rank:04d}-{flat_name(doubt.name)}.png")
     say(f"{len(doubts)} of {len(seen)} masks in {out}: image, mask and prediction, the most doubtful first")
     return doubts
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from fewmask._version import __version__
+from fewmask.config import load_json
 from fewmask.engine.launch import Placement
 from fewmask.errors import CheckpointError
 
@@ -27,7 +27,7 @@ def warn_of_differences(file: Path, here: Placement, say: Callable[[str], None])
         say: receives a sentence.
     """
     try:
-        then = json.loads(file.read_text(encoding="utf-8"))
+        then = load_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         say(f"WARNING: {file} cannot be read: versions are not compared")
         return
@@ -55,7 +55,7 @@ def check_weights(file: Path, now: dict[str, str] | None) -> None:
         CheckpointError: with both hashes.
     """
     try:
-        then = json.loads(file.read_text(encoding="utf-8"))
+        then = load_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return  # warn_of_differences has said it
     if other_weights(then, now):

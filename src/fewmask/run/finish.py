@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -13,15 +14,16 @@ import torch
 from torch import Tensor
 
 from fewmask.data.bands import shown
+from fewmask.data.files import flat_name
 from fewmask.data.images import read_item
 from fewmask.data.index import Item, Role
 from fewmask.engine.checkpoint import Store
 from fewmask.engine.evaluate import Pictures, confusion_of
-from fewmask.engine.files import write_atomic, write_json
+from fewmask.engine.files import sync_file, sync_folder, write_atomic, write_errors, write_json
 from fewmask.engine.flatten import load_networks, networks_to_flat
 from fewmask.engine.infer import PROTOCOLS, Forward, Protocol, image_logits, normalise, to_grid
 from fewmask.engine.train import Progress
-from fewmask.errors import CheckpointError
+from fewmask.errors import CheckpointError, printable
 from fewmask.ops.metrics import mean_iou
 from fewmask.report.pictures import save_png, side_by_side
 from fewmask.run.evaluation import Evaluation, save_evaluations
@@ -107,9 +109,18 @@ def take_delivery(source: RunFolder, folder: RunFolder) -> None:
         fresh = folder.path / f".{ours.name}-new"
         shutil.rmtree(fresh, ignore_errors=True)
         if theirs.is_dir():
-            shutil.copytree(theirs, fresh)
-            shutil.rmtree(ours, ignore_errors=True)
-            fresh.rename(ours)
+            with write_errors(fresh):
+                shutil.copytree(theirs, fresh, copy_function=_copy)
+                sync_folder(fresh)
+                shutil.rmtree(ours, ignore_errors=True)
+                fresh.rename(ours)
+
+
+def _copy(source: str, target: str) -> None:
+    """Copy a file so that it is on the disk before metrics.json says that the run is finished."""
+    shutil.copy2(source, target)
+    with open(target, "rb+") as file:
+        sync_file(file, os.fstat(file.fileno()).st_size)
 
 
 def worst_of(run: RunFolder) -> list[str]:
@@ -184,8 +195,8 @@ def _draw(scorer: Scorer, folder: RunFolder, each_kind: int = 3) -> list[str]:
     for kind, chosen in kinds.items():
         for n, (value, item) in enumerate(chosen):
             image, truth, prediction = predict_item(forward, item, pictures, protocol)
-            name = item.name.replace("/", "_")
-            save_png(side_by_side(image, truth, prediction), folder.pictures / f"{kind}-{n + 1}-{value:.0f}-{name}.png")
+            name = f"{kind}-{n + 1}-{value:.0f}-{flat_name(item.name)}.png"
+            save_png(side_by_side(image, truth, prediction), folder.pictures / name)
     return [item.name for _, item in kinds["worst"]]
 
 
@@ -211,6 +222,10 @@ fewmask suggest {run} -n 20 -o next
 """
 
 
+def _image_line(name: str) -> str:
+    return f"{_IMAGE}{printable(name)}"
+
+
 def _next_steps(folder: RunFolder, prepared: Prepared, worst: list[str]) -> str:
     run = shlex.quote(str(folder.path))
     split = next((role for role in ("test", "val") if prepared.index.items[role]), None)
@@ -230,5 +245,5 @@ def _next_steps(folder: RunFolder, prepared: Prepared, worst: list[str]) -> str:
         f"fewmask export {run} --format onnx -o model.onnx",
     ]
     if worst:
-        lines += ["", "# the validation images with the lowest scores", *(f"{_IMAGE}{name}" for name in worst)]
+        lines += ["", "# the validation images with the lowest scores", *map(_image_line, worst)]
     return "\n".join(lines) + "\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from fewmask.config import MAX_BYTES, load_yaml
+from fewmask.config import MAX_BYTES, load_json, load_yaml
 from fewmask.errors import CheckpointError
 from fewmask.recipe import Recipe
 from fewmask.run.differences import differences
@@ -149,7 +148,7 @@ class RunFolder:
         if self.path.is_dir() and not self.started:
             ours = {self.plan.name}
             if (self.path / ".lock").exists():  # a start that was killed before it wrote config.yaml
-                ours |= {self.data.name, self.environment.name, self.halving.name}
+                ours |= {self.data.name, self.environment.name, self.halving.name, self.part.name}
             strange = sorted(p.name for p in self.path.iterdir() if not p.name.startswith(".") and p.name not in ours)
             if strange:
                 raise CheckpointError(
@@ -238,7 +237,7 @@ class RunFolder:
             CheckpointError: the list is lost or damaged.
         """
         try:
-            names = json.loads(self.part.read_text(encoding="utf-8"))
+            names = load_json(self.part.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             names = error
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -277,7 +276,7 @@ class RunFolder:
                 todo="give a run folder; `fewmask train` continues unfinished ones",
             )
         try:
-            metrics = json.loads(self.metrics.read_text(encoding="utf-8"))
+            metrics = load_json(self.metrics.read_text(encoding="utf-8"))
             _Metrics.model_validate(metrics)
         except (ValueError, RecursionError) as error:
             raise CheckpointError(

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fewmask.config import load_json
 from fewmask.engine.files import json_text, write_errors
 
 
@@ -43,9 +44,9 @@ class Journal:
 
     def _read(self, lines: Sequence[str]) -> None:
         try:
-            self.begun = set(json.loads(lines[0])["names"])
+            self.begun = set(load_json(lines[0])["names"])
             for line in lines[1:]:
-                row = json.loads(line)
+                row = load_json(line)
                 self.rows[row["name"]] = row
         except (ValueError, KeyError, TypeError, IndexError):
             return  # the last line of a killed process is torn: what it says is done again

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewmask.config import load_json
 from fewmask.data.index import Item, Pools
 from fewmask.engine.checkpoint import Store
 from fewmask.engine.faults import site
@@ -215,7 +215,7 @@ def _stability(file: Path, sources: Sequence[dict[str, Any]], items: Sequence[It
         CheckpointError: it is damaged, or of other networks or images.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = load_json(file.read_text(encoding="utf-8"))
         stability = found["stability"]
         ours = found["networks"] == list(sources) and stability.keys() == {item.name for item in items}
         sound = ours and all(math.isfinite(value) for value in stability.values())

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fewmask.config import load_json
 from fewmask.engine.determinism import refused
 from fewmask.engine.precision import Format, choose
 from fewmask.errors import CheckpointError, ConfigError
@@ -80,7 +81,7 @@ def _timed_in(beside: Path, kind: dict[str, Any]) -> Format | None:
     here = environment()
     for folder in finished_in(beside):
         try:
-            there = json.loads(folder.environment.read_text(encoding="utf-8"))
+            there = load_json(folder.environment.read_text(encoding="utf-8"))
             if there.get("timed") == kind and all(there.get(key) == here[key] for key in _HERE):
                 machine = folder.recipe().machine
                 assert machine.precision != "auto" and machine.channels_last is not None  # of a run that has trained

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from fewmask.config import load_json
 from fewmask.errors import CheckpointError, ConfigError
 from fewmask.recipe import Recipe
 from fewmask.run.folder import RunFolder
@@ -139,7 +139,7 @@ def settle(asked: Recipe, folder: RunFolder, seconds: float | None) -> Recipe:
 def begun_with(folder: RunFolder) -> float | None:
     """Return the time that a run was given, in seconds."""
     try:
-        plan = json.loads(folder.plan.read_text(encoding="utf-8"))
+        plan = load_json(folder.plan.read_text(encoding="utf-8"))
         return None if plan.get("time") is None else float(plan["time"])
     except (OSError, ValueError, AttributeError, TypeError):
         return None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewmask.config import load_yaml
+from fewmask.config import load_json, load_yaml
 from fewmask.engine.files import write_atomic, write_errors
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.errors import CheckpointError, ConfigError
@@ -164,7 +163,7 @@ def _mapping(file: Path, instead: Mapping[str, Any], notes: list[str]) -> Mappin
     """Return a YAML or JSON file as a mapping; ``instead``, and a note if that is empty, where it is not there."""
     try:
         text = file.read_text(encoding="utf-8")
-        tree = json.loads(text) if file.suffix == ".json" else load_yaml(text)
+        tree = load_json(text) if file.suffix == ".json" else load_yaml(text)
     except FileNotFoundError:
         notes += [] if instead else [f"{file.name} is not there"]
         return instead

@@ -6,7 +6,6 @@ file DONE. The run's own folder tells what the last round has reached. An interr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -15,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from fewmask.config import load_json
 from fewmask.engine.faults import site
 from fewmask.engine.files import json_text, write_atomic, write_json
 from fewmask.engine.flatten import load_networks
@@ -175,6 +175,6 @@ def _logs(rounds: Sequence[RunFolder], steps: Sequence[int]) -> Iterator[str]:
     before = 0
     for n, (folder, count) in enumerate(zip(rounds, steps, strict=True)):
         for line in folder.log.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
+            record = load_json(line)
             yield json_text(record | {"step": before + record["step"], "round": n}) + "\n"
         before += count
