@@ -12,6 +12,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from fewmask.data.layouts import read_folder
+from fewmask.data.layouts.names import Names
 from fewmask.data.masks import read_mask
 from fewmask.errors import ConfigError, DataError, WriteError
 from fixtures_layouts import names, refuse
@@ -197,6 +198,33 @@ def test_names_that_two_images_could_mean(root):
     refuse(root, DataError, "may be 'images/0' or 'more/0'")
     write(root / "annotations" / "instances_default.json", tree("images/0.jpg", "../../images/1.jpg"))
     assert mask_of(read_folder(root, val_fraction=0), "images/1").any()
+
+
+@pytest.mark.parametrize(
+    ("said", "there", "means"),
+    [
+        ("fieldA/7.jpg", ["fieldB/7.jpg"], None),  # cameras give the same names again
+        ("fieldA/7.jpg", ["fieldA/7.jpg", "fieldB/7.jpg"], "fieldA/7"),
+        ("/home/me/proj/fieldA/7.jpg", ["images/fieldA/7.jpg", "images/fieldB/7.jpg"], "images/fieldA/7"),
+        ("C:\\me\\fieldA\\7.jpg", ["images/7.jpg"], "images/7"),
+        ("7.jpg", ["images/fieldB/7.jpg"], "images/fieldB/7"),
+        ("images/7.jpg", ["fieldB/7.jpg"], "fieldB/7"),
+        ("val/7.jpg", ["train/7.jpg"], None),
+        ("20240101/7.jpg", ["fieldB/7.jpg"], "fieldB/7"),
+    ],
+)
+def test_which_image_a_path_means(said, there, means, tmp_path):
+    files = {name.removesuffix(".jpg"): [tmp_path / name] for name in there}
+    assert Names(files, tmp_path).find(said, tmp_path / "a.json") == means
+
+
+def test_a_category_that_is_its_own_parent(root):
+    """As labelme2coco writes it; the annotations use only the first."""
+    content = tree("images/a.jpg", categories=((1, "crop"), (7, "weed")))
+    for category in content["categories"]:
+        category["supercategory"] = category["name"]
+    write(root / "a.json", content)
+    assert read_folder(root, val_fraction=0).classes == ("background", "crop", "weed")
 
 
 def test_images_that_are_not_here(root):

@@ -147,6 +147,18 @@ def test_what_is_broken_is_refused(result, message, tmp_path):
     refuse(root, DataError, message)
 
 
+def test_results_that_say_nothing_of_pixels(tmp_path):
+    choice = {"type": "choices", "value": {"choices": ["sharp"]}, "from_name": "q", "to_name": "image"}
+    index = read_folder(folder(tmp_path, task("a.jpg", choice, brush(TOP)), task("b.jpg", choice)), val_fraction=0)
+    assert [i.name for i in index.labelled] == ["pictures/a"] and index.classes == ("background", "crop")
+
+
+def test_paths_of_local_storage_are_quoted(tmp_path):
+    place = "/data/local-files/?d=pictures/my%20photo%23%C3%A4.jpg"
+    index = read_folder(folder(tmp_path, task(place, brush(TOP)), images=("my photo#ä.jpg",)), val_fraction=0)
+    assert [i.name for i in index.labelled] == ["pictures/my photo#ä"]
+
+
 def test_images_that_are_not_here(tmp_path):
     gone = task("nowhere.jpg", brush(TOP))
     refuse(folder(tmp_path / "all", gone), DataError, "none of 1 annotated images is here, such as 'nowhere.jpg'")

@@ -62,6 +62,49 @@ class TestCvat:
         Image.open(path).convert("P", palette=Image.Palette.ADAPTIVE, colors=4).save(path)
         assert ids(read_folder(root), "cam/0") == [2, 1, 0, 255]
 
+    def test_all_photos_beside_those_that_the_tool_saved(self, root):
+        """CVAT saves the annotated images; the others lie where they were."""
+        for n in range(6):
+            image(root / "images" / f"cam/{n}.jpg")
+        index = read_folder(root, val_fraction=0)
+        assert [i.name for i in index.items["train"] if i.mask is None] == ["cam/3", "cam/4", "cam/5"]
+        assert index.items["train"][0].image == root / "JPEGImages/cam/0.jpg"
+
+    @pytest.mark.parametrize("place", ["images", "Photos", "."])
+    def test_images_that_the_tool_did_not_save(self, root, place):
+        (root / "JPEGImages" / "cam").rename(root / "cam")
+        (root / "JPEGImages").rmdir()
+        if place == ".":
+            for part in ("SegmentationClass",):
+                for file in (root / part / "cam").iterdir():
+                    file.rename(root / part / file.name)
+            for file in list((root / "cam").iterdir()):
+                file.rename(root / file.name)
+            for file in (root / "ImageSets/Segmentation").iterdir():
+                file.write_text(file.read_text().replace("cam/", ""))
+        else:
+            (root / place).mkdir()
+            (root / "cam").rename(root / place / "cam")
+        index = read_folder(root)
+        assert [len(index.items[r]) for r in ("train", "val")] == [3, 1] and len(index.labelled) == 2
+
+    def test_subsets_as_the_tool_calls_them(self, root):
+        lists = root / "ImageSets" / "Segmentation"
+        (lists / "val.txt").rename(lists / "Validation.txt")
+        (lists / "default.txt").rename(lists / "Train.txt")
+        index = read_folder(root)
+        assert names(index, "train") == ["cam/0", "cam/1", "cam/3"] and names(index, "val") == ["cam/2"]
+        (lists / "Train.txt").rename(lists / "monday.txt")
+        (lists / "trainval.txt").write_text("cam/0\ncam/1\ncam/2\n")
+        index = read_folder(root)
+        assert names(index, "train") == ["cam/0", "cam/1", "cam/3"] and "train: 2 images of monday.txt" in index.notes
+        (lists / "test.txt").write_text("cam/2\n")
+        refuse(root, DataError, "'cam/2' is in Validation.txt too")
+
+    def test_masks_that_no_list_names(self, root):
+        (root / "ImageSets/Segmentation/default.txt").write_text("cam/0\n")
+        assert "1 masked images are in no list and are left out, first 'cam/1'" in read_folder(root).notes
+
     def test_without_images(self, root):
         (root / "JPEGImages").rename(root / "pictures")
         refuse(root, DataError, "masks are here and no images.*option to save images")

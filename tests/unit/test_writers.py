@@ -99,7 +99,7 @@ def test_guesses_are_predictions_in_label_studio():
         tasks = json.loads(files["tasks.json"])
         other = ({"predictions", "annotations"} - {holds}).pop()
         assert all(task[holds] and not task[other] for task in tasks)
-        assert tasks[2]["data"]["image"] == "/data/local-files/?d=images/field 2/ä.png"
+        assert tasks[2]["data"]["image"] == "/data/local-files/?d=images/field%202/%C3%A4.png"
     for name in (*CLASSES["stuff"], "void"):
         assert f'<Label value="{name}"/>' in files["interface.xml"].decode()
 

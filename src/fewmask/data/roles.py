@@ -25,9 +25,9 @@ _FOLDERS: dict[str, Role] = {
 
 
 def role_folder(name: str) -> Role | None:
-    """Return the role that the first folder of an image's name spells, if it spells one."""
+    """Return the role that the first folder of an image's name spells in whatever case, if it spells one."""
     first, slash, _ = name.partition("/")
-    return _FOLDERS.get(first) if slash else None
+    return _FOLDERS.get(first.lower()) if slash else None
 
 
 def below_role(name: str) -> str:

@@ -38,6 +38,7 @@ from fewmask.data.findings import Finding, Remark
 from fewmask.data.groups import propose_groups, read_groups
 from fewmask.data.index import ROLES, DataIndex, ImageCode, Item, MaskCode, Role
 from fewmask.data.layouts import coco, datumaro, huggingface, labelstudio, listed, published, tools, yolo
+from fewmask.data.layouts.aside import add_unlabelled, tell_of_unused
 from fewmask.data.layouts.found import DO, Found, image_files, join, pairs, read_text
 from fewmask.data.roles import draw_val, roles_by_folder, roles_by_pattern
 from fewmask.data.scan import Scan
@@ -118,6 +119,9 @@ def read_folder(
         raise DataError(what, where=root)
     declared = declared or load_data_yaml(root) or DataYaml()
     found = _read_layout(root, declared)
+    if declared.images is None and declared.masks is None:
+        add_unlabelled(root, found)
+        tell_of_unused(root, found)
     if declared.roles is not None:
         everything = sorted((i for items in found.roles.values() for i in items), key=_name)
         found.roles, notes = roles_by_pattern(everything, declared.roles, root)

@@ -98,7 +98,7 @@ def _classes(trees: dict[Path, dict[str, Any]]) -> tuple[tuple[str, ...], dict[i
     for path, tree in trees.items():
         try:
             mine = {int(c["id"]): str(c["name"]) for c in tree["categories"]}
-            parents = {str(c.get("supercategory")) for c in tree["categories"]}
+            parents = {str(c.get("supercategory")) for c in tree["categories"] if c.get("supercategory") != c["name"]}
             used = {int(a["category_id"]) for a in tree["annotations"]}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"a category or annotation has no {error}", where=path, todo="export it again") from error

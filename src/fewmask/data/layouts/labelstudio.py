@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from fewmask.batch import IGNORE
 from fewmask.data.datayaml import check_names
@@ -18,6 +19,8 @@ from fewmask.data.roles import roles_by_folder
 from fewmask.errors import DataError
 
 _OUTLINES = {"brushlabels": "rle", "polygonlabels": "points"}
+_SILENT = {"choices", "textarea", "rating", "number", "taxonomy", "datetime", "ranker", "pairwise"}
+"""Kinds of results that say nothing of pixels."""
 
 
 def label_studio(root: Path) -> Found | None:
@@ -81,7 +84,10 @@ def _image_of(task: Any, path: Path) -> str:
     found = [v for v in task["data"].values() if isinstance(v, str)] if isinstance(task["data"], dict) else []
     if not found:
         raise DataError(f"task {task.get('id')} names no image", where=path, todo="export it again")
-    return str(task["data"].get("image", found[0])).partition("?d=")[2] or str(task["data"].get("image", found[0]))
+    place = str(task["data"].get("image", found[0]))
+    stored, upload = place.partition("?d=")[2], place.partition("/data/upload/")[2]
+    # of local storage, which quotes paths; of uploads, below the number of the project
+    return unquote(stored) if stored else upload.partition("/")[2] or upload or place
 
 
 def _result(task: Any, path: Path) -> Sequence[Any]:
@@ -95,7 +101,7 @@ def _result(task: Any, path: Path) -> Sequence[Any]:
                 f"task {task.get('id')} has {len(done)} annotations", where=path,
                 todo="mark one of them as ground truth in Label Studio, or delete the others",
             )  # fmt: skip
-        return [r for r in done[0]["result"] if "value" in r] if done else []
+        return [r for r in done[0]["result"] if "value" in r and r.get("type") not in _SILENT] if done else []
     except (TypeError, KeyError, AttributeError) as error:
         raise DataError(f"an annotation lacks {error}", where=path, todo="export it again as JSON") from error
 

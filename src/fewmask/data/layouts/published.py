@@ -19,6 +19,7 @@ from fewmask.data.layouts.found import (
     single,
     with_colours,
 )
+from fewmask.data.layouts.names import IMAGE_FOLDERS
 from fewmask.data.lists import match, read_list
 from fewmask.data.roles import role_folder, roles_by_folder
 from fewmask.errors import DataError
@@ -41,11 +42,6 @@ _VOC_LISTS: dict[Role, tuple[str, ...]] = {
     "train": ("trainaug.txt", "train_aug.txt", "train.txt"),
     "val": ("val.txt",),
 }
-_TOOL_LISTS: dict[Role, tuple[str, ...]] = {
-    "train": ("train.txt", "default.txt"),
-    "val": ("val.txt", "validation.txt"),
-    "test": ("test.txt",),
-}
 _ADE_CLASSES = 150
 
 
@@ -62,17 +58,12 @@ def voc(root: Path) -> Found:
     """Read PASCAL VOC, fine masks before those of SBD; images outside the lists are left out.
 
     With ``labelmap.txt`` it is an export of CVAT or Datumaro: its lines NAME:R,G,B:: are the classes and their colours,
-    a list default.txt holds training images, and images that were not exported lie in ``JPEGImages`` or ``images``.
+    lists are called like the subsets of the project, and images lie in ``JPEGImages``, where the tool saves those that
+    are annotated, in ``images``, ``photos`` or the like, or in the folder itself.
     """
     notes: list[str] = []
     labelmap = root / "labelmap.txt"
-    place = next((p for p in ("JPEGImages", "images") if (root / p).is_dir()), None)
-    if place is None:
-        raise DataError(
-            "masks are here and no images", where=root,
-            todo="put the images into JPEGImages, or export with the option to save images",
-        )  # fmt: skip
-    images = image_files(root, place, notes)
+    images = _images_of_tools(root, notes) if labelmap.is_file() else image_files(root, "JPEGImages", notes)
     masks = {}
     for folder in ("SegmentationClassAug", "SegmentationClass"):  # the later, fine ones win
         if (root / folder).is_dir():
@@ -84,31 +75,68 @@ def voc(root: Path) -> Found:
     if not labelmap.is_file():
         return Found("voc", _listed(root, items, notes), notes, VOC_CLASSES)
     classes, code = colour_legend(_labelmap(labelmap), labelmap)
-    roles = _listed(root, items, notes, _TOOL_LISTS, required=False)
-    listed = {item.name for chosen in roles.values() for item in chosen}
-    # what was not annotated stands in no list: it is what there is to learn from without masks
-    roles["train"] += [item for item in items if item.name not in listed and item.mask is None]
-    return Found("voc with labelmap.txt", roles, notes, classes, code)
+    return Found("voc with labelmap.txt", _subsets(root, items, notes), notes, classes, code)
 
 
-def _listed(
-    root: Path, items: list[Item], notes: list[str], known: dict[Role, tuple[str, ...]] = _VOC_LISTS,
-    required: bool = True,
-) -> dict[Role, list[Item]]:  # fmt: skip
+def _images_of_tools(root: Path, notes: list[str]) -> dict[str, list[Path]]:
+    """Return the images beside an export: a tool saves those that were annotated, the others lie where they were."""
+    places = [p.name for p in sorted(root.iterdir()) if p.is_dir() and p.name.lower() in ("jpegimages", *IMAGE_FOLDERS)]
+    places.sort(key=lambda name: name != "JPEGImages")
+    out: dict[str, list[Path]] = {}
+    for place in places or ["*.*"]:
+        out = image_files(root, place, notes) | out
+    if not out:
+        raise DataError(
+            "masks are here and no images", where=root,
+            todo="put the images into JPEGImages, or export with the option to save images",
+        )  # fmt: skip
+    return out
+
+
+def _subsets(root: Path, items: list[Item], notes: list[str]) -> dict[Role, list[Item]]:
+    """Return the images by the lists of an export, which are called like a project's subsets, Train or Validation.
+
+    What other lists hold that no role has yet are training images. So is what stands in no list and has no mask: it is
+    what there is to learn from without.
+    """
+    roles: dict[Role, list[Item]] = {"train": [], "val": [], "test": []}
+    listed: dict[str, Path] = {}
+    paths = (root / "ImageSets" / "Segmentation").glob("*.txt")
+    of_role: dict[Path, Role | None] = {path: role_folder(f"{path.stem}/x") for path in paths}
+    for path in sorted(of_role, key=lambda path: (of_role[path] is None, path)):
+        known = of_role[path]
+        role: Role = known or "train"
+        found = list({i.name: i for i in match(read_list(path), items)}.values())
+        twice = [i.name for i in found if i.name in listed]
+        if twice and known is not None:
+            what = f"{twice[0]!r} is in {listed[twice[0]].name} too"
+            raise DataError(what, where=path, todo="take it out of one of them")
+        found = [i for i in found if i.name not in listed]
+        listed |= {i.name: path for i in found}
+        roles[role] += found
+        if found or known is not None:
+            notes.append(f"{role}: {len(found)} images of {path.name}")
+    if not listed:
+        return {"train": list(items), "val": [], "test": []}
+    rest = [i for i in items if i.name not in listed]
+    roles["train"] += [i for i in rest if i.mask is None]
+    if masked := [i.name for i in rest if i.mask is not None]:
+        notes.append(f"{len(masked)} masked images are in no list and are left out, first {masked[0]!r}")
+    return roles
+
+
+def _listed(root: Path, items: list[Item], notes: list[str]) -> dict[Role, list[Item]]:
+    """Return the images of PASCAL VOC's lists."""
     lists = root / "ImageSets" / "Segmentation"
     roles: dict[Role, list[Item]] = {"train": [], "val": [], "test": []}
-    for role, names in known.items():
+    for role, names in _VOC_LISTS.items():
         path = next((lists / n for n in names if (lists / n).is_file()), None)
-        if path is None and required:
-            raise DataError(f"no list {names[-1]}", where=lists)
         if path is None:
-            continue
+            raise DataError(f"no list {names[-1]}", where=lists)
         roles[role] = list({i.name: i for i in match(read_list(path), items)}.values())
         notes.append(f"{role}: {len(roles[role])} images of {path.name}")
     listed = {i.name for chosen in roles.values() for i in chosen}
-    if not listed:
-        roles["train"] = list(items)
-    elif required and len(items) > len(listed):
+    if len(items) > len(listed):
         notes.append(f"{len(items) - len(listed)} images are in neither list and are left out")
     return roles
 

@@ -24,15 +24,15 @@ from fewmask.data.layouts.found import (
     read_text,
     with_image_names,
 )
+from fewmask.data.layouts.names import IMAGE_FOLDERS
 from fewmask.data.layouts.published import CAMVID_CLASSES, COLOUR_TABLE
 from fewmask.data.roles import role_folder, roles_by_folder
 from fewmask.errors import DataError
 
-_MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "ground_truth",
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "ground_truth",
                  "segmentation", "segmentations", "targets", "ann_dir")  # fmt: skip
-_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "rgb", "raw", "photos", "frames", "img_dir")
 _COMPANION = ("annot", *ENDINGS)
-_UNLABELLED = ("unlabelled", "unlabeled")
+UNLABELLED = ("unlabelled", "unlabeled")
 _CLASS_TABLES = ("class_dict.csv", "class_dict_seg.csv")
 # frames of CamVid are recognised by the videos they come from
 _CAMVID_VIDEO = re.compile(r"(?:^|/)(0001TP|0006R0|0016E5|Seq05VD)_")
@@ -205,8 +205,8 @@ def _colours_of(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
 def other_folders(root: Path) -> tuple[str, str] | None:
     """Return the folders of images and masks where they are called otherwise; None where that is not clear."""
     names = {p.name.lower(): p.name for p in root.iterdir() if p.is_dir() and not hidden(p.name)}
-    images = [names[n] for n in _IMAGE_FOLDERS if n in names]
-    masks = [names[n] for n in _MASK_FOLDERS if n in names and _holds_images(root / names[n])]
+    images = [names[n] for n in IMAGE_FOLDERS if n in names]
+    masks = [names[n] for n in MASK_FOLDERS if n in names and _holds_images(root / names[n])]
     return (images[0], masks[0]) if len(images) == 1 and len(masks) == 1 else None
 
 
@@ -228,12 +228,12 @@ def in_role_folders(root: Path) -> dict[str, tuple[str, str | None]]:
     """
     out: dict[str, tuple[str, str | None]] = {}
     for folder in sorted(p for p in root.iterdir() if p.is_dir() and not hidden(p.name)):
-        if role_folder(f"{folder.name}/x") is None and folder.name not in _UNLABELLED:
+        if role_folder(f"{folder.name}/x") is None and folder.name not in UNLABELLED:
             continue
         inside = {p.name.lower(): p.name for p in folder.iterdir() if p.is_dir() and not hidden(p.name)}
         images, masks = (
             [inside[n] for n in names if n in inside and _holds_images(folder / inside[n])]
-            for names in (_IMAGE_FOLDERS, _MASK_FOLDERS)
+            for names in (IMAGE_FOLDERS, MASK_FOLDERS)
         )
         if images:
             out[folder.name] = (images[0], masks[0] if masks else None)

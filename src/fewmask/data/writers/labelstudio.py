@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from fewmask.data.layouts.brush import encode_brush
@@ -38,6 +39,6 @@ def _task(number: int, one: Annotated, classes: Sequence[str], guessed: bool) ->
     drawn = {"predictions": [], "annotations": [{"result": result}]}
     return {
         "id": number,
-        "data": {"image": f"/data/local-files/?d=images/{one.file}"},
+        "data": {"image": f"/data/local-files/?d={quote(f'images/{one.file}')}"},
         **(filled if guessed else drawn),
     }

@@ -1,0 +1,54 @@
+"""Images that lie beside what a layout reads: those of a folder "unlabelled" are read too, others are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fewmask.data.files import hidden, image_files
+from fewmask.data.index import Item
+from fewmask.data.layouts.found import Found, single
+from fewmask.data.layouts.tools import MASK_FOLDERS, UNLABELLED
+from fewmask.errors import DataError
+
+_OPEN = ("folders", "beside", "voc with labelmap.txt")
+"""Layouts of people's own folders: where an image is left out there, nobody meant it."""
+
+
+def add_unlabelled(root: Path, found: Found) -> None:
+    """Add the images of folders "unlabelled" that the layout has not read, whatever it is.
+
+    Raises:
+        DataError: one is called as an image that is there.
+    """
+    items = {item.name: item for role in found.roles.values() for item in role}
+    known = {item.image for item in items.values()}
+    for folder in sorted(p for p in root.iterdir() if p.is_dir() and p.name.lower() in UNLABELLED):
+        files = image_files(root, folder.name, [])
+        images = {f"{folder.name}/{name}": single(paths, "images") for name, paths in sorted(files.items())}
+        fresh = {name: path for name, path in images.items() if path not in known}
+        if twice := sorted(fresh.keys() & items.keys()):
+            raise DataError(f"two images are called {twice[0]!r}", where=folder, todo="rename one of them")
+        found.roles["train"] += [Item(name, path) for name, path in fresh.items()]
+        if fresh:
+            found.notes.append(f"{len(fresh)} images in {folder.name!r}: unlabelled training images")
+
+
+def tell_of_unused(root: Path, found: Found) -> None:
+    """Add a note on images of a person's own folder that the layout does not read."""
+    if found.layout not in _OPEN:
+        return
+    items = [item for role in found.roles.values() for item in role]
+    used = {item.image for item in items} | {item.mask for item in items}
+    masks = {item.mask.parent for item in items if item.mask is not None}
+    unused = [
+        path for name, paths in sorted(image_files(root, ".", []).items()) for path in paths
+        if path not in used and path.parent not in masks and not _is_of_masks(name)
+    ]  # fmt: skip
+    if unused:
+        first = unused[0].relative_to(root).as_posix()
+        found.notes.append(f"{len(unused)} images elsewhere in the folder are not used, first {first!r}")
+
+
+def _is_of_masks(name: str) -> bool:
+    folders = [part.lower() for part in name.split("/")[:-1]]
+    return any(hidden(f) or f in MASK_FOLDERS or "segmentation" in f or f.endswith("annot") for f in folders)
