@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fewmask.batch import IGNORE
-from fewmask.data.decode import MAX_PIXELS
+from fewmask.data.datayaml import DataYaml, load_data_yaml
+from fewmask.data.decode import EXTENSIONS, MAX_PIXELS
+from fewmask.data.files import hidden, image_files, place_below
 from fewmask.data.index import DataIndex, Item
 from fewmask.data.layouts import read_folder, with_classes
+from fewmask.data.layouts.found import ENDINGS, read_json
+from fewmask.data.layouts.names import closest, parts_of
+from fewmask.data.layouts.tools import MASK_FOLDERS, in_role_folders
 from fewmask.data.masks import read_mask
 from fewmask.data.scan import scan
 from fewmask.errors import DataError
@@ -21,18 +27,20 @@ _LARGEST = 50 * 2**30  # bytes that an archive may unpack to
 _FILES = 1_000_000
 
 
-def open_folder(root: Path, remember: bool = True) -> DataIndex:
+def open_folder(root: Path, remember: bool = True, declared: DataYaml | None = None) -> DataIndex:
     """Return a data set whose masks have all been looked at, nothing drawn for val.
 
     Args:
         root: the folder.
         remember: what is found, for the next command; not of a folder that is gone by then.
+        declared: what data.yaml would say, for a folder that has none.
 
     Raises:
         DataError: it cannot be read, or a mask is not what it should be.
     """
-    index = read_folder(root, val_fraction=0)
-    counts = scan(masked(index), len(index.classes) or None, index.code, cache=None if remember else False)
+    index = read_folder(root, val_fraction=0, declared=load_data_yaml(root) or declared)
+    cache = None if remember else False
+    counts = scan(masked(index), len(index.classes) or None, index.code, cache=cache, exif=index.exif)
     counts.raise_first()
     return with_classes(index, counts)
 
@@ -41,7 +49,9 @@ def open_source(source: Path, index: DataIndex, scratch: Path) -> DataIndex:
     """Read what a tool gave back; images that it lacks are those of the data folder.
 
     Args:
-        source: a folder, a zip archive or a JSON file, in any layout that is read.
+        source: a folder, a zip archive or a JSON file, in any layout that is read; or masks alone, PNGs named as the
+            images. Which role an image has there is no matter. Where the source does not say whether an EXIF
+            orientation counts, and what the ids of its masks are called, the data folder does.
         index: the data folder.
         scratch: an empty folder, kept as long as the result is used.
 
@@ -50,8 +60,9 @@ def open_source(source: Path, index: DataIndex, scratch: Path) -> DataIndex:
     """
     if not source.exists():
         raise DataError("no such folder or archive", where=source, todo="check the path")
+    ours = load_data_yaml(index.root) or DataYaml()
     if source.is_dir() and _has_images(source):
-        return open_folder(source)
+        return open_folder(source, declared=DataYaml(exif=ours.exif))
     inside = scratch / "source"
     if source.is_dir():
         shutil.copytree(source, inside)
@@ -62,19 +73,112 @@ def open_source(source: Path, index: DataIndex, scratch: Path) -> DataIndex:
         shutil.copyfile(source, inside / source.name)
     else:
         raise DataError("is no folder, zip archive or JSON", where=source, todo="give what the tool has exported")
-    if not _has_images(inside):
-        for item in (i for items in index.items.values() for i in items):
-            link = inside / "images" / f"{item.name}{item.image.suffix}"
-            link.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                link.symlink_to(item.image.resolve())
-            except OSError:  # Windows, without the right to make links
-                shutil.copyfile(item.image, link)
-    return open_folder(inside, remember=False)
+    try:
+        top = _below_lone_folder(inside)
+        if not _has_images(top):
+            _refuse_unread(top, source)
+            _prepare(top, index)
+        return open_folder(top, remember=False, declared=_legend_for(top, index.root, ours))
+    except DataError as error:  # the user knows nothing of the scratch folder
+        what, where = (text.replace(str(inside), str(source)) for text in (error.what, error.where))
+        if what.startswith(("no masks folder", "no images folder", "data folder is empty")):
+            raise DataError("is read as no export of masks", where=source, todo=_EXPORT) from error
+        raise DataError(what, where=where, todo=error.todo) from error
+
+
+_EXPORT = (
+    'export "Segmentation mask 1.1" or COCO from CVAT, JSON from Label Studio, or PNGs in a folder masks, named as the '
+    "images"
+)
+_LISTS = "ImageSets/Segmentation"
+_BRUSHES = re.compile(r"task-\d+-annotation-\d+-")
 
 
 def _has_images(folder: Path) -> bool:
-    return any((folder / name).is_dir() for name in ("images", "JPEGImages"))
+    known = ("images", "JPEGImages", "leftImg8bit", "imagesTr")
+    return any((folder / name).is_dir() for name in known) or bool(in_role_folders(folder))
+
+
+def _below_lone_folder(folder: Path) -> Path:
+    """Return the folder that holds the export: zipping a folder puts it below one more."""
+    while True:
+        inside = [p for p in folder.iterdir() if not hidden(p.name)]
+        if len(inside) != 1 or not inside[0].is_dir() or _is_of_masks(inside[0]):
+            return folder
+        folder = inside[0]
+
+
+def _is_of_masks(folder: Path) -> bool:
+    """Return whether a folder holds masks: it is called so, or there are pictures in it."""
+    called = folder.name.lower() in MASK_FOLDERS or folder.name.startswith("SegmentationClass")
+    return called or any(p.suffix.lower() in EXTENSIONS for p in folder.iterdir() if p.is_file())
+
+
+def _refuse_unread(top: Path, source: Path) -> None:
+    """Name the export that is wanted, where another kind of a known tool was given.
+
+    Raises:
+        DataError: it was.
+    """
+    pictures = [p.name for p in top.rglob("*") if p.suffix.lower() in EXTENSIONS]
+    if not pictures and any(p.name == "annotations.xml" for p in top.rglob("*.xml")):
+        raise DataError("is CVAT's own XML", where=source, todo='export "Segmentation mask 1.1" instead')
+    if any(_BRUSHES.match(name) for name in pictures):
+        what = "holds a picture for each brush of Label Studio, which name no image"
+        raise DataError(what, where=source, todo="export JSON instead")
+    for path in top.glob("*.json"):
+        tree = read_json(path)
+        if isinstance(tree, list) and tree and all(isinstance(t, dict) and "annotation_id" in t for t in tree):
+            raise DataError("is Label Studio's JSON-MIN", where=source, todo="export JSON instead")
+
+
+def _prepare(top: Path, index: DataIndex) -> None:
+    """Put images beside masks, or beside annotations, that came without."""
+    for path in (top / _LISTS).glob("*.txt"):  # roles are the data folder's, and an image may be gone from it
+        path.unlink()
+    loose = [p for p in top.iterdir() if p.is_file() and p.suffix.lower() in EXTENSIONS]
+    lone = [p for p in top.iterdir() if p.is_dir() and not hidden(p.name)]
+    if loose:
+        (top / "masks").mkdir(exist_ok=True)
+        for path in loose:
+            path.rename(top / "masks" / path.name)
+    elif len(lone) == 1 and _is_of_masks(lone[0]) and lone[0].name.lower() not in MASK_FOLDERS:
+        if not lone[0].name.startswith("Segmentation"):
+            lone[0].rename(top / "masks")
+    ours, ends = by_name(index), by_end(index)
+    for item in ours.values():
+        _link(item.image, place_below(top / "images", f"{item.name}{item.image.suffix}"))
+    for folder in top.iterdir():
+        if folder.is_dir() and folder.name != "images" and _is_of_masks(folder):
+            for name, (mask, *_) in image_files(top, folder.name, []).items():
+                bare = next((name.removesuffix(end) for end in ENDINGS if name.endswith(end)), name)
+                if name in ours or bare in ours:
+                    continue
+                # a tool that keeps no folders: the image under the name of the mask; a mask of no image stands for one
+                hits = meant(bare, ends)
+                image = ours[hits[0]].image if len(hits) == 1 else mask
+                _link(image, top / "images" / f"{bare if len(hits) == 1 else name}{image.suffix}")
+
+
+def _link(file: Path, place: Path) -> None:
+    if place.exists():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        place.symlink_to(file.resolve())
+    except OSError:  # Windows, without the right to make links
+        shutil.copyfile(file, place)
+
+
+def _legend_for(top: Path, root: Path, ours: DataYaml) -> DataYaml:
+    """Return what the data folder says of masks that name their classes nowhere."""
+    named = ("classes.txt", "labelmap.txt", "label_colors.txt", "dataset.json")
+    if any((top / name).is_file() for name in named) or any(top.rglob("*.json")) or any(top.rglob("_classes.csv")):
+        return DataYaml(exif=ours.exif)
+    if (root / "classes.txt").is_file():
+        shutil.copyfile(root / "classes.txt", top / "classes.txt")
+    same = ("exif", "classes", "ignore", "unlabelled_id", "colours")
+    return DataYaml.model_construct(**{key: getattr(ours, key) for key in same})
 
 
 def _unpack(archive: Path, folder: Path) -> None:
@@ -148,14 +252,11 @@ def matched(found: DataIndex, index: DataIndex) -> tuple[dict[str, Item], list[s
     Raises:
         DataError: two of them are of one image.
     """
-    ours = by_name(index)
-    ends: dict[str, list[str]] = {}
-    for name in ours:
-        ends.setdefault(name.rpartition("/")[2], []).append(name)
+    ours, ends = by_name(index), by_end(index)
     out, unknown = dict[str, Item](), list[str]()
     for item in masked(found):
         short = item.name.removeprefix("images/")
-        hits: Sequence[str] = [short] if short in ours else ends.get(short.rpartition("/")[2], [])
+        hits: Sequence[str] = [short] if short in ours else meant(short, ends)
         if len(hits) != 1:
             unknown.append(item.name)
         elif hits[0] in out:
@@ -163,3 +264,22 @@ def matched(found: DataIndex, index: DataIndex) -> tuple[dict[str, Item], list[s
         else:
             out[hits[0]] = item
     return out, unknown
+
+
+Ends = Mapping[str, Mapping[str, Sequence[str]]]
+"""Last part of a name to the names that end so, each with its parts."""
+
+
+def by_end(index: DataIndex) -> Ends:
+    """Return the images of every role by the ends of their names."""
+    out: dict[str, dict[str, Sequence[str]]] = {}
+    for name in by_name(index):
+        parts = name.split("/")
+        out.setdefault(parts[-1], {})[name] = parts
+    return out
+
+
+def meant(name: str, ends: Ends) -> list[str]:
+    """Return those of our images that another name may mean: see ``names.closest``."""
+    parts = parts_of(name)
+    return closest(parts, ends.get(parts[-1] if parts else "", {}))

@@ -16,15 +16,18 @@ import numpy as np
 from PIL import Image
 
 from fewmask.batch import IGNORE
+from fewmask.config import dump_yaml
 from fewmask.data.files import place_below
 from fewmask.data.images import item_size
 from fewmask.data.index import DataIndex, Item
 from fewmask.data.layouts import read_unlabelled
 from fewmask.data.masks import nothing_id, read_mask, spelling
+from fewmask.data.roles import role_folder
 from fewmask.data.writers import WRITERS, Annotated, Tool
 from fewmask.data.writers.annotated import png_bytes
 from fewmask.engine.files import ensure_writable, write_atomic, write_errors
 from fewmask.errors import ConfigError, DataError
+from fewmask.run.data import masked_index
 from fewmask.run.incoming import Translation, by_name, masked, matched, open_folder, open_source
 from fewmask.run.notes import Say
 
@@ -58,7 +61,7 @@ def export_labels(root: Path, out: Path, tool: Tool, images: bool, say: Say) -> 
         root: the data folder.
         out: the output; may not exist, or be empty.
         tool: which.
-        images: copy the images, too.
+        images: copy the images, too; for "png" all of them, with their roles, so that it is the same data set.
         say: receives a sentence.
 
     Returns:
@@ -82,9 +85,25 @@ def export_labels(root: Path, out: Path, tool: Tool, images: bool, say: Say) -> 
 
     write_files(out, WRITERS[tool](read(), index.classes, False))
     if images:
-        copy_images(items, out)
+        copy_images(items if tool != "png" else by_name(index).values(), out)
+        if tool == "png":
+            _write_roles(index, out)
     say(f"{len(items)} masks of {len(index.classes)} classes in {out}, for {tool}")
     return {"out": str(out), "tool": tool, "masks": len(items), "classes": list(index.classes)}
+
+
+def _write_roles(index: DataIndex, out: Path) -> None:
+    """Write lists of the val and test images, and a data.yaml that names them, where their names do not spell it."""
+    lists = {
+        role: [item.name for item in index.items[role]] for role in ("val", "test")
+        if any(role_folder(item.name) != role for item in index.items[role])
+    }  # fmt: skip
+    for role, found in lists.items():
+        write_atomic(out / f"{role}.txt", "".join(f"{name}\n" for name in found))
+    declared = {"roles": {role: f"{role}.txt" for role in lists}} if lists else {}
+    declared |= {"exif": index.exif} if index.exif else {}
+    if declared:
+        write_atomic(out / "data.yaml", dump_yaml(declared))
 
 
 def import_labels(source: Path, root: Path, replace: bool, say: Say) -> dict[str, Any]:
@@ -110,13 +129,15 @@ def import_labels(source: Path, root: Path, replace: bool, say: Say) -> dict[str
         WriteError: the disk refused.
     """
     empty = read_unlabelled(root)
-    index = open_folder(root) if empty is None else empty
+    whole = open_folder(root) if empty is None else empty
+    index = masked_index(whole)
     place = _mask_folder(index, root)
     with tempfile.TemporaryDirectory(prefix="fewmask-") as scratch:
         found = open_source(source, index, Path(scratch))
         theirs, unknown = matched(found, index)
         if not theirs:
-            what = f"none of {len(unknown)} masks is of an image of {root} (mask {unknown[0]!r})"
+            what = f"none of {len(unknown)} masks is of an image of {root}"
+            what += f" (mask {unknown[0]!r})" if unknown else ""
             raise DataError(what, where=source, todo="image and mask meet by the name of the file")
         named = bool(index.classes)
         index = index if named else replace_field(index, classes=found.classes)
@@ -134,13 +155,15 @@ def import_labels(source: Path, root: Path, replace: bool, say: Say) -> dict[str
                 f"{len(changed)} masks are there and differ, first {changed[0]!r}; nothing was written", where=root,
                 todo="see fewmask labels diff, and give --replace: the old ones are kept",
             )  # fmt: skip
-        kept = root / REPLACED / datetime.now().strftime("%Y-%m-%d-%H%M%S") if changed else None
+        had = by_name(whole)  # with the masks that data.yaml calls not annotated
+        over = any(had[name].mask is not None for name in (*new, *changed))
+        kept = root / REPLACED / datetime.now().strftime("%Y-%m-%d-%H%M%S") if over else None
         ids = spelling(index.file_ids, nothing_id(index.file_ids, index.code.ignore))
         if not named:
             write_atomic(root / "classes.txt", "".join(f"{name}\n" for name in index.classes))
         with write_errors(place):
             for name in (*new, *changed):  # read again: all of them may be more than the memory holds
-                _put(place, name, ids[translation.read(theirs[name])], ours[name].mask, root, kept)
+                _put(place, name, ids[translation.read(theirs[name])], had[name].mask, root, kept)
     counts = f"{len(new)} new masks, {len(changed)} changed, {len(same)} the same"
     say(f"{counts}; {len(unknown)} of images that are not here")
     return {

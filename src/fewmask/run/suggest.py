@@ -236,7 +236,9 @@ def _write(
         write_files(out, WRITERS[tool](ones, model.classes, True))
     q = [shlex.quote(str(path)) for path in (out, root)]
     again = init_command(RunFolder(run).recipe(), run)
-    write_atomic(out / "NEXT_STEPS.txt", _NEXT.format(out=q[0], root=q[1], count=len(items), again=again))
+    source, what = (q[0], ", those in masks/") if "png" in tools else ("EXPORTED.zip", ": what the tool exports")
+    text = _NEXT.format(out=q[0], root=q[1], count=len(items), again=again, source=source, what=what)
+    write_atomic(out / "NEXT_STEPS.txt", text)
 
 
 _NEXT = """\
@@ -247,8 +249,8 @@ _NEXT = """\
 #   coco         annotations/instances_default.json, for CVAT, FiftyOne and others
 #   labelstudio  a project with interface.xml, local storage {out}, then import tasks.json
 
-# take the corrected masks back: what the tool exports, or this folder itself
-fewmask labels import {out} {root}
+# take the corrected masks back{what}
+fewmask labels import {source} {root}
 
 # train again, from the networks of this run
 {again}

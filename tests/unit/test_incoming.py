@@ -1,0 +1,171 @@
+"""Masks that come back from tools as people send them: without images, without folders, zipped once more."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewmask.data.layouts import read_folder
+from fewmask.data.scan import scan
+from fewmask.errors import DataError
+from fewmask.run.incoming import by_name
+from fewmask.run.labels import diff_labels, export_labels, import_labels
+from fixtures_data import blocks, make_folder, save_mask
+
+CLASSES = "soil\ncrop\n"
+COLOURS = {"soil": (0, 0, 0), "crop": (128, 0, 0)}
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Images in two fields, of which one has a mask; cameras give the same names again."""
+    names = ["fieldA/1", "fieldA/2", "fieldB/1", "fieldB/9"]
+    make_folder(tmp_path / "photos", names[:1], names[1:], classes=CLASSES)
+    return tmp_path / "photos"
+
+
+def cvat(folder, *names, lists=()):
+    """Write masks as CVAT exports them."""
+    folder.mkdir(parents=True)
+    (folder / "labelmap.txt").write_text("".join(f"{n}:{','.join(map(str, c))}::\n" for n, c in COLOURS.items()))
+    for name in names:
+        mask = folder / "SegmentationClass" / f"{name}.png"
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.zeros((12, 16, 3), np.uint8)
+        pixels[6:] = COLOURS["crop"]
+        Image.fromarray(pixels).save(mask)
+        (folder / "SegmentationObject").mkdir(exist_ok=True)
+    (folder / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (folder / "ImageSets" / "Segmentation" / "default.txt").write_text("".join(f"{n}\n" for n in (*names, *lists)))
+    return folder
+
+
+def zipped(folder):
+    return type(folder)(shutil.make_archive(str(folder), "zip", folder))
+
+
+def taken(source, root, replace=False):
+    return import_labels(source, root, replace, lambda text: None)
+
+
+@pytest.mark.parametrize("how", ["folder", "zip", "zip of the folder"])
+def test_a_tool_that_drops_the_folders(how, root, tmp_path):
+    """2 and 9 are clear; 1 may be two, and is none of them."""
+    source = cvat(tmp_path / "a" / "export", "2", "9", "1", "gone")
+    if how != "folder":
+        source = zipped(source if how == "zip" else tmp_path / "a")
+    found = taken(source, root)
+    assert found["new"] == ["fieldA/2", "fieldB/9"] and sorted(found["unknown"]) == ["1", "gone"]
+    assert np.unique(np.asarray(Image.open(root / "masks/fieldA/2.png"))).tolist() == [0, 1]
+
+
+def test_folders_are_kept_apart(root, tmp_path):
+    found = taken(cvat(tmp_path / "e", "fieldB/1", "fieldC/9", "camera/fieldA/2"), root)
+    assert found["new"] == ["fieldA/2", "fieldB/1"] and found["unknown"] == ["fieldC/9"]
+
+
+def test_lists_that_name_images_that_are_gone(root, tmp_path):
+    found = taken(cvat(tmp_path / "e", "fieldA/2", lists=["fieldA/blurred"]), root)
+    assert found["new"] == ["fieldA/2"] and found["unknown"] == []
+
+
+def test_nothing_fits(root, tmp_path):
+    with pytest.raises(DataError, match=r"none of 2 masks is of an image of .*photos \(mask '.*'\); .*/e; "):
+        taken(cvat(tmp_path / "e", "x", "y"), root)
+
+
+@pytest.mark.parametrize("place", [".", "masks", "my masks", "export/masks"])
+@pytest.mark.parametrize("names", ["classes.txt", "data.yaml"])
+def test_pngs_alone_have_the_ids_of_the_folder(place, names, root, tmp_path):
+    if names == "data.yaml":
+        (root / "classes.txt").unlink()
+        (root / "data.yaml").write_text("classes: {10: soil, 20: crop}\n")
+        save_mask(root / "masks/fieldA/1.png", blocks((10, 20)))
+    ids = (0, 1) if names == "classes.txt" else (10, 20)
+    save_mask(tmp_path / "e" / place / "2.png", blocks(ids))
+    save_mask(tmp_path / "e" / place / "9_mask.png", blocks(ids[::-1]))
+    found = taken(zipped(tmp_path / "e"), root)
+    assert found["new"] == ["fieldA/2", "fieldB/9"]
+    assert (np.asarray(Image.open(root / "masks/fieldB/9.png")) == blocks(ids[::-1])).all()
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"annotations.xml": "<annotations/>"}, "CVAT's own XML.*Segmentation mask 1.1"),
+        ({"task-1-annotation-1-by-1-tag-crop-0.png": None}, "each brush of Label Studio.*export JSON"),
+        ({"p.json": [{"id": 1, "image": "a.jpg", "annotation_id": 3}]}, "JSON-MIN.*export JSON"),
+        ({"readme.md": "x"}, "read as no export.*Segmentation mask 1.1"),
+    ],
+)
+@pytest.mark.parametrize("below", ["", "project-7/"])
+def test_other_exports_are_named(files, says, below, root, tmp_path):
+    for name, content in files.items():
+        path = tmp_path / "e" / below / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            save_mask(path, blocks((0, 1)))
+        else:
+            path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(DataError, match=f"(?s){says}") as caught:
+        taken(zipped(tmp_path / "e"), root)
+    assert "fewmask-" not in str(caught.value) and "e.zip" in caught.value.where
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize("rule", ["ignore", "apply"])
+def test_turned_photos(orientation, rule, root, tmp_path):
+    """What is declared of them holds for every command: import, export, diff."""
+    (root / "data.yaml").write_text(f"exif: {rule}\n")
+    exif = Image.Exif()
+    exif[274] = orientation
+    for path in (root / "images/fieldA").iterdir():
+        Image.open(path).convert("RGB").save(path, exif=exif)
+    turned = rule == "apply" and orientation == 6
+    for name in ("fieldA/1", "fieldA/2"):
+        mask = blocks((0, 1))
+        save_mask(tmp_path / "e" / "masks" / f"{name}.png", mask.T if turned else mask)
+    if turned:
+        save_mask(root / "masks/fieldA/1.png", blocks((0, 1)).T)
+    assert taken(zipped(tmp_path / "e"), root)["new"] == ["fieldA/2"]
+    out = export_labels(root, tmp_path / "out", "png", True, lambda text: None)
+    assert out["masks"] == 2 and read_folder(tmp_path / "out").exif == rule
+    assert diff_labels(root, tmp_path / "out") == []
+
+
+def test_masks_that_are_not_annotated_are_no_masks(root, tmp_path):
+    """``empty_masks: unlabelled``: the black mask that a tool wrote is replaced without being asked, and kept."""
+    (root / "data.yaml").write_text("empty_masks: unlabelled\n")
+    save_mask(root / "masks/fieldB/9.bmp", np.zeros((12, 16), np.uint8))
+    found = taken(cvat(tmp_path / "e", "fieldB/9"), root)
+    assert found["new"] == ["fieldB/9"] and found["replaced"]
+    assert [p.name for p in (root / "masks/fieldB").iterdir()] == ["9.png"]
+    assert len(list((root / "replaced").rglob("9.bmp"))) == 1
+
+
+def test_an_export_with_its_images_is_the_same_data_set(tmp_path):
+    """Of a layout whose roles stand in lists."""
+    source = cvat(tmp_path / "voc", "a", "b", "c")
+    lists = source / "ImageSets" / "Segmentation"
+    (lists / "default.txt").write_text("a\n")
+    (lists / "Validation.txt").write_text("b\n")
+    (lists / "Test.txt").write_text("c\n")
+    (source / "JPEGImages").mkdir()
+    for name in "abcd":
+        Image.new("RGB", (16, 12)).save(source / "JPEGImages" / f"{name}.jpg")
+    export_labels(source, tmp_path / "out", "png", True, lambda text: None)
+    before, after = (read_folder(folder, val_fraction=None) for folder in (source, tmp_path / "out"))
+    assert {r: [i.name for i in items] for r, items in before.items.items()} == {
+        r: [i.name for i in items] for r, items in after.items.items()
+    }
+    assert [n for n, i in by_name(after).items() if i.mask is None] == ["d"] and after.classes == before.classes
+    scan(list(by_name(after).values()), 2, after.code).raise_first()
