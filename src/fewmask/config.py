@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import yaml
@@ -63,10 +64,24 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         mapping = super().construct_mapping(node, deep=deep)
         if len(mapping) < len(node.value):
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            twice = next(key for key in keys if keys.count(key) > 1)
+            keys = Counter(self.construct_object(key, deep=True) for key, _ in node.value)
+            twice = keys.most_common(1)[0][0]
             raise yaml.YAMLError(f"key {twice!r} stands there twice, line {node.start_mark.line + 1}")
         return mapping
+
+
+def _number(construct: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Return a constructor that leaves 1:30:00 a text, which YAML 1.1 takes for a number to the base of 60."""
+
+    def made(loader: Any, node: Any) -> Any:
+        text = loader.construct_scalar(node)
+        return text if ":" in text else construct(loader, node)
+
+    return made
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _number(yaml.SafeLoader.construct_yaml_int))
+_Loader.add_constructor("tag:yaml.org,2002:float", _number(yaml.SafeLoader.construct_yaml_float))
 
 
 class _Dumper(yaml.SafeDumper):

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, Field, PositiveInt, ValidationError, field_validator, model_validator
 
-from fewmask.config import MAX_BYTES, Config, load_yaml
+from fewmask.config import Config, load_yaml
 from fewmask.data.views import Augment
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.engine.optim import OptimConfig
@@ -219,6 +219,8 @@ class Recipe(Config):
         return out
 
 
+_MAX_BYTES = 1_000_000  # of a recipe file
+
 SHORT = 20_000
 """Steps below which ``Method.short`` counts; the papers take 40,000 and more."""
 
@@ -289,7 +291,7 @@ def read_recipe(file: Path | None, overrides: Mapping[str, Any], settings: Seque
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         with file.open("rb") as handle:
-            tree = load_yaml(handle.read(MAX_BYTES + 1))
+            tree = load_yaml(handle.read(_MAX_BYTES + 1), _MAX_BYTES)
     except OSError as error:
         raise ConfigError(f"cannot read the recipe ({error.strerror})", where=file, todo="check the path") from error
     except ValueError as error:

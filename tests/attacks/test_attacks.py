@@ -61,6 +61,7 @@ YAML: dict[str, tuple[str | bytes, str]] = {
     "twice": ("classes: [a]\nclasses: [b]", "stands there twice"),
     "deep": ("[" * 20_000, "no valid YAML"),
     "deep maps": ("{a: " * 5000, "no valid YAML"),
+    "base of 60": (b"version: " + b"1:" * 400_000 + b"1", "version"),
     "large": (b"# " + b"x" * 20_000_000, "larger than"),
     "binary": (bytes(range(256)) * 10, "no valid YAML"),
     "number": ("ignore: " + "9" * 5000, "data.yaml"),
@@ -264,6 +265,15 @@ def test_no_file_at_all(kind, own_data, victim, io):
         assert ended.code == 0, ended.stderr
     else:
         refused(ended, io, victim, 3, "evil.png")
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "annotations.json", "_classes.csv", "labelmap.txt"])
+def test_no_text_file_at_all(name, own_data, victim, io):
+    """Whatever a layout may be recognised by: a pipe would be waited for."""
+    (own_data / "data.yaml").unlink()
+    os.mkfifo(own_data / name)
+    ended = run(io, ["check", str(own_data)])
+    assert ended.code in (0, 3) and "Traceback" not in ended.stderr, ended.stderr
 
 
 # --- lists

@@ -165,6 +165,8 @@ BROKEN = {
     "twice": (lambda t: t["images"].append({**t["images"][0], "id": 5}), "lists an image twice"),
     "huge": (lambda t: t["images"][0].update(height=10**6, width=10**6), "is said to be 1000000x1000000"),
     "far": (lambda t: t["annotations"][0].update(segmentation=[[1, 1, 1e12, 2, 3, 3]]), "far outside"),
+    "long": (  # pycocotools takes gigabytes for it, and does not look whether it got them
+        lambda t: t["annotations"][0].update(segmentation=[[0, 0, 160, 120] * 5000]), "100 times as long"),
     "nan": (lambda t: t["annotations"][0].update(segmentation=[[1, 1, float("nan"), 2, 3, 3]]), "far outside"),
     "odd": (lambda t: t["annotations"][0].update(segmentation=[[1, 1, 2, 2, 3, 3, 4]]), "odd in number"),
     "text": (lambda t: t["annotations"][0].update(segmentation=[["a", "b"]]), "no shape that can be drawn"),

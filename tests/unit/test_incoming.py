@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -119,6 +120,26 @@ def test_other_exports_are_named(files, says, below, root, tmp_path):
     with pytest.raises(DataError, match=f"(?s){says}") as caught:
         taken(zipped(tmp_path / "e"), root)
     assert "fewmask-" not in str(caught.value) and "e.zip" in caught.value.where
+
+
+@pytest.mark.parametrize("how", ["damaged", "cut off", "locked"])
+def test_archives_that_cannot_be_unpacked(how, root, tmp_path):
+    path = zipped(cvat(tmp_path / "e", "2"))
+    data = bytearray(path.read_bytes())
+    if how == "damaged":
+        with zipfile.ZipFile(path) as file:
+            at = file.getinfo("labelmap.txt").header_offset + 30 + len("labelmap.txt")
+        data[at : at + 8] = b"\xff" * 8
+    elif how == "cut off":
+        del data[len(data) // 2 : -22]
+    else:
+        for sign, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            at = -1
+            while (at := data.find(sign, at + 1)) >= 0:
+                data[at + place] |= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"cannot be unpacked: .*e\.zip; export it again|is no folder, zip"):
+        taken(path, root)
 
 
 @pytest.mark.parametrize("orientation", [3, 6])

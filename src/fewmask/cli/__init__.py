@@ -56,6 +56,7 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(*_explain(error), arguments)
 
 
+_LONGEST = 4000  # characters of an error
 _INTERRUPTED = "interrupted; what was not saved yet is lost; run the same command again to continue"
 # files that are read have errors of their own, so these are of files that are written
 _NAMES = "ENOSPC EROFS EDQUOT EACCES EPERM ENOTDIR EISDIR EEXIST EIO ESTALE ENAMETOOLONG EFBIG"
@@ -96,5 +97,8 @@ def _is_closed(path: Path) -> bool:
 def _fail(message: str, code: int, arguments: list[str]) -> int:
     if "--debug" in arguments:
         traceback.print_exc()
-    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
+    text = printable(" ".join(message.split()))
+    if len(text) > _LONGEST:  # a file's content, which somebody else may have written
+        text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
+    print(f"error: {text}", file=sys.stderr)
     return code

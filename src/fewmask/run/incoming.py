@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -183,6 +185,16 @@ def _legend_for(top: Path, root: Path, ours: DataYaml) -> DataYaml:
 
 def _unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip archive, if it stays in the folder and is of a size that masks have."""
+    try:
+        _unpack_all(archive, folder)
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
+        # the last two: a way of packing that nobody here knows, or a password
+        raise DataError(
+            f"cannot be unpacked: {error}", where=archive, todo="export it again, as a plain zip"
+        ) from error
+
+
+def _unpack_all(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as file:
         entries = [entry for entry in file.infolist() if not entry.is_dir()]
         if len(entries) > _FILES or sum(entry.file_size for entry in entries) > _LARGEST:

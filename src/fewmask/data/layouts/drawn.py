@@ -28,6 +28,7 @@ from fewmask.errors import ConfigError, DataError, WriteError
 BACKGROUND = "background"
 _VERSION = 1  # of what is drawn for the same shapes
 _DONE = "DONE"
+_LONGEST = 100  # outlines of objects are not a hundred times as long as the image is high and wide
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,9 @@ def draw(drawings: Sequence[Drawing], content: Iterable[bytes], where: Path) -> 
             for n, one in enumerate(drawings):
                 Image.fromarray(paint(one, where)).save(making / f"{n:07d}.png")
             (making / _DONE).touch()
-            if folder.exists():  # what a crash has left
+            if folder.exists() and not (folder / _DONE).is_file():  # what a crash has left
                 shutil.rmtree(folder, ignore_errors=True)
-            os.replace(making, folder)
+            os.replace(making, folder)  # refused where another process was faster
         finally:
             shutil.rmtree(making, ignore_errors=True)
     except OSError as error:
@@ -115,11 +116,11 @@ def paint(one: Drawing, where: Path) -> np.ndarray:
     """
     if not (0 < one.height and 0 < one.width and one.height * one.width <= MAX_PIXELS):
         raise DataError(f"{one.name!r} is said to be {one.width}x{one.height}", where=where, todo="mend its size")
-    parts: list[tuple[int, int, np.ndarray]] = []
+    parts: list[tuple[int, int, Any]] = []
     for shape in one.shapes:
         try:
-            inside = _pixels(shape.outline, one.height, one.width, where)
-            parts.append((int(inside.sum()), shape.kind, np.packbits(inside)))  # thousands of objects are thinkable
+            area, outline = _measured(shape.outline, one.height, one.width, where)
+            parts.append((area, shape.kind, outline))  # not its pixels: thousands of objects are thinkable
         except ConfigError:  # which is a ValueError, too
             raise
         except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
@@ -128,24 +129,37 @@ def paint(one: Drawing, where: Path) -> np.ndarray:
                 todo="mend it, or take it out",
             ) from error  # fmt: skip
     mask = np.zeros((one.height, one.width), dtype=np.uint8)
-    for _, kind, packed in sorted(parts, key=lambda part: -part[0]):  # a stable sort: of equal ones the later wins
-        mask[np.unpackbits(packed, count=mask.size).astype(bool).reshape(mask.shape)] = kind
+    for _, kind, outline in sorted(parts, key=lambda part: -part[0]):  # a stable sort: of equal ones the later wins
+        mask[_pixels(outline, where)] = kind
     return mask
 
 
-def _pixels(outline: Any, height: int, width: int, where: Path) -> np.ndarray:
+def _measured(outline: Any, height: int, width: int, where: Path) -> tuple[int, Any]:
+    """Return how many pixels a shape covers, and what ``_pixels`` takes."""
+    if isinstance(outline, Brush):
+        return int(outline.pixels().sum()), outline
+    rle = _pycocotools(where)
+    runs = _runs(outline, height, width, rle)
+    return int(rle.area(runs)), runs
+
+
+def _pixels(outline: Any, where: Path) -> np.ndarray:
     """Return the pixels of a shape, bool [H, W]."""
     if isinstance(outline, Brush):
         return outline.pixels()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # of pycocotools with numpy 2
+        return _pycocotools(where).decode(outline).astype(bool)
+
+
+def _pycocotools(where: Path) -> Any:
     try:
-        from pycocotools import mask as rle
+        from pycocotools import mask
     except ImportError as error:
         raise ConfigError(
             "masks are shapes, which pycocotools draws", where=where, todo="pip install 'fewmask[coco]'"
         ) from error
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # of pycocotools with numpy 2
-        return rle.decode(_runs(outline, height, width, rle)).astype(bool)
+    return mask
 
 
 def _runs(outline: Any, height: int, width: int, rle: Any) -> Any:
@@ -166,11 +180,19 @@ def _runs(outline: Any, height: int, width: int, rle: Any) -> Any:
         points = [float(v) for v in polygon]
         if len(points) % 2 or not all(math.isfinite(v) and abs(v) <= far for v in points):
             raise ValueError("coordinates that are odd in number, or far outside")
+        if _length(points) > _LONGEST * (height + width):  # the C code takes 40 bytes for each pixel of it, unchecked
+            raise ValueError(f"an outline that is {_LONGEST} times as long as the image is high and wide")
         if len(points) >= 6:  # two points are taken for a box there, and cover nothing here
             out.append(points)
     if not out:
         return rle.frPyObjects({"size": [height, width], "counts": [height * width]}, height, width)
     return rle.merge(rle.frPyObjects(out, height, width))
+
+
+def _length(points: Sequence[float]) -> float:
+    """Return how many pixels an outline passes, once around."""
+    xy = np.array(points).reshape(-1, 2)
+    return float(np.abs(xy - np.roll(xy, 1, axis=0)).max(axis=1, initial=0).sum())
 
 
 def _checked(counts: str, pixels: int) -> bytes:

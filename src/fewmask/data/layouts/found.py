@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 from unicodedata import normalize
 
@@ -224,6 +225,8 @@ def read_text(path: Path, most: int = 1_000_000) -> str:
         DataError: it cannot be read, is no UTF-8, or is larger than ``most`` bytes.
     """
     try:
+        if not S_ISREG(path.stat().st_mode):  # a pipe would be waited for, a device never ends
+            raise DataError("is no regular file", where=path, todo="replace or remove it")
         with path.open("rb") as file:
             raw = file.read(most + 1)
         if len(raw) > most:
