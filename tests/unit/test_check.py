@@ -34,7 +34,11 @@ def test_a_folder_without_faults(tmp_path):
     make_folder(tmp_path, [f"train/{c}" for c in "abc"] + ["val/d"], ["train/e"], ids=(0, 1, 255))
     save_image(tmp_path / "images/train/e.jpg", height=40, width=30)
     report = look(tmp_path)
-    assert report.problems == () and report.doubts == () and report.notes == ()
+    assert report.problems == () and report.notes == ()
+    assert report.doubts == (
+        "31% of the pixels in masks do not count (255, and what is declared as ignored), most of them in 4 masks: "
+        "a class that nothing names would be among them",
+    )
     assert report.roles["train"] == {"images": 4, "labelled": 3, "unlabelled": 1}
     assert report.roles["val"] == {"images": 1, "labelled": 1, "unlabelled": 0}
     zeros, ones = ((blocks((0, 1, 255)) == i).sum() for i in (0, 1))
@@ -42,7 +46,9 @@ def test_a_folder_without_faults(tmp_path):
     assert report.classes[1].images == {"train": 3, "val": 1, "test": 0}
     assert report.sizes == {"min": [12, 16], "median": [12, 16], "max": [40, 30], "distinct": 2}
     assert report.encodings == {"PNG, palette index": 4} and report.opened == 5
+    assert report.uncounted == 5 / 16
     text = "\n".join(report.lines())
+    assert "31.2% of all pixels in masks do not count" in text
     assert "16x12 to 30x40, median 16x12; 2 different" in text and "3 labelled, 1 unlabelled" in text
     assert json.loads(json.dumps(report.to_json()))["classes"][1]["name"] == "b"
 
@@ -64,7 +70,8 @@ def test_a_missing_folder_is_the_callers_error(tmp_path):
 def test_classes_that_nothing_names(tmp_path):
     make_folder(tmp_path, ["train/a", "val/b"], ids=(0, 38), classes=None)
     report = look(tmp_path)
-    assert "ids from 0 to 38" in report.problems[0].what and report.classes == ()
+    assert "ids from 0 to 38" in report.problems[0].what
+    assert [(c.value, c.name, c.share) for c in report.classes] == [("0", "?", 0.5), ("38", "?", 0.5)]
     write_masks(tmp_path, {"train/a": (0, 1), "val/b": (0, 1)})
     assert [c.name for c in look(tmp_path).classes] == ["class 0", "class 1"]
 
@@ -75,6 +82,10 @@ def test_zero_and_255(tmp_path):
     (tmp_path / "data.yaml").write_text("classes: {0: background, 255: object}")
     report = look(tmp_path)
     assert report.problems == () and [c.share for c in report.classes] == [0.5, 0.5]
+    assert [c.value for c in report.classes] == ["0", "255"], "what files say, not our index"
+    assert "    0 background" in "\n".join(report.lines()) and "  255 object" in "\n".join(report.lines())
+    (tmp_path / "data.yaml").write_text("classes: {0: a, 1: b, 255: a}")
+    assert [c.value for c in look(tmp_path).classes] == ["0, 255", "1"]
 
 
 class TestEmptyMasks:

@@ -15,7 +15,7 @@ import numpy as np
 
 from fewmask.data.checked import CheckReport
 from fewmask.data.datayaml import DataYaml, load_data_yaml
-from fewmask.data.doubts import class_rows, doubts_about, members_of
+from fewmask.data.doubts import class_rows, doubts_about, members_of, uncounted_share
 from fewmask.data.findings import Finding
 from fewmask.data.folds import USUAL, folds_for
 from fewmask.data.groups import groups_of
@@ -109,6 +109,7 @@ def check(
         doubts=tuple(doubts),
         problems=tuple(problems),
         index=index,
+        uncounted=uncounted_share(found),
         pool=None if listed is None else {"file": str(pool), "images": len(listed), "opened": len(others)},
     )
 

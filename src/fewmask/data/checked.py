@@ -23,7 +23,8 @@ class CheckReport:
         root: the data folder.
         layout: the layout it was read as.
         roles: role to {"images", "labelled", "unlabelled"}.
-        classes: one row a class.
+        classes: one row a class; where nothing names them, one an id.
+        uncounted: share of the mask pixels that do not count, 0-1.
         sizes: {"min", "median", "max"} as [height, width], by area, and the number of "distinct" ones; of the
             images that were opened.
         encodings: kind of mask file to number of masks.
@@ -52,6 +53,7 @@ class CheckReport:
     doubts: tuple[str, ...]
     problems: tuple[Finding, ...]
     index: DataIndex
+    uncounted: float = 0.0
     pool: dict[str, Any] | None = None
 
     def findings(self) -> list[tuple[Literal["problem", "doubt", "note"], Finding]]:
@@ -88,10 +90,13 @@ class CheckReport:
         yield "masks: " + (", ".join(f"{n} {kind}" for kind, n in self.encodings.items()) or "none could be read")
         if self.classes:
             wide = max(5, *(len(c.name) for c in self.classes))
-            yield f"  {'id':>3} {'class':<{wide}} {'pixels':>8}   masks that hold it"
-        for c in self.classes:
-            held = ", ".join(f"{n} {role}" for role, n in c.images.items() if n)
-            yield f"  {c.id:>3} {c.name:<{wide}} {c.share:>8.2%}   {held or 'none'}"
+            value = max(5, *(len(c.value) for c in self.classes))
+            yield f"  {'value':>{value}} {'class':<{wide}} {'pixels':>8}   masks that hold it"
+            for c in self.classes:
+                held = ", ".join(f"{n} {role}" for role, n in c.images.items() if n)
+                yield f"  {c.value:>{value}} {c.name:<{wide}} {c.share:>8.2%}   {held or 'none'}"
+            if self.uncounted:
+                yield f"{self.uncounted:.1%} of all pixels in masks do not count"
         if self.groups:
             assert self.groups_from is not None  # there are groups
             suggested = SUGGESTED_BY.get(self.groups_from)

@@ -10,24 +10,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from unicodedata import normalize
 
+from fewmask.data.colours import spelled
 from fewmask.data.duplicates import near_duplicates
 from fewmask.data.findings import Finding, Kind, Remark
 from fewmask.data.groups import SUGGESTED_BY, Source
-from fewmask.data.index import ROLES, DataIndex, Item, Role
+from fewmask.data.index import ROLES, DataIndex, Item, MaskCode, Role
 from fewmask.data.scan import Scan
 
 _RARE_SHARE = 0.001  # of the labelled pixels
 _RARE_IMAGES = 3
+_UNCOUNTED = 0.2  # of the pixels in masks; borders and void areas take a tenth
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class: its index, name, share of the labelled pixels (0-1), and how many masks of each role hold it."""
+    """What the masks hold of one class, or of an id that nothing names.
+
+    Attributes:
+        id: its index.
+        name: "?" where there is none.
+        share: of the labelled pixels, 0-1.
+        images: role to the number of masks that hold it.
+        value: what mask files say: an id, several that are one class, or a colour.
+    """
 
     id: int
     name: str
     share: float
     images: dict[str, int]
+    value: str
 
 
 def doubts_about(
@@ -46,7 +57,7 @@ def doubts_about(
     """
     members, source = members_of(index, groups[0]), groups[1]
     doubts = [*_group_doubts(members, source, index), *_cut_by_folds(members, source, index), *_name_doubts(index)]
-    doubts += [*_twin_doubts(twins), *_likeness_doubts(index, found, twins, pool)]
+    doubts += [*_twin_doubts(twins), *_likeness_doubts(index, found, twins, pool), *_uncounted_doubts(found)]
     if whole:
         doubts += _class_doubts(class_rows(index, found), index)
     return doubts
@@ -172,12 +183,38 @@ def class_rows(index: DataIndex, found: Scan) -> tuple[ClassRow, ...]:
     known = min(len(index.classes), found.counts.shape[1] - 1)
     total = max(1, int(found.class_pixels.sum()))
     held = {role: (found.counts[found.rows(index.items[role])] > 0).sum(axis=0) for role in ROLES}
+    names = dict(enumerate(index.classes[:known])) or {int(i): "?" for i in found.class_pixels.nonzero()[0]}
     return tuple(
         ClassRow(
-            i, index.classes[i], float(found.class_pixels[i]) / total, {role: int(held[role][i]) for role in ROLES}
+            i, name, float(found.class_pixels[i]) / total, {role: int(held[role][i]) for role in ROLES},
+            _spelling(index.code, i),
         )
-        for i in range(known)
-    )
+        for i, name in names.items()
+    )  # fmt: skip
+
+
+def _spelling(code: MaskCode, learned: int) -> str:
+    """Return how mask files spell a class."""
+    ids = [learned] if code.mapping is None else [i for i, k in code.mapping if k == learned]
+    if code.colours is None:
+        return ", ".join(map(str, ids))
+    return " or ".join(spelled(colour).strip('"') for colour, i in code.colours if i in ids)
+
+
+def uncounted_share(found: Scan) -> float:
+    """Return which share of the mask pixels does not count, 0-1; those that nobody has labelled yet are none."""
+    total = int(found.counts.sum()) - int(found.open.sum())
+    return (int(found.counts[:, -1].sum()) - int(found.open.sum())) / total if total else 0.0
+
+
+def _uncounted_doubts(found: Scan) -> list[str]:
+    share, most = uncounted_share(found), found.counts[:, -1] > _UNCOUNTED * found.counts.sum(axis=1)
+    if share <= _UNCOUNTED:
+        return []
+    return [
+        f"{share:.0%} of the pixels in masks do not count (255, and what is declared as ignored), most of them in "
+        f"{most.sum()} masks: a class that nothing names would be among them"
+    ]
 
 
 def _class_doubts(classes: Sequence[ClassRow], index: DataIndex) -> list[str]:

@@ -34,8 +34,8 @@ def add_unlabelled(root: Path, found: Found) -> None:
 
 
 def tell_of_unused(root: Path, found: Found) -> None:
-    """Add a note on images of a person's own folder that the layout does not read."""
-    if found.layout not in _OPEN:
+    """Add a note on images of a person's own folder that the layout does not read, and that no index file may list."""
+    if found.layout not in _OPEN or next(root.glob("*.jsonl"), None) is not None:
         return
     items = [item for role in found.roles.values() for item in role]
     used = {item.image for item in items} | {item.mask for item in items}
