@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -62,6 +64,14 @@ def test_turned_pictures_train_like_upright_ones(own_data, tmp_path, io):
         good(run(io, ["predict", str(r), str(data / "images/train"), "-o", str(out)]))
         masks.append({p.name: np.asarray(Image.open(p)) for p in out.glob("*.png")})
     assert masks[0].keys() == masks[1].keys() and all((masks[0][n] == masks[1][n]).all() for n in masks[0])
+    good(run(io, ["export", str(b), "-o", str(tmp_path / "model.onnx")]))
+    (image,) = (phone / "images/train").glob("00.*")
+    subprocess.run(
+        [sys.executable, str(tmp_path / "model_example.py"), str(image), str(tmp_path / "mask.png")], check=True,
+        capture_output=True,
+    )  # fmt: skip
+    assert (np.asarray(Image.open(tmp_path / "mask.png")) == masks[1]["00.png"]).all(), "the example turns it, too"
+    good(run(io, ["evaluate", str(b)]))
     lists = []
     for r in (a, b):
         found = json.loads(good(run(io, ["suggest", str(r), "-n", "3", "-o", str(r / "next"), "--json"])).stdout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fewmask.run.folder import RunFolder
+from fewmask.run.hub import card_of
 from process.helpers import assert_refused, good, run
 
 
@@ -130,6 +133,29 @@ def test_what_cannot_be_pushed(words, env, message, hub, unbroken):
     ended = pushed([str(unbroken("cps")), *words], hub, env)
     assert ended.returncode == 2 and ended.stderr.startswith("error: ") and message in ended.stderr, ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1 and not hub.files
+
+
+def edited(folder, **changes):
+    """Change metrics.json of a copied run."""
+    file = folder / "metrics.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    return folder
+
+
+def test_the_card_is_of_the_network_that_is_delivered(unbroken, tmp_path):
+    run = shutil.copytree(unbroken("cps"), tmp_path / "run")
+    score = {"miou": 77.123, "iou": {}, "pixel_accuracy": 88.5}
+    best = {"step": 8, "val": score, "test": score}
+    edited(run, best=best, delivered={"run": "method", "checkpoint": "best", "step": 8, "val": 77.123})
+    card = card_of(RunFolder(run), "me/x")
+    assert "| val: 3 | 77.12 | 88.50 |" in card and "score there is too high" in card and "95 %" not in card
+
+    theirs = shutil.copytree(unbroken("supervised"), run / "baseline")
+    edited(theirs, val=score | {"miou": 66.6}, interval={"val": {"low": 60.1, "high": 70.2}, "test": None})
+    edited(run, baseline_run="baseline", delivered={"run": "baseline", "checkpoint": "last", "val": 66.6})
+    card = card_of(RunFolder(run), "me/x")
+    assert "supervised on" in card and "| val: 3 | 66.60 | 88.50 |" in card and "60.1 to 70.2" in card
+    assert "77.12" not in card
 
 
 def test_no_run(tmp_path, io):

@@ -77,7 +77,7 @@ def export(
     content, exported = (_onnx if form == "onnx" else _torch)(_graph(portable, size), _about(model))
     found = _compare(model, exported, files, size, out)
     write_atomic(out, content)
-    write_atomic(example, _example(form, out.name, example.name, model.card.channels))
+    write_atomic(example, _example(form, out.name, example.name, model.card.channels, model.card.upright))
     protocol, sizes = found["protocol"], "any size" if size is None else f"{size[0]}x{size[1]}"
     say(
         f"{out}: {form}, images of {sizes}; on {found['images']} images logits differ by {found['max_difference']:.1e} "
@@ -107,6 +107,7 @@ def _about(model: Model) -> dict[str, str]:
     return {
         "classes": json.dumps(model.classes), "ids": json.dumps(model.ids), "architecture": model.card.arch,
         "encoder": model.card.encoder, "protocol": model.card.protocol, "made_by": f"fewmask {__version__}",
+        "upright": json.dumps(model.card.upright),
         "channels": json.dumps([band.told() for band in model.card.channels] or "rgb"),
     }  # fmt: skip
 
@@ -200,15 +201,19 @@ def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.tile(image, (*times, 1))[: size[0], : size[1]]
 
 
-def _example(form: Format, name: str, own: str, bands: Bands) -> str:
-    how = {"library": "pillow", "photo": "photo.jpg", "imports": "", "read": _PHOTOGRAPH}
+def _example(form: Format, name: str, own: str, bands: Bands, upright: bool) -> str:
+    how = {"library": "pillow", "photo": "photo.jpg", "pictures": "Image", "imports": "", "read": _PHOTOGRAPH}
+    if upright:
+        turned = _PHOTOGRAPH.replace(_OPENED, f"ImageOps.exif_transpose({_OPENED})")
+        how |= {"pictures": "Image, ImageOps", "read": turned}
     if bands:
         ranges = {"numbers": [b.number for b in bands], "low": [b.low for b in bands], "high": [b.high for b in bands]}
         read = Template(_BANDS).substitute(ranges)
-        how = {"library": "pillow rasterio", "photo": "photo.tif", "imports": "import rasterio\n", "read": read}
+        how |= {"library": "pillow rasterio", "photo": "photo.tif", "imports": "import rasterio\n", "read": read}
     return _EXAMPLES[form].substitute(name=name, own=own, **how)
 
 
+_OPENED = "Image.open(sys.argv[1])"
 _PHOTOGRAPH = """\
 image = np.asarray(Image.open(sys.argv[1]).convert("RGB"))  # uint8 [H, W, 3], any size
 image = image.transpose(2, 0, 1)[None]"""
@@ -229,7 +234,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-${imports}from PIL import Image
+${imports}from PIL import $pictures
 
 session = onnxruntime.InferenceSession(str(Path(__file__).with_name("$name")), providers=["CPUExecutionProvider"])
 about = session.get_modelmeta().custom_metadata_map
@@ -251,7 +256,7 @@ from pathlib import Path
 
 import numpy as np
 ${imports}import torch
-from PIL import Image
+from PIL import $pictures
 
 extra = {"about.json": ""}
 network = torch.export.load(str(Path(__file__).with_name("$name")), extra_files=extra).module()

@@ -49,30 +49,48 @@ Network: {arch} with {encoder}, weights it started from: {weights}. Data hash `{
 
 
 def card_of(run: RunFolder, repo: str) -> str:
-    """Return the model card of a finished run, Markdown with a YAML head.
+    """Return the model card of a finished run, Markdown with a YAML head; all of it of the network that is delivered.
 
     Raises:
         CheckpointError: no finished run.
     """
-    metrics, recipe, manifest = run.read_metrics(), run.recipe(), run.manifest()
+    gain, crossed = run.read_metrics().get("gain"), "folds" in run.read_metrics()
+    made = _made_by(run)
+    metrics, recipe, manifest = made.read_metrics(), made.recipe(), made.manifest()
+    best = (metrics.get("delivered") or {}).get("checkpoint") == "best"
+    scores = metrics["best"] if best else metrics
     rows = [
         f"| {role}: {manifest[role]} | {score['miou']:.2f} | {score['pixel_accuracy']:.2f} |"
-        for role in ("val", "test") if (score := metrics.get(role)) and score["miou"] is not None
+        for role in ("val", "test") if (score := scores.get(role)) and score["miou"] is not None
     ]  # fmt: skip
-    interval, gain = (metrics.get("interval") or {}).get("val"), metrics.get("gain")
+    interval = None if best else (metrics.get("interval") or {}).get("val")
+    said = f"95 % interval on val: {interval['low']:.1f} to {interval['high']:.1f}. " if interval else ""
+    said += "It is the checkpoint that was the best one on val, so that its score there is too high. " if best else ""
+    said += "Each image was scored by networks that had not seen it; this one saw all of them. " if crossed else ""
     classes = manifest["classes"]
     text = _CARD.format(
         name=repo.rpartition("/")[2], method=metrics["method"], data=Path(manifest["root"]).name, count=len(classes),
         classes=", ".join(classes[:20]) + (", ..." if len(classes) > 20 else ""), version=__version__,
         labelled=metrics["labelled"], unlabelled=metrics["unlabelled"], rows="\n".join(rows) or "| none | | |",
         protocol=metrics["protocol"], repo=repo,
-        interval="" if not interval else f"95 % interval on val: {interval['low']:.1f} to {interval['high']:.1f}. ",
-        gain="" if not gain else gain["text"], arch=recipe.model.arch, encoder=recipe.model.encoder,
+        interval=said, gain="" if not gain else gain["text"], arch=recipe.model.arch, encoder=recipe.model.encoder,
         weights=recipe.model.weights, hash=manifest["data_hash"], split=manifest["split_hash"], seed=metrics["seed"],
         steps=metrics["steps"],
     )  # fmt: skip
     data = ModelCardData(library_name="fewmask", pipeline_tag="image-segmentation", tags=["semantic-segmentation"])
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}"))
+
+
+def _made_by(run: RunFolder) -> RunFolder:
+    """Return the training whose network a run delivers: of its seed, and of its baseline where that is the better one.
+
+    A cross-fitted run stands for itself: its scores are those of its folds.
+    """
+    run = run.delivering
+    metrics = run.read_metrics()
+    if (metrics.get("delivered") or {}).get("run") == "baseline" and metrics.get("baseline_run") is not None:
+        return RunFolder(run.path / metrics["baseline_run"])
+    return run
 
 
 def push(run: Path, repo: str, private: bool) -> dict[str, Any]:
