@@ -12,6 +12,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from fewmask.data import facts as facts_module
 from fewmask.data import scan as scan_module
 from fewmask.data.index import ImageCode, Item, MaskCode
+from fewmask.data.masks import read_mask
 from fewmask.data.scan import scan
 from fewmask.errors import DataError
 from fixtures_data import blocks, save_image, save_mask
@@ -302,4 +303,19 @@ def test_colour_masks_count_as_such(tmp_path):
     Image.fromarray(np.zeros((12, 16, 3), np.uint8)).save(items[0].mask)
     found = look(items, code=MaskCode(colours=(((0, 0, 0), 0),)))
     assert found.problems == () and found.encodings == {"PNG, colour": 1}
+    Image.fromarray(np.full((12, 16, 3), (0, 0, 9), np.uint8)).save(items[0].mask)
     assert "no colour map" in look(items).problems[0].what
+
+
+def test_index_masks_that_have_three_channels(tmp_path):
+    """Some programs save them so; with an alpha channel, if that says nothing."""
+    items = make_items(tmp_path, [blocks((0, 2)), blocks((2, 1)), blocks((1, 1))])
+    for item, mode in zip(items, ("RGB", "RGBA", "RGBA"), strict=True):
+        ids = np.array(Image.open(item.mask))
+        Image.merge("RGB", [Image.fromarray(ids)] * 3).convert(mode).save(item.mask)
+        assert (read_mask(item.mask) == ids).all()
+    assert look(items).problems == ()
+    see_through = Image.open(items[2].mask)
+    see_through.putalpha(0)
+    see_through.save(items[2].mask)
+    assert [p.kind for p in look(items).problems] == ["undeclared_colour"]

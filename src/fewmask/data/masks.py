@@ -148,7 +148,11 @@ def _stored_ids(image: ImageFile.ImageFile, header: Header, path: Path) -> np.nd
     if image.mode not in ("RGB", "RGBA"):
         todo = "save it as an index PNG: one channel, value = class id"
         raise BadFile("pixel_format", f"{image.mode} masks are not read", where=path, todo=todo, value=image.mode)
-    found = [_spell(c) for c in np.unique(_packed(np.asarray(image.convert("RGB"))))]
+    shown_HW3 = np.asarray(image.convert("RGB"))
+    opaque = image.mode == "RGB" or np.asarray(image.getchannel("A")).min() == 255
+    if opaque and (shown_HW3 == shown_HW3[..., :1]).all():  # an index mask that some program saved with three channels
+        return shown_HW3[..., 0].copy()
+    found = [_spell(c) for c in np.unique(_packed(shown_HW3))]
     shown = ", ".join(f'"{c}": ...' for c in found[:6]) + (", ..." if len(found) > 6 else "")
     raise BadFile(
         "undeclared_colour", f"{image.mode} mask with {len(found)} colours, and no colour map says which class each is",
