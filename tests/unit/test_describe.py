@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from fewmask.config import load_yaml
 from fewmask.data.bands import Band
 from fewmask.data.datayaml import DataYaml
 from fewmask.data.describe import describe
+from fewmask.data.findings import Finding
 from fewmask.data.index import NO_ID, PHOTOGRAPH, DataIndex, ImageCode, MaskCode
 from fewmask.errors import ConfigError
 
@@ -80,3 +82,11 @@ def test_what_cannot_be_said_is_not_said_otherwise() -> None:
     """A class without any id: read back, it would be gone."""
     with pytest.raises(ConfigError, match="cannot be said in a data.yaml"):
         describe(index(MaskCode(mapping=((0, 0), (1, 2)))), DataYaml())
+
+
+def test_what_only_the_owner_can_say(tmp_path):
+    """The questions with their answers; what was guessed in their place is not said."""
+    questions = [Finding("two_readings", "0 and 255\nfew: x", "a.png", "write in data.yaml: classes: {0: a, 255: b}")]
+    text = describe(replace(index(root=tmp_path), classes=()), DataYaml(), questions=questions)
+    assert "\n# TO SETTLE: 0 and 255\\nfew: x\n#   a.png\n#   write in data.yaml: classes: {0: a, 255: b}\n" in text
+    assert load_yaml(text) == {"version": 1}, "comments alone"

@@ -313,9 +313,9 @@ def test_index_masks_that_have_three_channels(tmp_path):
     for item, mode in zip(items, ("RGB", "RGBA", "RGBA"), strict=True):
         ids = np.array(Image.open(item.mask))
         Image.merge("RGB", [Image.fromarray(ids)] * 3).convert(mode).save(item.mask)
-        assert (read_mask(item.mask) == ids).all()
-    assert look(items).problems == ()
+        assert (read_mask(item.mask, MaskCode()) == ids).all()
+    assert look(items, classes=3).problems == ()
     see_through = Image.open(items[2].mask)
     see_through.putalpha(0)
     see_through.save(items[2].mask)
-    assert [p.kind for p in look(items).problems] == ["undeclared_colour"]
+    assert [p.kind for p in look(items, classes=3).problems] == ["undeclared_colour"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,7 @@ from fewmask.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from fewmask.data.datayaml import DataYaml
+    from fewmask.data.findings import Finding
     from fewmask.data.index import DataIndex
 
 
@@ -59,7 +62,8 @@ def check(
         for line in report.lines():
             print(line)
     if write or out is not None:
-        _write_yaml(report.index, declared, group_by, root / "data.yaml" if out is None else out)
+        questions = [one for one in report.problems if "data.yaml" in one.todo]
+        _write_yaml(report.index, declared, group_by, root / "data.yaml" if out is None else out, questions)
     if report.problems:
         first, more = report.problems[0], len(report.problems) - 1
         rest = f"(and {more} more, listed on stdout)" if more else ""
@@ -94,13 +98,18 @@ def _place(dir: Path | None, images: Path | None, masks: Path | None) -> tuple[P
     return root, DataYaml(images=places[0], masks=places[1])
 
 
-def _write_yaml(index: DataIndex, declared: DataYaml | None, group_by: str | None, path: Path) -> None:
-    """Write a data.yaml that says what was found; a person edits it."""
+def _write_yaml(
+    index: DataIndex, declared: DataYaml | None, group_by: str | None, path: Path, questions: Sequence[Finding]
+) -> None:  # fmt: skip
+    """Write a data.yaml that says what was found, and what it must be asked; a person edits it."""
     from fewmask.data.datayaml import DataYaml, load_data_yaml
     from fewmask.data.describe import describe
     from fewmask.engine.files import write_atomic
 
-    text = describe(index, declared or load_data_yaml(index.root) or DataYaml(), group_by)
+    said = declared or load_data_yaml(index.root) or DataYaml()
+    if questions and said.classes is None and not (index.root / "classes.txt").is_file():
+        index = replace(index, classes=())  # named after ids that may not be the right ones
+    text = describe(index, said, group_by, questions)
     if path.exists():
         raise ConfigError("the file exists; nothing is written over", where=path, todo="edit it, or give -o FILE")
     write_atomic(path, text)

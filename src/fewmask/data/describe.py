@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,21 @@ from typing import Any
 from fewmask.config import dump_yaml, load_yaml
 from fewmask.data.colours import spelled
 from fewmask.data.datayaml import DataYaml, json_schema
+from fewmask.data.findings import Finding
 from fewmask.data.index import NO_ID, DataIndex, MaskCode
-from fewmask.errors import ConfigError
+from fewmask.errors import ConfigError, printable
 
 
-def describe(index: DataIndex, declared: DataYaml, groups: str | None = None) -> str:
+def describe(
+    index: DataIndex, declared: DataYaml, groups: str | None = None, questions: Sequence[Finding] = ()
+) -> str:  # fmt: skip
     """Return the text of a ``data.yaml``: every key that says something, under a comment on what it means.
 
     Args:
         index: with its classes.
         declared: what was declared while it was read.
         groups: the rule that was given instead of a declared one.
+        questions: what the owner alone can say; each becomes a comment with the possible answers.
 
     Raises:
         ConfigError: read back, it would say something else.
@@ -36,6 +41,7 @@ def describe(index: DataIndex, declared: DataYaml, groups: str | None = None) ->
     if (rule := groups or declared.groups) is not None:
         keys["groups"] = _rule(rule, index.root)
     about = {key: told.get("description") for key, told in json_schema()["properties"].items()}
+    asked = "".join(map(_question, questions))
     text = "".join(_comment(about[key]) + dump_yaml({key: value}) for key, value in keys.items())
     again = DataYaml(**load_yaml(text.encode("utf-8", "surrogateescape")))
     classes, code = again.legend((), index.root)
@@ -45,7 +51,12 @@ def describe(index: DataIndex, declared: DataYaml, groups: str | None = None) ->
             f"how the {index.layout} layout spells its masks cannot be said in a data.yaml", where=index.root,
             todo="the folder is read without one",
         )  # fmt: skip
-    return text
+    return text + asked
+
+
+def _question(one: Finding) -> str:
+    what, where, todo = map(printable, (one.what, one.where, one.todo))
+    return f"\n# TO SETTLE: {what}\n#   {where}\n#   {todo}\n"
 
 
 def _classes(names: tuple[str, ...], code: MaskCode) -> list[str] | dict[int, str]:
