@@ -187,6 +187,26 @@ def test_asked_to_stop(name, workers, data, unbroken, tmp_path, io, monkeypatch)
     assert_same(whole, same)
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_asked_to_stop_before_it_trains(name, data, tmp_path, io, monkeypatch):
+    """In the rehearsal, of the last step: nothing is begun, and the code is that of a stop."""
+    if not hasattr(signal, name):
+        pytest.skip(f"no {name} on this system")
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    monkeypatch.setenv("SPY_WAIT", str(gate))
+    command = training(data, tmp_path / "run", "--method", "process.spy:Waiting", "--steps", "6")
+    running = start(io, command)
+    while not (gate / "reached").exists() and running.process.is_alive():
+        time.sleep(0.005)
+    running.kill(signal.Signals[name])
+    ended = running.wait()
+    assert ended.code == 75 and ended.stderr.startswith(f"error: stopped by {name} between trainings; "), ended.stderr
+    assert not (tmp_path / "run").exists()
+    (gate / "go").touch()
+    assert run(io, command).code == 0
+
+
 def test_second_interrupt_is_now(data, tmp_path, io, monkeypatch):
     out, gate = tmp_path / "run", tmp_path / "gate"
     gate.mkdir()

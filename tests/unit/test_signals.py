@@ -10,7 +10,8 @@ import threading
 
 import pytest
 
-from fewmask.engine.signals import StopRequest
+from fewmask.engine.signals import StopRequest, stoppable
+from fewmask.errors import Interrupted
 
 ALL = [s for s in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, s)]
 _ENV = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -63,7 +64,8 @@ def test_other_threads_leave_the_handlers_alone():
 
 _LOOP = """
 import sys, time
-from fewmask.engine.signals import StopRequest
+from fewmask.engine.signals import StopRequest, stoppable
+from fewmask.errors import Interrupted
 steps = 0
 with StopRequest() as stop:
     print("running", flush=True)
@@ -86,7 +88,8 @@ def test_a_real_process_finishes_its_step(name):
 
 _CHILD = """
 import os, signal, sys, time
-from fewmask.engine.signals import StopRequest
+from fewmask.engine.signals import StopRequest, stoppable
+from fewmask.errors import Interrupted
 with StopRequest() as stop:
     child = os.fork()
     if child == 0:  # a data worker
@@ -105,3 +108,22 @@ with StopRequest() as stop:
 def test_forked_workers_live_through_interrupts_and_end_on_terminate():
     done = subprocess.run([sys.executable, "-c", _CHILD], env=_ENV, text=True, capture_output=True, timeout=30)
     assert done.stdout == "alive True False\n", done.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_what_has_no_steps_ends_at_once(name):
+    before = signal.getsignal(getattr(signal, name))
+    with pytest.raises(Interrupted, match=f"stopped by {name} while it scans; what was finished is kept; run the same"):
+        with stoppable("while it scans"):
+            signal.raise_signal(getattr(signal, name))
+            raise AssertionError("not reached")
+    assert signal.getsignal(getattr(signal, name)) is before
+
+
+def test_a_loop_inside_finishes_its_step():
+    with stoppable("elsewhere"):
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.requested
+        with pytest.raises(Interrupted):
+            signal.raise_signal(signal.SIGTERM)

@@ -140,7 +140,8 @@ def scan(
         facts, _ = _facts(memory, "content", item, item.image, lambda: _content(item))
         return facts.content if facts else ""  # it has gone meanwhile: whoever reads it next says so
 
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    pool = ThreadPoolExecutor(threads or os.cpu_count())
+    try:
         found = []
         for one in pool.map(look, items):
             found.append(one)
@@ -148,7 +149,9 @@ def scan(
                 tick(len(found), len(items))
         rows = _alike([image for image, _, _ in found])
         compared = dict(zip(rows, pool.map(compare, [items[row] for row in rows]), strict=True))
-    memory.save()
+    finally:  # whoever is stopped again and again gets on
+        pool.shutdown(cancel_futures=True)
+        memory.save()
     nothing = {IGNORE} if code.unlabelled is None else {IGNORE, OPEN}
     if classes is None:
         seen = {i for _, mask, _ in found if mask for i in mask.pixels or {}} - nothing

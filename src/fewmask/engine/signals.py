@@ -1,14 +1,55 @@
-"""SIGTERM, SIGINT and SIGUSR1 ask for a stop; the training loop answers at the end of its step."""
+"""SIGTERM, SIGINT and SIGUSR1 ask for a stop; the training loop answers at the end of its step, all else at once."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from fewmask.errors import Interrupted
+
 _NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")  # Windows has no SIGUSR1
+
+
+@contextmanager
+def stoppable(doing: str) -> Iterator[None]:
+    """End what takes long and has no steps to finish at the first SIGTERM or SIGUSR1: a scan, the wait for other ranks.
+
+    Ctrl-C remains KeyboardInterrupt. Loops inside with a ``StopRequest`` of their own finish their step.
+
+    Args:
+        doing: what is ended, for the error.
+
+    Raises:
+        Interrupted: a signal came; anywhere in the block, so that its files must be written whole or not at all.
+    """
+    previous: dict[signal.Signals, Any] = {}
+    here = os.getpid()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != here:  # a forked process, which is to end as any other
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        raise Interrupted(
+            f"stopped by {signal.Signals(number).name} {doing}", where="what was finished is kept",
+            todo="run the same command again to continue",
+        )  # fmt: skip
+
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGTERM", "SIGUSR1"):
+                if hasattr(signal, name):
+                    number = signal.Signals[name]
+                    previous[number] = signal.signal(number, handle)
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 class StopRequest:

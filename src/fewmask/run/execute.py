@@ -16,6 +16,7 @@ from fewmask.engine.determinism import deterministic
 from fewmask.engine.files import clean_leftovers, ensure_writable, write_json
 from fewmask.engine.launch import is_first_process, launch, leave
 from fewmask.engine.lock import RunLock
+from fewmask.engine.signals import stoppable
 from fewmask.errors import CheckpointError, Interrupted
 from fewmask.methods import resolve
 from fewmask.recipe import Recipe, for_its_length, read_recipe
@@ -82,7 +83,10 @@ def execute(
         FewmaskError: see ``docs/exit-codes.md``.
     """
     seconds = budget(asked, time)
-    with Notes(say if is_first_process() else _silent) as notes, deterministic(asked.machine.deterministic):
+    with (
+        Notes(say if is_first_process() else _silent) as notes, deterministic(asked.machine.deterministic),
+        stoppable("between trainings"),
+    ):  # fmt: skip
         return _execute(asked, out, new, notes, seconds)
 
 
@@ -231,6 +235,8 @@ def _report(folder: RunFolder, say: Notes) -> None:
         try:
             if step is not None:
                 step()
+        except Interrupted:
+            raise
         except Exception as error:  # of whatever kind: the training is done, its numbers are on disk
             say(f"WARNING: {loss} ({type(error).__name__}: {error})")
     shutil.rmtree(fresh, ignore_errors=True)
