@@ -140,7 +140,9 @@ def _summary(run: Any) -> None:
         if metrics[role] is not None:
             best, last = metrics["best"][role]["miou"], metrics[role]["miou"]
             both = f" (last), {_percent(best)} (best on val)" if "folds" not in metrics else ""
-            say(f"{role} mIoU{several}: {_percent(last)}{both}")
+            inside = (metrics.get("interval") or {}).get(role)
+            sure = f"; 95 % interval {inside['low']:.1f} to {inside['high']:.1f}" if inside else ""
+            say(f"{role} mIoU{several}, protocol {metrics['protocol']}: {_percent(last)}{both}{sure}")
     if metrics["baseline"] is not None:
         val, test = (metrics["baseline"][role] and metrics["baseline"][role]["miou"] for role in ("val", "test"))
         say(f"supervised baseline: val {_percent(val)}" + ("" if test is None else f", test {_percent(test)}"))

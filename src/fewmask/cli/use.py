@@ -81,7 +81,8 @@ def _table(result: dict[str, Any]) -> None:
     for head, key in (("Dice %", "dice"), ("boundary F %", "boundary_f")):
         if (found := result[key]) is not None:
             heads, columns, means = [*heads, head], [*columns, found["classes"]], [*means, found["mean"]]
-    table = Table("class", *heads, title=f"{result['split']}, {result['images']} images, {result['which']} model")
+    what = f"{result['split']}, {result['images']} images, {result['which']} model, protocol {result['protocol']}"
+    table = Table("class", *heads, title=what)
     for name in result["iou"]:
         table.add_row(Text(name), *(_percent(values[name]) for values in columns))
     table.add_section()
