@@ -241,8 +241,13 @@ class Pass:
         self, cut: select.Cut, last: select.KeyCut, number: int, item: Item, counts_KB: np.ndarray
     ) -> None:  # fmt: skip
         label, bits = self._read(number)
-        candidate = cut.candidates(label, bits)
-        last.count(counts_KB, label[candidate], self._keys(number, label)[candidate])
+        if (contested := self._contested(cut, label, bits)).any():
+            last.count(counts_KB, label[contested], self._keys(number, label)[contested])
+
+    @staticmethod
+    def _contested(cut: select.Cut, label: np.ndarray, bits: np.ndarray) -> np.ndarray:
+        """Return the candidates of classes of which some are dropped, bool: no other pixel needs a key."""
+        return cut.candidates(label, bits) & (cut.stays_K < cut.reached_K)[label]
 
     def _keys(self, number: int, label: np.ndarray) -> np.ndarray:
         return select.keys(self.seed, number, label.size, self.turn).reshape(label.shape)
@@ -252,7 +257,9 @@ class Pass:
     ) -> None:  # fmt: skip
         label, bits = self._read(number)
         keep = cut.candidates(label, bits)
-        if drop is not None:
+        if not self._contested(cut, label, bits).any():
+            pass  # all of them stay
+        elif drop is not None:
             keep &= drop.stays(label, self._keys(number, label))
         elif self.how.drop == "image":
             keep = select.keep_of_image(label, keep, self._keys(number, label), cut)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewmask.errors import ConfigError
-from fewmask.nets.segmenter import Extended, Segmenter, probe
+from fewmask.nets.segmenter import Extended, Segmenter, classify, decode, probe
 
 
 class BranchedStage(Extended):
@@ -43,8 +43,10 @@ class BranchedStage(Extended):
         features, size = net.encode(images_BCHW), images_BCHW.shape[-2:]
         maps = maps_of(features)
         own = _with_maps(features, [*maps[:-1], self.stage(maps[-2])])
-        branch = Segmenter(net.encoder, self.branch_decoder, self.branch_head, net.stride)
-        return [net.classify(net.decode(features), size), branch.classify(branch.decode(own), size)]
+        return [
+            net.classify(net.decode(features), size),
+            classify(self.branch_head, decode(self.branch_decoder, own), size),
+        ]
 
 
 class _Bottleneck(nn.Module):
