@@ -90,6 +90,21 @@ def test_check_proposes_them(visits):
     assert any("proposed from the times of the photos" in line for line in report.lines())
 
 
+def test_cameras_are_no_groups(visits):
+    """Two cameras on each visit; times say more than the beginnings of names, folders more than times."""
+    for part in ("images", "masks"):
+        for n, file in enumerate(sorted((visits / part).rglob("*.*"))):
+            file.rename(file.with_name(f"{('IMG', 'DSC')[n % 2]}_{n:04}{file.suffix}"))
+    assert check(visits, cache=False).groups_from == "time"
+    for part in ("images", "masks"):
+        for role, field in (("train", "north"), ("val", "south")):
+            (visits / part / role).rename(visits / part / field)
+            (visits / part / role).mkdir()
+            (visits / part / field).rename(visits / part / role / field)
+    report = check(visits, cache=False)
+    assert report.groups_from == "names" and report.groups == {"north": {"train": 5}, "south": {"val": 4}}
+
+
 def test_they_can_be_asked_for(visits):
     index = read_folder(visits, groups="time")
     assert {item.group for item in index.labelled} == {"2024-05-03 09:00:00", "2024-05-03 12:00:00"}

@@ -118,10 +118,13 @@ def groups_of(index: DataIndex) -> tuple[dict[str, str], Source | None]:
     declared = {item.name: item.group for items in index.items.values() for item in items if item.group}
     if declared:
         return declared, "declared"
-    if (proposed := propose_groups(index)) is not None:
-        return {name: group for group, names in proposed.items() for name in names}, "names"
-    timed = _worth(by_time(images, PAUSE)) if _most_say_when(images) else None
-    return (timed, "time") if timed is not None else ({}, None)
+    names = [] if index.layout == "voc" else list(images)
+    proposed = _in_folders(names)
+    if proposed is None and _most_say_when(images):  # before IMG_ and DSC_, which are cameras
+        if (timed := _worth(by_time(images, PAUSE))) is not None:
+            return timed, "time"
+    proposed = proposed or _in_names(names)
+    return ({}, None) if proposed is None else ({n: group for group, of in proposed.items() for n in of}, "names")
 
 
 def propose_groups(index: DataIndex) -> dict[str, tuple[str, ...]] | None:
@@ -134,18 +137,22 @@ def propose_groups(index: DataIndex) -> dict[str, tuple[str, ...]] | None:
 
 
 def _in_names(names: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
-    by_folder = {n: below_role(n).rpartition("/")[0] for n in names}
     numbered = {n: _NUMBERED.fullmatch(below_role(n)) for n in names}
-    by_prefix = {n: m[1] for n, m in numbered.items() if m}
-    for group_of in (by_folder, by_prefix):
-        groups: dict[str, list[str]] = defaultdict(list)
-        for name, group in group_of.items():
-            if group:
-                groups[group].append(name)
-        kept = {g: tuple(sorted(members)) for g, members in sorted(groups.items()) if len(members) >= _FEW}
-        if len(kept) > 1 and sum(map(len, kept.values())) >= _MOST * len(names):
-            return kept
-    return None
+    return _in_folders(names) or _several({n: m[1] for n, m in numbered.items() if m}, len(names))
+
+
+def _in_folders(names: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
+    return _several({n: below_role(n).rpartition("/")[0] for n in names}, len(names))
+
+
+def _several(group_of: Mapping[str, str], total: int) -> dict[str, tuple[str, ...]] | None:
+    """Return the groups that are none too small, if there are several and most of so many images are in them."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name, group in group_of.items():
+        if group:
+            groups[group].append(name)
+    kept = {g: tuple(sorted(members)) for g, members in sorted(groups.items()) if len(members) >= _FEW}
+    return kept if len(kept) > 1 and sum(map(len, kept.values())) >= _MOST * total else None
 
 
 def by_time(images: Mapping[str, Path], minutes: float) -> dict[str, str]:
