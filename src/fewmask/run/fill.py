@@ -16,6 +16,8 @@ from fewmask.nets.provenance import provenance
 from fewmask.recipe import SHORT, Recipe, for_its_length
 from fewmask.run.notes import Say
 
+_SMALL, _SEEN = 0.1, 0.25  # of an image: a crop from which on a smaller input is proposed, and what one then shows
+
 
 def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:
     """Choose what the recipe leaves open, and say each choice."""
@@ -47,6 +49,13 @@ def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:
         crop = tuple(min(side, most) // 16 * 16 or side for side in (height, width))
         recipe = recipe.replace("data", crop=crop)
         say(f"crop: {crop[0]}x{crop[1]}, from a median input of {height}x{width}")
+        share = crop[0] * crop[1] / (height * width)
+        if share < _SMALL:
+            sides = [max(32, round(side * (share / _SEEN) ** 0.5 / 32) * 32) for side in (height, width)]
+            say(
+                f"a crop shows {share:.0%} of such an image: --resize {sides[0]}x{sides[1]} would show a quarter, "
+                "and be faster, if what is looked for is large enough"
+            )
     if recipe.machine.workers is None:
         cores = os.cpu_count() or 1
         workers = min(8, cores // 2) if cuda else (0 if cores <= 2 else min(4, cores // 4))
