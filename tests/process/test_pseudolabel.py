@@ -6,12 +6,13 @@ import json
 import shutil
 import signal
 import sys
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from process.helpers import assert_refused, content, good, popen, run, training
+from process.helpers import assert_refused, content, good, popen, run, start, training
 
 IDS = {5, 0, 9}  # of tiny_data's mask files
 
@@ -65,6 +66,28 @@ def test_killed_and_continued(trained, data, tmp_path, io):
     before = content(out)
     good(run(io, [*words, str(out)]))  # finished: it is told again
     assert content(out) == before
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_asked_to_stop(name, trained, data, tmp_path, io):
+    """Sent while it predicts; what is predicted is kept, and the same command makes the same labels."""
+    many = tmp_path / "many"
+    many.mkdir()
+    for n in range(400):
+        shutil.copy(data / "images/train" / f"bare{n % 7}.jpg", many / f"{n:03}.jpg")
+    words = ["pseudolabel", str(trained), str(many), "--select", "dars", "--ratio", "0.3", "-o"]
+    out = tmp_path / "stopped"
+    running = start(io, [*words, str(out)])
+    while not (done := list((out / ".raw").glob("*.bin"))) and running.process.is_alive():
+        time.sleep(0.001)
+    running.kill(signal.Signals[name])
+    ended = running.wait()
+    assert ended.code == 75 and f"stopped by {name} while labelling; what is predicted is kept" in ended.error
+    kept = {p: p.stat().st_mtime_ns for p in (out / ".raw").glob("*.bin")}
+    assert len(done) <= len(kept) < 400 and not labels(out)
+    good(run(io, [*words, str(out)]))
+    good(run(io, [*words, str(tmp_path / "whole")]))
+    assert all((mask == labels(out)[name]).all() for name, mask in labels(tmp_path / "whole").items())
 
 
 RANKS = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "fewmask"]
