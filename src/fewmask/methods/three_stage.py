@@ -114,7 +114,7 @@ class ThreeStage(Method):
     paper = "Ke et al., A three-stage self-training framework for semi-supervised semantic segmentation, 2020"
     year = 2020
     Config = _Config
-    short = {"init": "continue"}
+    short = {"init": "continue", "ema_share": 0.1}
 
     def rounds(self) -> list[Round]:
         """Algorithm 1."""
