@@ -14,7 +14,6 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from fewmask.data.quarantine import check_share
 from fewmask.engine.evaluate import Pictures
 from fewmask.engine.files import write_json
 from fewmask.engine.infer import Forward, Protocol, as_logits, image_logits, normalise
-from fewmask.engine.label_pass import ALONE, RAW, Pass, Predict, Share, label_file
+from fewmask.engine.label_pass import ALONE, RAW, Order, Pass, Predict, Share, label_file
 from fewmask.errors import CheckpointError, DataError
 from fewmask.ops import pseudo
 from fewmask.ops.select import Selection
@@ -95,27 +94,16 @@ def write_labels(
         Interrupted: somebody wanted to stop, on any rank; what is predicted is kept.
         WriteError: the disk refused.
     """
+    order = Order(items, folder, how, classes, seed, turn, source, ids, skip)
+    if (manifest := _finished(order, share)) is not None:
+        return manifest
     twice = [name for name, times in Counter(item.name for item in items).items() if times > 1]
     if twice:  # two of an index file; one's labels would be taken for those of the other
         raise DataError(f"two images are called {twice[0]!r}", where=folder, todo='give each a "name" of its own')
-    made = {"source": source or {}, "select": asdict(how), "seed": seed, "turn": turn, "classes": list(classes)}
-    finished = share.sum(np.array([share.rank == 0 and (folder / "manifest.json").is_file()], dtype=np.int64))[0]
-    if finished:
-        manifest = read_manifest(folder, made)
-        if share.rank == 0:  # of a pass that was killed in its last moment
-            shutil.rmtree(folder / RAW, ignore_errors=True)
-        unread = manifest.get("unread", {})
-        lost = [item for item in items if item.name not in unread and not label_file(folder, item).is_file()]
-        if lost or manifest.get("images") != len(items):
-            raise CheckpointError(
-                "pseudo-labels are missing, or those of other images" if not lost else "a pseudo-label is missing",
-                where=label_file(folder, lost[0]) if lost else folder, todo=f"remove {folder}: they are made again",
-            )  # fmt: skip
-        return manifest
-    job = Pass(predict, items, folder, how, len(classes), seed, turn, share, stop, ids, skip)
-    job.begin(made)
+    job = Pass(predict, order, share, stop)
+    job.begin()
     found = job.run(None if frequency is None else np.asarray(frequency, dtype=np.float64))
-    manifest = made | {"images": len(items), "nothing": job.nothing, **found}
+    manifest = order.made | {"images": len(items), "nothing": job.nothing, **found}
     if job.unread:
         unread = {items[n].name: job.reason(n) for n in job.unread}
         check_share(len(unread), len(items), *list(unread.items())[-1], folder)
@@ -124,9 +112,35 @@ def write_labels(
     if share.rank == 0:
         write_json(folder / "manifest.json", manifest)
         shutil.rmtree(folder / RAW, ignore_errors=True)
-    kept = sum(found["kept"]) / max(1, sum(found["predicted"]))
     other = "" if job.nothing == IGNORE else f"; {job.nothing} = no label, since 255 is a class"
-    say(f"pseudo-labels: {kept:.1%} of the pixels of {len(items)} images, in {folder}{other}")
+    say(f"pseudo-labels: {kept_share(found):.1%} of the pixels of {len(items)} images, in {folder}{other}")
+    return manifest
+
+
+def kept_share(found: dict[str, Any]) -> float:
+    """Return which share of the predicted pixels a manifest says were kept, 0-1."""
+    return sum(found["kept"]) / max(1, sum(found["predicted"]))
+
+
+def _finished(order: Order, share: Share) -> dict[str, Any] | None:
+    """Return the manifest of a pass that was finished before; None where it is to be done.
+
+    Raises:
+        CheckpointError: labels were made in another way, or some are gone.
+    """
+    folder, here = order.folder, (order.folder / "manifest.json").is_file()
+    if not share.sum(np.array([share.rank == 0 and here], dtype=np.int64))[0]:
+        return None
+    manifest = read_manifest(folder, order.made)
+    if share.rank == 0:  # of a pass that was killed in its last moment
+        shutil.rmtree(folder / RAW, ignore_errors=True)
+    unread = manifest.get("unread", {})
+    lost = [item for item in order.items if item.name not in unread and not label_file(folder, item).is_file()]
+    if lost or manifest.get("images") != len(order.items):
+        raise CheckpointError(
+            "pseudo-labels are missing, or those of other images" if not lost else "a pseudo-label is missing",
+            where=label_file(folder, lost[0]) if lost else folder, todo=f"remove {folder}: they are made again",
+        )  # fmt: skip
     return manifest
 
 

@@ -12,7 +12,7 @@ import struct
 import typing
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,30 +113,68 @@ def label_file(folder: Path, item: Item) -> Path:
     return place_below(folder, f"{item.name}.png")
 
 
+@dataclass(frozen=True)
+class Order:
+    """What is labelled, and how; the same on every rank.
+
+    Attributes:
+        items: all images of the set.
+        folder: made; holds the labels afterwards.
+        how: which pixels become pseudo-labels.
+        classes: names.
+        seed: of the random drop.
+        turn: which labelling of the run this is; each draws anew.
+        source: what names the labelling network.
+        ids: the id that the files use for each class; None = the class index.
+        skip: pass over images that cannot be read.
+    """
+
+    items: Sequence[Item]
+    folder: Path
+    how: Selection
+    classes: Sequence[str]
+    seed: int = 0
+    turn: int = 0
+    source: dict[str, Any] | None = None
+    ids: Sequence[int] | None = None
+    skip: bool = False
+
+    @property
+    def made(self) -> dict[str, Any]:
+        """What the labels depend on, beside the images: what the manifest begins with."""
+        return {
+            "source": self.source or {}, "select": asdict(self.how), "seed": self.seed, "turn": self.turn,
+            "classes": list(self.classes),
+        }  # fmt: skip
+
+
 class Pass:
     """One labelling pass; see ``write_labels``.
+
+    Args:
+        predict: the labelling network.
+        order: what it labels.
+        share: this process's part.
+        stop: asked after every image for the name of who wants to stop; "" = nobody.
 
     Attributes:
         nothing: what is written where there is no label.
         unread: places of the images that could not be read and were passed over, of all ranks, once it has run.
     """
 
-    def __init__(
-        self, predict: Predict, items: Sequence[Item], folder: Path, how: Selection, classes: int, seed: int,
-        turn: int, share: Share, stop: Callable[[], str], ids: Sequence[int] | None, skip: bool,
-    ) -> None:  # fmt: skip
-        ids = range(classes) if ids is None else ids
+    def __init__(self, predict: Predict, order: Order, share: Share, stop: Callable[[], str]) -> None:
+        self.predict, self.order, self.share, self.stop = predict, order, share, stop
+        self.folder, self.how, self.classes = order.folder, order.how, len(order.classes)
+        ids = range(self.classes) if order.ids is None else order.ids
         self.nothing = nothing_id(ids)
         self.spelt = spelling(ids, self.nothing)
-        self.predict, self.folder, self.how, self.classes = predict, folder, how, classes
-        self.seed, self.turn, self.share, self.stop = seed, turn, share, stop
-        self.raw, self.items, self.skip = folder / RAW, items, skip
-        self.mine = list(enumerate(items))[share.rank :: share.world]
+        self.raw, self.items = order.folder / RAW, order.items
+        self.mine = list(enumerate(order.items))[share.rank :: share.world]
         self.unread: list[int] = []
 
-    def begin(self, made: dict[str, Any]) -> None:
+    def begin(self) -> None:
         """Remove what a pass of another network has left; the first rank alone."""
-        note, text = self.raw / "made.json", json.dumps(made)
+        note, text = self.raw / "made.json", json.dumps(self.order.made)
         if self.share.rank == 0:
             for folder in {label_file(self.folder, item).parent for item in self.items} | {self.folder, self.raw}:
                 clean_leftovers(folder)
@@ -192,11 +230,11 @@ class Pass:
             self.unread.append(number)
             return None
 
-        return tried if self.skip else work
+        return tried if self.order.skip else work
 
     def _agree(self) -> None:
         """Leave out on every rank what one could not read."""
-        if not self.skip:
+        if not self.order.skip:
             return
         flags = np.zeros(len(self.items), dtype=np.int64)
         flags[self.unread] = 1
@@ -250,7 +288,7 @@ class Pass:
         return cut.candidates(label, bits) & (cut.stays_K < cut.reached_K)[label]
 
     def _keys(self, number: int, label: np.ndarray) -> np.ndarray:
-        return select.keys(self.seed, number, label.size, self.turn).reshape(label.shape)
+        return select.keys(self.order.seed, number, label.size, self.order.turn).reshape(label.shape)
 
     def _write_kept(
         self, cut: select.Cut, drop: select.KeyCut | None, number: int, item: Item, kept_K: np.ndarray

@@ -163,16 +163,16 @@ def _kth_largest(counts_KV: np.ndarray, k_K: np.ndarray) -> np.ndarray:
     return np.where(k_K > 0, np.maximum((atleast_KV >= k_K[:, None]).sum(1) - 1, 0), counts_KV.shape[1])
 
 
-def keys(seed: int, number: int, pixels: int, round: int = 0) -> np.ndarray:
+def keys(seed: int, number: int, pixels: int, turn: int = 0) -> np.ndarray:
     """Return the random key of every pixel of an image, uint64 below 2**48.
 
     Args:
         seed: the run's seed.
         number: of the image in its pool.
         pixels: how many.
-        round: labelling passes of one run draw anew.
+        turn: labelling passes of one run draw anew.
     """
-    words = Draws(seed, Purpose.SELECTION, step=number, slot=round).words(pixels)
+    words = Draws(seed, Purpose.SELECTION, step=number, slot=turn).words(pixels)
     return words >> np.uint64(64 - LEVELS * _BITS)
 
 

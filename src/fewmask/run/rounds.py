@@ -18,7 +18,7 @@ from fewmask.config import load_json
 from fewmask.engine.faults import site
 from fewmask.engine.files import json_text, write_atomic, write_json
 from fewmask.engine.flatten import load_networks
-from fewmask.engine.label import read_manifest
+from fewmask.engine.label import kept_share, read_manifest
 from fewmask.errors import Interrupted
 from fewmask.method import Round
 from fewmask.methods import resolve
@@ -165,9 +165,8 @@ def _told(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
     if not folder.pseudo.is_dir():
         return out | {"labels": None}
     made = read_manifest(folder.pseudo)
-    kept = sum(made["kept"]) / max(1, sum(made["predicted"]))
-    told = {"select": made["select"], "images": made["images"], "kept": kept, "divergence": made.get("divergence")}
-    return out | {"labels": told}
+    told = {key: made.get(key) for key in ("select", "images", "divergence")}
+    return out | {"labels": told | {"kept": kept_share(made)}}
 
 
 def _logs(rounds: Sequence[RunFolder], steps: Sequence[int]) -> Iterator[str]:
