@@ -147,7 +147,7 @@ def test_other_rounds_and_images_draw_other_keys() -> None:
     first = keys(0, 0, 1000)
     assert (first < 2**48).all() and len(set(first.tolist())) == 1000
     assert (keys(0, 0, 1000) == first).all() and (keys(0, 0, 10) == first[:10]).all()
-    for other in (keys(1, 0, 1000), keys(0, 1, 1000), keys(0, 0, 1000, round=1)):
+    for other in (keys(1, 0, 1000), keys(0, 1, 1000), keys(0, 0, 1000, turn=1)):
         assert not set(other.tolist()) & set(first.tolist())
 
 
