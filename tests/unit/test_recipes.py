@@ -8,10 +8,10 @@ import pytest
 import yaml
 from benchmarks.recipes import make
 
+from fewmask.config import leaves
 from fewmask.data.lists import read_list
 from fewmask.methods import METHODS
 from fewmask.recipe import read_recipe
-from fewmask.run.differences import leaves
 from fixtures_data import SHARED
 
 ROOT = Path(__file__).parents[2]

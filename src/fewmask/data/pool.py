@@ -176,5 +176,6 @@ def _named(place: str, prefix: str) -> str:
     if place.startswith(prefix):
         place = place[len(prefix) :]
     name = os.path.splitext(place.replace(os.sep, "/"))[0]
-    digest = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()
-    return name if is_below(name) else f"elsewhere/{digest[:16]}"
+    if is_below(name):
+        return name
+    return f"elsewhere/{hashlib.sha256(place.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"

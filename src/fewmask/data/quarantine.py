@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from io import FileIO
 from pathlib import Path
 
+from fewmask.config import load_json
 from fewmask.errors import DataError, WriteError
 
 _MOST = 0.001  # of the pool; one image may be passed over in any case
@@ -109,12 +110,16 @@ class QuarantineFile:
             return []
         try:
             # a line without its end was torn by a kill or a full disk
-            skips = [Skip(**json.loads(line)) for line in lines if line.endswith(b"}")]
-            return [skip for skip in skips if hash(skip.place) is not None]
-        except (ValueError, TypeError, RecursionError) as error:
+            skips = [Skip(**load_json(line)) for line in lines if line.endswith(b"}")]
+            if not all(isinstance(n, int) for s in skips for n in (s.step, s.slot)):
+                raise TypeError("a step or slot is no number")
+            if not all(isinstance(text, str) for s in skips for text in (s.stream, s.image, s.reason)):
+                raise TypeError("a name is no text")
+        except (ValueError, TypeError) as error:
             raise DataError(
                 "a line is no decision of this program", where=self.path, todo="start another run with --new"
             ) from error
+        return skips
 
     def _check(self, skips: list[Skip]) -> None:
         if skips:

@@ -295,12 +295,9 @@ class Pass:
     ) -> None:  # fmt: skip
         label, bits = self._read(number)
         keep = cut.candidates(label, bits)
-        if not self._contested(cut, label, bits).any():
-            pass  # all of them stay
-        elif drop is not None:
-            keep &= drop.stays(label, self._keys(number, label))
-        elif self.how.drop == "image":
-            keep = select.keep_of_image(label, keep, self._keys(number, label), cut)
+        if self._contested(cut, label, bits).any():  # else all of them stay
+            keys = self._keys(number, label)
+            keep = select.keep_of_image(label, keep, keys, cut) if drop is None else keep & drop.stays(label, keys)
         _save(label_file(self.folder, item), self.spelt[np.where(keep, label, np.uint8(IGNORE))])
         kept_K += np.bincount(label[keep], minlength=self.classes)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -27,29 +27,45 @@ def stoppable(doing: str) -> Iterator[None]:
     Raises:
         Interrupted: a signal came; anywhere in the block, so that its files must be written whole or not at all.
     """
-    previous: dict[signal.Signals, Any] = {}
     here = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() != here:  # a forked process, which is to end as any other
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            _end_by(number)
             return
         raise Interrupted(
             f"stopped by {signal.Signals(number).name} {doing}", where="what was finished is kept",
             todo="run the same command again to continue",
         )  # fmt: skip
 
+    previous = _handle_with(handle, ("SIGTERM", "SIGUSR1"))
     try:
-        if threading.current_thread() is threading.main_thread():
-            for name in ("SIGTERM", "SIGUSR1"):
-                if hasattr(signal, name):
-                    number = signal.Signals[name]
-                    previous[number] = signal.signal(number, handle)
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _put_back(previous)
+
+
+Handlers = dict[signal.Signals, Any]
+
+
+def _handle_with(handler: Callable[[int, FrameType | None], None], names: Sequence[str]) -> Handlers:
+    """Set a handler for the signals that are known here; return those before. Outside the main thread: none."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    numbers = [signal.Signals[name] for name in names if hasattr(signal, name)]
+    return {number: signal.signal(number, handler) for number in numbers}
+
+
+def _put_back(previous: Handlers) -> None:
+    for number, handler in previous.items():
+        # None stands for a handler that was not set from Python; it cannot be put back from here
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _end_by(number: int) -> None:
+    """End this process as if nothing handled the signal."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 class StopRequest:
@@ -68,29 +84,22 @@ class StopRequest:
         self.requested = False
         self.name = ""
         self._interrupts = 0
-        self._previous: dict[signal.Signals, Any] = {}
+        self._previous: Handlers = {}
         self._pid = os.getpid()
 
     def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            self._pid = os.getpid()
-            for name in _NAMES:
-                if hasattr(signal, name):
-                    number = signal.Signals[name]
-                    self._previous[number] = signal.signal(number, self._handle)
+        self._pid = os.getpid()
+        self._previous = _handle_with(self._handle, _NAMES)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            # None stands for a handler that was not set from Python; it cannot be put back from here
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._previous.clear()
+        _put_back(self._previous)
+        self._previous = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:
             if number == signal.SIGTERM:
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
+                _end_by(number)
             return
         if number == signal.SIGINT:
             self._interrupts += 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fewmask.config import leaves
 from fewmask.report.paired import gain_interval, interval_of
 from fewmask.report.record import Record, get, is_number
 
@@ -135,16 +136,8 @@ def _settings(record: Record) -> list[tuple[str, Any]]:
         *(f"machine.{key}" for key in ("devices", "workers", "loader_timeout", "rank_timeout", "cache_mb")),
     }  # fmt: skip
     tree = record.recipe or {"method": {"name": record.metrics.get("method")}, "steps": record.metrics.get("steps")}
-    leaves = [(key, value) for key, value in _leaves(tree) if key not in free]
-    return [*leaves, ("split", record.manifest.get("split_hash"))]
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    told = [(key, value) for key, value in leaves(tree) if key not in free]
+    return [*told, ("split", record.manifest.get("split_hash"))]
 
 
 def _by_seed(record: Record) -> tuple[int, str]:

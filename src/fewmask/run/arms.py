@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fewmask.config import load_json
+from fewmask.config import leaves, load_json
 from fewmask.data.index import DataIndex, Pools
 from fewmask.errors import CheckpointError, ConfigError
 from fewmask.recipe import Recipe
-from fewmask.run.differences import leaves
 from fewmask.run.environment import environment, other_weights
 from fewmask.run.evaluation import load_evaluation
 from fewmask.run.folder import RunFolder, finished_in

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -103,6 +103,11 @@ class RunFolder:
         """
         seed = (self.read_metrics().get("delivered") or {}).get("seed")
         return self if seed is None else self.seed(seed)
+
+    def compared_with(self, metrics: Mapping[str, Any]) -> RunFolder | None:
+        """Return the baseline that this run's metrics.json names, inside it or elsewhere; None = there is none."""
+        named = metrics.get("baseline_run")
+        return None if named is None else RunFolder(self.path / named)
 
     def fold(self, number: int) -> RunFolder:
         """Return the run of one fold, from 1, in a run of several; 0 = the one that is trained on all of them."""
@@ -238,7 +243,7 @@ class RunFolder:
         """
         try:
             names = load_json(self.part.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             names = error
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise CheckpointError(
@@ -278,7 +283,7 @@ class RunFolder:
         try:
             metrics = load_json(self.metrics.read_text(encoding="utf-8"))
             _Metrics.model_validate(metrics)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise CheckpointError(
                 "metrics.json of the run is damaged", where=self.metrics,
                 todo="remove the file and repeat the run's train command: it scores again",

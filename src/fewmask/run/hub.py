@@ -88,9 +88,8 @@ def _made_by(run: RunFolder) -> RunFolder:
     """
     run = run.delivering
     metrics = run.read_metrics()
-    if (metrics.get("delivered") or {}).get("run") == "baseline" and metrics.get("baseline_run") is not None:
-        return RunFolder(run.path / metrics["baseline_run"])
-    return run
+    theirs = (metrics.get("delivered") or {}).get("run") == "baseline"
+    return (run.compared_with(metrics) or run) if theirs else run
 
 
 def push(run: Path, repo: str, private: bool) -> dict[str, Any]:

@@ -131,10 +131,11 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say, like: RunFolder | None =
             say(f"doubt: and {len(doubts) - _TOLD} more: fewmask check {index.root}")
         recipe = fill(asked, pools, counts, say).model_copy(update={"folds": max(1, len(data.folds))})
         _tell_of_repeats(recipe, pools, say)
-        tell_of_classes(recipe, _task(data), say)
     pools = _partial_for(recipe, pools, say)
     data = replace(data, pools=pools)
     task = _task(data)
+    if not folder.started:
+        tell_of_classes(recipe, task, say)
     _check_weights(recipe, task)
     _check_batches(recipe, task, pools)
     beside = Path(recipe.baseline).parent if isinstance(recipe.baseline, str) else folder.path.parent

@@ -66,9 +66,9 @@ def model_of(folder: RunFolder, which: Which, trust_code: bool = False) -> tuple
         folder, which = folder.all, "last"
         metrics = folder.read_metrics()
     if which == "baseline":
-        if metrics.get("baseline_run") is None:
+        if (theirs := folder.compared_with(metrics)) is None:
             raise CheckpointError("the run has no baseline", where=folder.path, todo="train with --baseline")
-        folder, which = RunFolder(folder.path / metrics["baseline_run"]), "last"
+        folder, which = theirs, "last"
         metrics = folder.read_metrics()
     step = metrics["best"]["step"] if which == "best" else metrics["steps"]
     model = Model.load(folder.model)  # of another step, perhaps of the other arm: its network is replaced

@@ -31,7 +31,7 @@ def summarise(prepared: Prepared) -> dict[str, Any]:
     mine = runs_of(prepared)
     seeds, runs = [run.recipe.train.seed for run in mine], [RunFolder(run.folder) for run in mine]
     each = [run.read_metrics() for run in runs]
-    baselines = [RunFolder(r.path / m["baseline_run"]) for r, m in zip(runs, each, strict=True) if m["baseline_run"]]
+    baselines = [base for r, m in zip(runs, each, strict=True) if (base := r.compared_with(m)) is not None]
     evaluations = [load_evaluation(run.evaluation, "val") for run in runs]
     where = FOLDED if prepared.folds else VAL
     gain = gain_over(evaluations, baselines, prepared.index.classes, where) if baselines else None

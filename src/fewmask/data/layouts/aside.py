@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeGuard
 
 from fewmask.data.files import hidden, image_files
 from fewmask.data.index import Item
@@ -34,19 +35,24 @@ def add_unlabelled(root: Path, found: Found) -> None:
 
 
 def tell_of_unused(root: Path, found: Found) -> None:
-    """Add a note on images of a person's own folder that the layout does not read, and that no index file may list."""
+    """Add a note on images in folders beside those that the layout reads, and that no index file may list."""
     if found.layout not in _OPEN or next(root.glob("*.jsonl"), None) is not None:
         return
     items = [item for role in found.roles.values() for item in role]
-    used = {item.image for item in items} | {item.mask for item in items}
-    masks = {item.mask.parent for item in items if item.mask is not None}
+    files = [path for item in items for path in (item.image, item.mask)]
+    used = {path.relative_to(root).parts[0] for path in files if _lies_in(path, root)}
+    others = [p for p in sorted(root.iterdir()) if p.is_dir() and p.name not in used and not hidden(p.name)]
     unused = [
-        path for name, paths in sorted(image_files(root, ".", []).items()) for path in paths
-        if path not in used and path.parent not in masks and not _is_of_masks(name)
+        path for other in others for name, paths in sorted(image_files(root, other.name, []).items()) for path in paths
+        if not _is_of_masks(f"{other.name}/{name}")
     ]  # fmt: skip
     if unused:
         first = unused[0].relative_to(root).as_posix()
         found.notes.append(f"{len(unused)} images elsewhere in the folder are not used, first {first!r}")
+
+
+def _lies_in(path: Path | None, root: Path) -> TypeGuard[Path]:
+    return path is not None and path.is_relative_to(root)  # masks that are drawn from shapes lie in the cache
 
 
 def _is_of_masks(name: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from stat import S_ISREG
 from typing import Any
 from unicodedata import normalize
 
+from fewmask.config import load_json
 from fewmask.data.colours import Colour
 from fewmask.data.files import image_files
 from fewmask.data.findings import Finding, Remark
@@ -243,6 +243,6 @@ def read_json(path: Path) -> Any:
         DataError: it cannot be read, or is no JSON.
     """
     try:
-        return json.loads(read_text(path, most=_ANNOTATIONS))
-    except (ValueError, RecursionError) as error:
+        return load_json(read_text(path, most=_ANNOTATIONS))
+    except ValueError as error:
         raise DataError(f"is no JSON: {str(error)[:200]}", where=path, todo="export it again") from error

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
+from fewmask.config import load_json
 from fewmask.data.files import is_below
 from fewmask.data.index import ROLES, Item, Role
 from fewmask.data.layouts.found import Found
@@ -53,8 +53,8 @@ def listed(root: Path, place: str) -> Found:
 
 def _entry(line: bytes, file: Path, home: str, n: int) -> tuple[Item, Role | None]:
     try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        entry = load_json(line)
+    except ValueError as error:
         raise _bad(file, n, f"no JSON: {str(error)[:100]}") from error
     if not isinstance(entry, dict) or not all(v is None or isinstance(v, str) for v in entry.values()):
         raise _bad(file, n, "no object of texts")
