@@ -16,6 +16,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,12 +49,20 @@ def random_names(pool: Sequence[str], seed: int, count: int) -> list[str]:
     return [pool[order[i]] for i in range(count)]
 
 
-def train(data: str, seed: int, names: Sequence[str], label: str) -> dict[str, Any]:
-    """Train on some masks, unless that was done; return what is kept of the run."""
+def train(data: str, seed: int, names: Sequence[str], label: str, ahead: int = 0) -> dict[str, Any]:
+    """Train on some masks, unless that was done; return what is kept of the run.
+
+    Args:
+        data: the name of a data set.
+        seed: of the training.
+        names: the images whose masks are used.
+        label: what the record is called.
+        ahead: so many images that ``suggest`` names next are kept with the record: the run may be gone by then.
+    """
     record = OUT / f"{data}-{seed}-{label}.json"
     listed = sorted(names)
     if record.is_file() and (known := json.loads(record.read_text(encoding="utf-8")))["names"] == listed:
-        return known
+        return dict(known)
     run = SCRATCH / "label_budget" / f"{data}-{seed}-{label}-{hashlib.sha256(repr(listed).encode()).hexdigest()[:8]}"
     run.parent.mkdir(parents=True, exist_ok=True)
     run.with_suffix(".txt").write_text("".join(f"{name}\n" for name in listed), encoding="utf-8")
@@ -72,12 +81,14 @@ def train(data: str, seed: int, names: Sequence[str], label: str) -> dict[str, A
     metrics = json.loads((run / "metrics.json").read_text())
     manifest = yaml.safe_load((run / "data.yaml").read_text())
     found = {
-        "data": data, "seed": seed, "label": label, "names": listed, "steps": metrics["steps"], "run": str(run),
+        "data": data, "seed": seed, "label": label, "names": listed, "steps": metrics["steps"], "run": run.name,
         "test": metrics["test"], "split_hash": manifest["split_hash"], "data_hash": manifest["data_hash"],
         "packages": json.loads((run / "environment.json").read_text())["packages"], "seconds": metrics["seconds"],
     }  # fmt: skip
+    if ahead:
+        found["suggested"] = suggested(run, ahead)
     OUT.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(found | {"run": run.name}, indent=1) + "\n", encoding="utf-8")
+    record.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(f"{data} seed {seed} {label}: {len(listed)} masks, test {metrics['test']['miou']:.2f}", flush=True)
     return found
 
@@ -86,36 +97,22 @@ def chain(data: str, seed: int) -> None:
     """Carry out the rounds of one seed, by both ways."""
     step, pool = FIRST[data], names_of(data)
     first = random_names(pool, seed, step)
-    start = train(data, seed, first, "start")
+    start = train(data, seed, first, "start", ahead=step)
     for way in WAYS:
         names, before = list(first), start
         for n in range(1, ROUNDS + 1):
-            if way == "random":
-                names = random_names(pool, seed, step * (n + 1))
-            else:
-                names += suggested(SCRATCH / "label_budget" / Path(before["run"]).name, step)
-            before = train(data, seed, names, f"{way}-{n}")
+            chosen = way == "suggest"
+            names = names + before["suggested"] if chosen else random_names(pool, seed, step * (n + 1))
+            before = train(data, seed, names, f"{way}-{n}", ahead=step if chosen and n < ROUNDS else 0)
 
 
 def suggested(run: Path, count: int) -> list[str]:
     """Return what ``fewmask suggest`` names, in a process of its own: one thread for each job."""
-    command = [
-        sys.executable,
-        "-m",
-        "fewmask",
-        "suggest",
-        str(run),
-        "-n",
-        str(count),
-        "-o",
-        str(run / "next"),
-        "--json",
-    ]
-    kept = run / "suggested.json"
-    if not kept.is_file():
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["suggest", str(run), "-n", str(count), "-o", f"{folder}/next", "--json"]
+        command = [sys.executable, "-m", "fewmask", *words]
         done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
-        kept.write_text(done.stdout)
-    return [one["name"] for one in json.loads(kept.read_text())]
+    return [one["name"] for one in json.loads(done.stdout)]
 
 
 def table() -> str:
