@@ -53,12 +53,12 @@ def failing_together(fabric: Fabric) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        first, own = board.look(), isinstance(error, FewmaskError)
+        first, own = board.look(), error if isinstance(error, FewmaskError) else None
         # of one kind: all have met it, or have agreed to stop, and each knows best what it has seen
-        if first is not None and not (own and error.exit_code == first.exit_code):
+        if first is not None and (own is None or own.exit_code != first.exit_code):
             raise first from error
-        if first is None and own:
-            board.tell(error)
+        if first is None and own is not None:
+            board.tell(own)
         raise
     finally:
         board.stop()

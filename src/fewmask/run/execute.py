@@ -22,6 +22,7 @@ from fewmask.methods import resolve
 from fewmask.recipe import Recipe, for_its_length, read_recipe
 from fewmask.run.ahead import RUNS, budget, foretold, plan_of
 from fewmask.run.arms import Arm, arms_of, runs_of
+from fewmask.run.changes import told_of_changes
 from fewmask.run.crossfit import gather, last_training
 from fewmask.run.differences import differences
 from fewmask.run.doubt import pools_of, relabel
@@ -130,6 +131,8 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes, seconds: fl
                 say.release()
                 return run
             prepared = prepare(asked, folder, say)
+            every = (item for items in prepared.index.items.values() for item in items)
+            stack.enter_context(told_of_changes(every, say))
             tries = asked.halving and asked.method_name == "auto" and fresh and can_try(prepared, say)
             arms = [] if fits or tries else arms_of(prepared, say)
         elif out is not None and RunFolder(out).finished:
