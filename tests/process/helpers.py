@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -18,6 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 
 from fewmask.methods import METHODS
 from fixtures_data import blocks, make_folder, save_mask
@@ -131,6 +133,26 @@ def popen(folder: Path, command: list[str], fault: str = "") -> subprocess.Popen
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "stdout", "w") as out, open(folder / "stderr", "w") as err:
         return subprocess.Popen(command, env=environment(fault), stdout=out, stderr=err, text=True)
+
+
+def two_tasks(io: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[str]]:
+    """Start a command as srun does for two tasks on two nodes, here both this one; the output goes to io/0 and io/1.
+
+    Nobody watches them: a task ends by itself, with a code of its own.
+    """
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = str(one.getsockname()[1])
+    shared = {
+        "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "train",
+        "SLURM_JOB_ID": "4711", "SLURM_NODELIST": "127.0.0.1,127.0.0.1", "SLURM_LOCALID": "0", "MASTER_PORT": port,
+    }  # fmt: skip
+    tasks = []
+    for task in ("0", "1"):
+        for key, value in {**shared, "SLURM_PROCID": task, "SLURM_NODEID": task}.items():
+            monkeypatch.setenv(key, value)
+        tasks.append(popen(io / task, [sys.executable, "-m", "fewmask", *arguments]))
+    return tasks
 
 
 def environment(fault: str = "") -> dict[str, str]:

@@ -66,6 +66,20 @@ def test_killed_while_methods_are_tried(chosen, data, tmp_path, io):
     assert "already finished" in good(run(io, command(data, out))).stderr
 
 
+def test_killed_and_found_again_without_out(chosen, data, tmp_path, io):
+    """The folder below runs/ is not begun while methods are tried; its first try tells whose it is."""
+    words = [w for w in command(data, "") if w not in ("--out", "")]
+    first, second = (tmp_path / "runs" / f"{data.name}-auto-{n:03d}" for n in (1, 2))
+    assert run(io, words, "step.inside:30", cwd=tmp_path).code == -signal.SIGKILL
+    assert not (first / "config.yaml").exists() and (first / "halving/1-supervised/metrics.json").exists()
+    assert run(io, [*words, "optim.lr=0.01"], "step.inside:5", cwd=tmp_path).code == -signal.SIGKILL
+    assert (second / "halving/1-supervised/config.yaml").exists(), "another rate is another run"
+    told = good(run(io, words, cwd=tmp_path)).stderr
+    assert "auto, 20 steps: supervised" not in told and "auto, 20 steps: fixmatch" in told
+    assert_same(outcome(first), outcome(chosen[0]))
+    assert not (second / "metrics.json").exists() and len(list((tmp_path / "runs").iterdir())) == 2
+
+
 def test_without_the_flag_one_is_chosen_from_the_data(data, tmp_path, io):
     ended = good(run(io, training(data, tmp_path / "run")))
     assert "method: fixmatch, since there are 7 unlabelled images" in ended.stderr

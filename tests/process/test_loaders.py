@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import subprocess
+import sys
 import time
 from collections import namedtuple
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ import torch
 
 from fewmask.data import feed
 from fewmask.data.feed import bearable_workers
-from process.helpers import assert_refused, assert_same, good, outcome, run, training
+from process.helpers import VARIANTS, assert_refused, assert_same, good, outcome, popen, run, training
 
 LOSING = ["--method", "process.spy:Losing", "--workers", "1", "machine.loader_timeout=2"]
 Usage = namedtuple("Usage", "total used free")
@@ -70,3 +72,31 @@ def test_open_files(hard, workers, monkeypatch):
     assert bearable_workers(4, 1, 20, said.append) == workers
     assert limits[-1] == (min(hard, 496), hard), "raised as far as it is needed and may be"
     assert [f"may open {hard} files, which is enough for {workers} of 4" in s for s in said] == [True] * (workers < 4)
+
+
+LIMITED = {
+    "files": (
+        ["sh", "-c", 'ulimit -n 300 && exec "$@"', "sh"],
+        "this process may open 300 files, which is enough for 2 of 8",
+    ),
+    "memory": (
+        ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=2m tmpfs /dev/shm && exec "$@"', "sh"],
+        "/dev/shm has 2 MB free, 8 loader processes need 6: 2 are used",
+    ),
+}
+"""Commands that start another one under a limit of the system, and what is then said."""
+
+
+@pytest.mark.parametrize("kind", LIMITED)
+def test_the_system_sets_the_limit(kind, data, tmp_path, io):
+    """A real limit, which the run comes through with the loader processes that it bears."""
+    limited, said = LIMITED[kind]
+    if shutil.which(limited[0]) is None or subprocess.run([*limited, "true"], capture_output=True).returncode:
+        pytest.skip(f"{limited[0]} cannot set the limit here")
+    words = [*VARIANTS["supervised"], "--crop", "128", "--steps", "4"]
+    command = [sys.executable, "-m", "fewmask", *training(data, tmp_path / "few", *words, "--workers", "8")]
+    code = popen(io, [*limited, *command]).wait(200)
+    told = (io / "stderr").read_text()
+    assert code == 0 and f"WARNING: {said}" in told and "Traceback" not in told, told
+    good(run(io, training(data, tmp_path / "none", *words)))
+    assert_same(outcome(tmp_path / "few"), outcome(tmp_path / "none"))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 
 import pytest
 import safetensors.torch
 
-from process.helpers import STEPS, good, popen, run, training
+from process.helpers import STEPS, good, popen, run, training, two_tasks
 
 # a plain optimiser: Adam makes a step of the learning rate out of a gradient of rounding errors
 SGD = ["optim.name=sgd", "optim.lr=0.05", "optim.head_lr_mult=1", "--batch", "4", "--unlabelled-batch", "8"]
@@ -59,24 +58,8 @@ def test_slurm_on_two_machines(data, tmp_path, io, monkeypatch):
     """What srun sets for two tasks on two nodes, here both this one; as torchrun's two processes on one."""
     command = ["--method", "process.spy:PlainSupervised", *SGD]
     ranks(io, 2, training(data, tmp_path / "torchrun", *command))
-    shared = {
-        "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "train",
-        "SLURM_JOB_ID": "4711", "SLURM_NODELIST": "127.0.0.1,127.0.0.1", "SLURM_LOCALID": "0",
-        "MASTER_PORT": str(free_port()),
-    }  # fmt: skip
-    tasks = []
-    for task in ("0", "1"):
-        for key, value in {**shared, "SLURM_PROCID": task, "SLURM_NODEID": task}.items():
-            monkeypatch.setenv(key, value)
-        out = training(data, tmp_path / "slurm", *command)
-        tasks.append(popen(io / task, [sys.executable, "-m", "fewmask", *out]))
+    tasks = two_tasks(io, training(data, tmp_path / "slurm", *command), monkeypatch)
     assert [task.wait(120) for task in tasks] == [0, 0], (io / "0" / "stderr").read_text()
     (mine, losses), (theirs, others) = last(tmp_path / "slurm"), last(tmp_path / "torchrun")
     assert losses == others and difference(mine, theirs) == 0
     assert (io / "1" / "stderr").read_text().count("precision:") == 0, "only the first process speaks"
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from fixtures_data import blocks, save_image, save_mask
-from process.helpers import assert_refused, content, run, start, tiny_data, training
+from process.helpers import assert_refused, content, good, run, start, tiny_data, training
 
 # --- the data
 
@@ -141,6 +141,18 @@ def test_a_file_is_changed_while_it_trains(change, fragments, own_data, tmp_path
         time.sleep(0.005)
     change(own_data)
     assert_refused(running.wait(), 3, *fragments, first=False)
+
+
+def test_a_file_that_still_fits_is_named_when_it_ends(own_data, tmp_path, io):
+    """The mask turned upside down: as many pixels of each class, and a run that has learned from both."""
+    command = training(own_data, tmp_path / "run", "--method", "supervised", "--steps", "200")
+    running = start(io, [*command, "train.save_every=200", "train.eval_every=0"])
+    log, mask = tmp_path / "run" / "metrics.jsonl", own_data / "masks/train/03.png"
+    while running.process.is_alive() and not (log.exists() and log.stat().st_size):
+        time.sleep(0.005)
+    renew(mask, lambda new: save_mask(new, blocks((5, 0, 9, 255))[::-1]))
+    told = good(running.wait()).stderr
+    assert f"WARNING: 1 files of the data were changed while the command ran, such as {mask}: " in told
 
 
 # --- names, flags and files of the command

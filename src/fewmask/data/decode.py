@@ -14,6 +14,7 @@ from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugi
 from PIL.WebPImagePlugin import WebPImageFile
 
 from fewmask.data.findings import BadFile
+from fewmask.data.patience import patient
 from fewmask.data.remote import fetch
 from fewmask.errors import FewmaskError
 
@@ -70,17 +71,23 @@ def taken(path: Path) -> datetime | None:
     A file that cannot be read says nothing here: whoever reads its pixels says so.
     """
     try:
-        with opened(path, MAX_PIXELS) as (image, header):
-            if header.format == "PNG" and "exif" not in image.info:
-                return None  # Pillow would decode all pixels to look behind them
-            tags = image.getexif()
-            texts = [tags.get_ifd(_EXIF).get(_ORIGINAL), tags.get(_DATE)]
+        texts = _times(path)
     except FewmaskError:
         return None
     for text in texts:  # cameras without a clock write blanks or zeros
         with suppress(ValueError):
             return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S")
     return None
+
+
+@patient
+def _times(path: Path) -> list[object]:
+    """Return what the EXIF of a photo says of its time, the better word first."""
+    with opened(path, MAX_PIXELS) as (image, header):
+        if header.format == "PNG" and "exif" not in image.info:
+            return []  # Pillow would decode all pixels to look behind them
+        tags = image.getexif()
+        return [tags.get_ifd(_EXIF).get(_ORIGINAL), tags.get(_DATE)]
 
 
 @contextmanager

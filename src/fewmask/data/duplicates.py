@@ -19,6 +19,7 @@ from fewmask.data.bands import shown
 from fewmask.data.decode import MAX_PIXELS, opened
 from fewmask.data.images import read_image
 from fewmask.data.index import Item
+from fewmask.data.patience import patient
 
 _BLOCK = 128  # rows compared at once: 128 x 20,000 distances are 20 MB
 _FLAT = 2.0  # grey levels: thumbnails of a smaller standard deviation show nothing to compare
@@ -139,6 +140,7 @@ def _thumbnails(items: Sequence[Item]) -> _Thumbnails:
     return _Thumbnails(names, np.array(hashes, np.uint64), np.array(thumbs, np.float32).reshape(-1, 1024))
 
 
+@patient
 def _grey(item: Item) -> Image.Image:
     """Return the picture as people see it, mode F (float32), 0-255."""
     if item.code.bands:

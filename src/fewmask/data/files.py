@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fewmask.data.decode import EXTENSIONS
 from fewmask.data.findings import Finding, Remark
+from fewmask.data.patterns import Hit, matched
 from fewmask.errors import ConfigError, DataError, WriteError
 
 _LONGEST = 150  # bytes of a name; most disks allow 255, of which others want a part
@@ -30,17 +31,19 @@ def image_files(root: Path, place: str, notes: list[str], without: Set[Path] = f
         raise DataError(f"there is no {place!r}", where=root)
     fixed = [*Path(place).parts] if folder else list(takewhile(lambda p: "*" not in p, Path(place).parts))
     base = root.joinpath(*fixed)
-    regex = _glob_regex("**/*" if folder else "/".join(Path(place).parts[len(fixed) :]))
+    there = list(_walk(base)) if base.is_dir() else []
+    wild = "/".join(Path(place).parts[len(fixed) :])
+    hits = [[name, name] for name in there] if folder else _matched(wild, there, root)
     found: dict[str, list[Path]] = {}
     others: list[str] = []
-    for relative in _walk(base) if base.is_dir() else ():
-        hit, path = regex.fullmatch(relative), base / relative
+    for relative, hit in zip(there, hits, strict=True):
+        path = base / relative
         if hit is None or path in without:
             continue
         if path.suffix.lower() not in EXTENSIONS:
             others.append(relative)
             continue
-        name = "/".join(part for part in hit.groups() if part)
+        name = "/".join(part for part in hit[1:] if part)
         name = name[: -len(path.suffix)] if folder or place.endswith(("/*", "**")) else name
         found.setdefault(name, []).append(path)
     if others:
@@ -113,12 +116,13 @@ def image_names(inputs: Sequence[Path]) -> Iterator[tuple[Path, str]]:
             raise DataError("no such file or folder", where=entry, todo="check the path")
 
 
-def _glob_regex(pattern: str) -> re.Pattern[str]:
-    """Return the regular expression of a glob, with one group a wildcard; a final ``.*`` is the extension."""
+def _matched(pattern: str, names: Sequence[str], root: Path) -> list[Hit | None]:
+    """Return what the wildcards of a glob match in each name; a final ``.*`` is the extension."""
     body, extension = (pattern[:-2], r"\.[^./]+") if pattern.endswith(".*") else (pattern, "")
     parts = {"**/": "(?:(.*)/)?", "**": "(.*)", "*": "([^/]*)"}
     pieces = re.split(r"(\*\*/|\*\*|\*)", body)
-    return re.compile("".join(parts.get(p) or re.escape(p) for p in pieces) + extension, re.DOTALL)
+    regex = "".join(parts.get(p) or re.escape(p) for p in pieces) + extension
+    return matched("fullmatch", regex, re.DOTALL, names, told=repr(pattern), where=root)
 
 
 _RUN = {"config.yaml", "environment.json"}

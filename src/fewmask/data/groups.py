@@ -14,6 +14,7 @@ from typing import Literal
 from fewmask.data.datayaml import FILE_NAME
 from fewmask.data.decode import taken
 from fewmask.data.index import DataIndex
+from fewmask.data.patterns import matched
 from fewmask.data.roles import below_role
 from fewmask.errors import ConfigError, DataError, did_you_mean
 
@@ -50,7 +51,8 @@ def read_groups(
         asked: the user wrote the rule; one that stands in data.yaml may name files below ``root`` only.
 
     Raises:
-        ConfigError: no valid regular expression, or one that matches no name; a file that data.yaml may not name.
+        ConfigError: no valid regular expression, or one that matches no name or takes too long; a file that data.yaml
+            may not name.
         DataError: the file has a line that is none, or names unknown images.
     """
     names = list(images)
@@ -91,10 +93,10 @@ def _minutes(text: str | None, rule: str) -> float:
 def _group_regex(rule: str, names: Sequence[str]) -> dict[str, str]:
     try:
         regex = re.compile(rule)
-    except re.error as e:
+    except (re.error, OverflowError, RecursionError) as e:
         raise ConfigError(f"groups {rule!r} is no regular expression, file, 'folder', 'names' or 'time': {e}") from e
-    hits = {name: regex.search(below_role(name)) for name in names}
-    return {n: (m[1] if regex.groups else m[0]) or "" for n, m in hits.items() if m}
+    hits = matched("search", rule, 0, [below_role(name) for name in names], told=f"groups {rule!r}")
+    return {n: hit[1 if regex.groups else 0] or "" for n, hit in zip(names, hits, strict=True) if hit}
 
 
 def _group_file(file: Path, names: Sequence[str]) -> dict[str, str]:

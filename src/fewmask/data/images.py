@@ -33,6 +33,7 @@ from fewmask.data.findings import BadFile
 from fewmask.data.geo import georeference as _georeference
 from fewmask.data.geo import installed, raster
 from fewmask.data.index import PHOTOGRAPH, ImageCode, Item
+from fewmask.data.patience import patient
 
 _PRINTED = ("CMYK", "YCbCr", "LAB", "HSV")  # no bands of their own: another way to write colours
 _PLAIN = ("RGB", "L", "1", "P", "LA", "PA", "RGBA")
@@ -43,6 +44,7 @@ _GEO_KEYS = 34735  # TIFF tag of GeoTIFF's keys
 _GLANCE = 512  # pixels of a side that are looked at to propose a range
 
 
+@patient
 def read_image(path: Path, code: ImageCode = PHOTOGRAPH, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Return the image as uint8 [H, W, C]: RGB, or the declared bands; see the table above.
 
@@ -63,6 +65,7 @@ def read_image(path: Path, code: ImageCode = PHOTOGRAPH, *, max_pixels: int = MA
         return _stored_bands(image, header, path, code)
 
 
+@patient
 def read_picture(
     path: Path, code: ImageCode = PHOTOGRAPH, *, max_pixels: int = MAX_PIXELS
 ) -> tuple[Header, Image.Image]:  # fmt: skip
@@ -99,6 +102,7 @@ def read_item(item: Item) -> np.ndarray:
     return read_image(item.image, item.code)
 
 
+@patient
 def image_header(path: Path, code: ImageCode = PHOTOGRAPH, *, max_pixels: int = MAX_PIXELS) -> Header:
     """Return what an image file says about itself, without decoding it.
 

@@ -16,6 +16,7 @@ from fewmask.batch import IGNORE, MAX_CLASSES, OPEN
 from fewmask.data.decode import MAX_PIXELS, Header, opened, refuse_frames
 from fewmask.data.findings import BadFile
 from fewmask.data.index import NO_ID, MaskCode
+from fewmask.data.patience import patient
 from fewmask.errors import DataError
 
 _UNDECLARED = -1  # no class index
@@ -69,6 +70,7 @@ def read_mask(path: Path, code: MaskCode, *, max_pixels: int = MAX_PIXELS, unlab
     return decode_mask(path, code, max_pixels=max_pixels, unlabelled=unlabelled)[1]
 
 
+@patient
 def decode_mask(
     path: Path, code: MaskCode, *, max_pixels: int = MAX_PIXELS, unlabelled: int = IGNORE
 ) -> tuple[Header, np.ndarray]:  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -98,12 +97,26 @@ def _matching(items: Sequence[Item], pattern: str, root: Path, where: Path) -> I
         if ".." in Path(pattern).parts or Path(pattern).is_absolute() or not path.is_file():
             raise DataError(f"roles: no list {pattern!r} in the data folder", where=where)
         return match(read_list(path), items)
-    regex = re.compile(re.escape(pattern).replace(r"\*", ".*"), re.DOTALL)
-    found = [i for i in items if regex.fullmatch(i.name)]
+    found = [i for i in items if _like(pattern.split("*"), i.name)]
     if not found:
         todo = f"names look like {items[0].name!r}"
         raise DataError(f"roles: no image matches {pattern!r}", where=where, todo=todo)
     return found
+
+
+def _like(fixed: Sequence[str], name: str) -> bool:
+    """Return whether a name is made of fixed parts with anything between them; a part is taken where it comes first."""
+    if len(fixed) == 1:
+        return name == fixed[0]
+    first, *inner, last = fixed
+    at, end = len(first), len(name) - len(last)
+    if not (name.startswith(first) and name.endswith(last) and at <= end):
+        return False
+    for part in inner:
+        if (here := name.find(part, at, end)) < 0:
+            return False
+        at = here + len(part)
+    return True
 
 
 def draw_val(

@@ -20,8 +20,9 @@ from fewmask.data.folds import units_of
 from fewmask.data.index import Item
 from fewmask.engine.determinism import deterministic
 from fewmask.engine.evaluate import scores
+from fewmask.engine.failure import failing_together
 from fewmask.engine.files import ensure_writable, write_atomic, write_json
-from fewmask.engine.launch import is_first_process, launch, leave
+from fewmask.engine.launch import is_first_process, launch
 from fewmask.engine.lock import RunLock
 from fewmask.errors import ConfigError, DataError, Interrupted
 from fewmask.ops.learning import FURTHEST, forecast
@@ -101,7 +102,7 @@ def curve(run: Path, say: Say, draws: int = 2, sizes: int = 3) -> dict[str, Any]
             parts = list(_parts(first, draws, sizes, notes))
             jobs = [_prepared(part, first, folder.curve, metrics["delivered"]["run"]) for part in parts]
         fabric = launch(recipe.machine.devices, recipe.machine.precision, recipe.machine.rank_timeout)
-        stack.callback(leave)
+        stack.enter_context(failing_together(fabric))
         parts, jobs = fabric.broadcast((parts, jobs))
         if jobs:
             one = jobs[0].recipe

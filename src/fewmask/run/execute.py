@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,8 +12,9 @@ from typing import Any
 
 from fewmask.data.dataset import Dataset
 from fewmask.engine.determinism import deterministic
+from fewmask.engine.failure import failing_together
 from fewmask.engine.files import clean_leftovers, ensure_writable, write_json
-from fewmask.engine.launch import is_first_process, launch, leave
+from fewmask.engine.launch import is_first_process, launch
 from fewmask.engine.lock import RunLock
 from fewmask.engine.signals import stoppable
 from fewmask.errors import CheckpointError, Interrupted
@@ -22,12 +22,23 @@ from fewmask.methods import resolve
 from fewmask.recipe import Recipe, for_its_length, read_recipe
 from fewmask.run.ahead import RUNS, budget, foretold, plan_of
 from fewmask.run.arms import Arm, arms_of, runs_of
+from fewmask.run.changes import told_of_changes
 from fewmask.run.crossfit import gather, last_training
 from fewmask.run.differences import differences
 from fewmask.run.doubt import pools_of, relabel
 from fewmask.run.fill import tell_of_constants
 from fewmask.run.folder import RunFolder, choose_folder
-from fewmask.run.halving import can_try, halve, share_of_halving, spent, to_time, with_method
+from fewmask.run.halving import (
+    PLAN,
+    can_try,
+    halve,
+    share_of_halving,
+    spent,
+    steps_begun,
+    to_time,
+    tried_for,
+    with_method,
+)
 from fewmask.run.notes import Notes, Say
 from fewmask.run.pace import costs, costs_of
 from fewmask.run.plan import duration, expected, fitted, settle, spoken
@@ -95,6 +106,8 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes, seconds: fl
 
     def same(folder: RunFolder) -> bool:
         try:
+            if not folder.started:
+                return tried_for(asked, seconds, folder)
             return not differences(settle(asked, folder, seconds), folder.stored())
         except CheckpointError:
             return False
@@ -118,14 +131,16 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes, seconds: fl
                 say.release()
                 return run
             prepared = prepare(asked, folder, say)
+            every = (item for items in prepared.index.items.values() for item in items)
+            stack.enter_context(told_of_changes(every, say))
             tries = asked.halving and asked.method_name == "auto" and fresh and can_try(prepared, say)
             arms = [] if fits or tries else arms_of(prepared, say)
         elif out is not None and RunFolder(out).finished:
             return Run(out)  # the first process will not come to meet the others either
         fabric = launch(asked.machine.devices, asked.machine.precision, asked.machine.rank_timeout)
+        stack.enter_context(failing_together(fabric))
         prepared, arms, fits, tries, fresh = fabric.broadcast((prepared, arms, fits, tries, fresh))
         assert prepared is not None  # the first process sent it
-        stack.callback(leave)
         began = monotonic()
         if tries:
             prepared = _try_methods(prepared, seconds, fabric, say)
@@ -183,16 +198,16 @@ def _train_all(arms: list[Arm], before: int, total: int, prepared: Prepared, fab
 def _try_methods(prepared: Prepared, seconds: float | None, fabric: Any, say: Notes) -> Prepared:
     """Return the run with the method that short runs have found to be the best; with a time, they take a part of it."""
     if seconds is not None:
-        file = RunFolder(prepared.folder).halving / "plan.json"
-        begun = fabric.broadcast(json.loads(file.read_text()) if fabric.global_rank == 0 and file.is_file() else None)
+        folder = RunFolder(prepared.folder)
+        begun = fabric.broadcast(steps_begun(folder) if fabric.global_rank == 0 else None)
         if begun is None or begun["time"] != seconds:
             say("timing some steps of each method")
             found = fabric.broadcast(costs_of(to_time(prepared), fabric))
             rest, costly = (1 - share_of_halving(found)) * seconds, max(found, key=lambda cost: cost.step)
             begun = {"time": seconds, "steps": fitted(prepared.recipe, rest, [found[0], costly], prepared).train.steps}
             if fabric.global_rank == 0:
-                ensure_writable(file.parent)
-                write_json(file, begun)
+                ensure_writable(folder.halving)
+                write_json(folder.halving / PLAN, begun)
         prepared = replace(prepared, recipe=prepared.recipe.replace("train", steps=begun["steps"]))
     recipe = with_method(prepared.recipe, halve(prepared, fabric, say)["chosen"])
     tell_of_constants(recipe, say)

@@ -298,7 +298,7 @@ def choose_folder(asked: Recipe, base: Path, new: bool, same: Callable[[RunFolde
         asked: the recipe as given.
         base: folder of the runs.
         new: start another run in any case.
-        same: whether a run that was begun has the configuration that is asked for.
+        same: whether what was begun in a folder, if anything was, has the configuration that is asked for.
     """
     method = re.sub(r"[^A-Za-z0-9_]+", "-", asked.method_name)
     stem = f"{Path(asked.data.dir).resolve().name}-{method}"
@@ -309,7 +309,7 @@ def choose_folder(asked: Recipe, base: Path, new: bool, same: Callable[[RunFolde
     if not new:
         for _, path in reversed(numbered):
             folder = RunFolder(path)
-            if folder.started and not folder.finished and same(folder):
+            if not folder.finished and same(folder):
                 return folder
     if numbered and RunFolder(numbered[-1][1]).planned:
         return RunFolder(numbered[-1][1])

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from fewmask.config import load_json
 from fewmask.engine.evaluate import scores
 from fewmask.engine.files import write_json
 from fewmask.errors import Interrupted
 from fewmask.ops.interval import paired_gain
 from fewmask.recipe import Recipe, for_its_length
-from fewmask.run.arms import SUPERVISED, Arm, folds_of, matched
+from fewmask.run.arms import SUPERVISED, Arm, folds_of, matched, matched_recipe
+from fewmask.run.differences import differences
 from fewmask.run.evaluation import load_evaluation
 from fewmask.run.folder import RunFolder
 from fewmask.run.notes import Notes, Say
@@ -32,6 +35,9 @@ METHODS = (SUPERVISED, "fixmatch", "mean_teacher", "cps", "ucc")
 
 RUNGS = ((1 / 8, 2), (1 / 3, 1))
 """Share of the run's steps that each method gets, and how many go on."""
+
+PLAN = "plan.json"
+"""In ``RUN/halving/``: the time that a run was given, and the steps that were chosen for it before the first try."""
 
 _LEAST = 20  # steps of a try
 
@@ -56,7 +62,7 @@ def halve(prepared: Prepared, fabric: Any, say: Notes) -> dict[str, Any]:
     folder, base = RunFolder(prepared.folder), (folds_of(prepared) or [prepared])[0]
     names, rungs = METHODS, list[dict[str, Any]]()
     for n, (share, stay) in enumerate(RUNGS, start=1):
-        steps = max(_LEAST, round(share * prepared.recipe.train.steps))
+        steps = steps_of_try(prepared.recipe, share)
         for name in names:
             one = _prepared(base, folder, n, name, steps)
             if fabric.global_rank == 0 and RunFolder(one.folder).started:
@@ -66,7 +72,7 @@ def halve(prepared: Prepared, fabric: Any, say: Notes) -> dict[str, Any]:
             if who := train_arm(Arm(one), one, fabric, say, f"auto, {steps} steps: {name}"):
                 raise Interrupted(
                     f"stopped by {who} while methods were tried", where="the state is saved",
-                    todo="run the same command again, with its --out, to continue",
+                    todo="run the same command again to continue",
                 )  # fmt: skip
         found = fabric.broadcast(_scores(folder, n, names, prepared.index.classes) if fabric.global_rank == 0 else {})
         rungs.append({"steps": steps, "miou": found})
@@ -79,6 +85,39 @@ def halve(prepared: Prepared, fabric: Any, say: Notes) -> dict[str, Any]:
     told = fabric.broadcast(told)
     say(told["why"])
     return told
+
+
+def tried_for(asked: Recipe, seconds: float | None, folder: RunFolder) -> bool:
+    """Return whether a folder, whose run has not begun, holds the first of the tries that a command would make.
+
+    Args:
+        asked: the recipe as given.
+        seconds: the time that was given in place of steps.
+        folder: the run.
+
+    Raises:
+        CheckpointError: the configuration of that try cannot be read.
+    """
+    first = RunFolder(_place(folder, 1, METHODS[0]))
+    if not asked.halving or asked.method_name != "auto" or not first.started:
+        return False
+    if seconds is not None:
+        begun = steps_begun(folder)
+        if begun is None or begun["time"] != seconds:
+            return False
+        asked = asked.replace("train", steps=begun["steps"])
+    stored = first.stored()
+    tried = _recipe(asked, METHODS[0], steps_of_try(asked, RUNGS[0][0]))
+    return not differences(tried.model_copy(update={"fold": stored.get("fold")}), stored)
+
+
+def steps_begun(folder: RunFolder) -> dict[str, Any] | None:
+    """Return {"time", "steps"} of a run whose tries have begun within a time; None where there are none."""
+    try:
+        begun = load_json((folder.halving / PLAN).read_text(encoding="utf-8"))
+        return {"time": float(begun["time"]), "steps": int(begun["steps"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def spent(folder: RunFolder) -> float:
@@ -121,16 +160,30 @@ def share_of_halving(costs: Sequence[Cost]) -> float:
     return tried / (tried + costs[0].step + steps[-1])
 
 
-def _prepared(base: Prepared, folder: RunFolder, rung: int, name: str, steps: int) -> Prepared:
-    recipe = base.recipe.replace("train", steps=steps, eval_every=0, save_every=steps)
+def steps_of_try(recipe: Recipe, share: float) -> int:
+    """Return the steps of a try, of a run's recipe."""
+    return max(_LEAST, round(share * recipe.train.steps))
+
+
+def _recipe(whole: Recipe, name: str, steps: int) -> Recipe:
+    """Return the recipe of a try, of the run's."""
+    recipe = whole.replace("train", steps=steps, eval_every=0, save_every=steps)
     recipe = with_method(recipe.model_copy(update={"baseline": False, "seeds": 1, "halving": False}), name)
-    place = folder.halving / f"{rung}-{name}"
-    made = replace(base, recipe=recipe, folder=place, plan=None, folds=())
+    return matched_recipe(recipe) if name == SUPERVISED else recipe
+
+
+def _place(folder: RunFolder, rung: int, name: str) -> Path:
+    return folder.halving / f"{rung}-{name}"
+
+
+def _prepared(base: Prepared, folder: RunFolder, rung: int, name: str, steps: int) -> Prepared:
+    place = _place(folder, rung, name)
+    made = replace(base, recipe=_recipe(base.recipe, name, steps), folder=place, plan=None, folds=())
     return replace(matched(made), folder=place) if name == SUPERVISED else made
 
 
 def _scores(folder: RunFolder, rung: int, names: Sequence[str], classes: Sequence[str]) -> dict[str, float | None]:
-    found = {name: load_evaluation(RunFolder(folder.halving / f"{rung}-{name}").evaluation, "val") for name in names}
+    found = {name: load_evaluation(RunFolder(_place(folder, rung, name)).evaluation, "val") for name in names}
     return {
         name: None if one is None else scores(torch.from_numpy(one.matrix), classes)["miou"]
         for name, one in found.items()
@@ -141,9 +194,7 @@ def _told(folder: RunFolder, rungs: list[dict[str, Any]], best: str, images: int
     """Return what was found, and whether the val images can tell the best two of the last rung apart."""
     last = rungs[-1]["miou"]
     second = max((name for name in last if name != best), key=lambda name: last[name] or 0.0)
-    arms = [
-        load_evaluation(RunFolder(folder.halving / f"{len(rungs)}-{name}").evaluation, "val") for name in (best, second)
-    ]
+    arms = [load_evaluation(RunFolder(_place(folder, len(rungs), name)).evaluation, "val") for name in (best, second)]
     gain = None
     if all(one is not None for one in arms):
         counts = [np.stack([one.counts]) for one in arms if one is not None]

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from fewmask.data.index import Item
+from fewmask.engine.failure import failing_together
 from fewmask.engine.files import ensure_writable
 from fewmask.engine.label import write_labels
 from fewmask.engine.label_pass import ALONE, RAW, Share, label_file
-from fewmask.engine.launch import is_first_process, launch, leave, placement
+from fewmask.engine.launch import is_first_process, launch, placement
 from fewmask.engine.lock import RunLock
 from fewmask.engine.signals import StopRequest
 from fewmask.errors import ConfigError
@@ -56,8 +57,9 @@ def pseudolabel(
             ensure_writable(out)
             stack.enter_context(RunLock(out))
         if placement("auto").outside:
-            share = Share.of(launch("auto", "fp32"))
-            stack.callback(leave)
+            fabric = launch("auto", "fp32")
+            stack.enter_context(failing_together(fabric))
+            share = Share.of(fabric)
         stop = stack.enter_context(StopRequest())
         how = Selection(rule, 1.0 if rule == "none" else ratio, temperature=temperature)
         return _write(run, items, out, how, seed, share, stop, say if share.rank == 0 else _silent)
