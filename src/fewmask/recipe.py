@@ -26,6 +26,7 @@ class DataConfig(Config):
 
     Attributes:
         dir: the folder of images and masks.
+        data_yaml: a file that takes the place of the folder's data.yaml; null = its own, if it has one.
         labelled: N, N%, a fraction such as 1/16, or a list file; none = every mask there is.
         unlabelled: N, a list file, an index file (.jsonl), N:FILE for that many of it, or "none"; none (null) = every
             training image without a usable mask.
@@ -44,6 +45,7 @@ class DataConfig(Config):
     """
 
     dir: str
+    data_yaml: str | None = None
     labelled: str | None = None
     unlabelled: str | None = None
     unlabelled_by: Literal["random", "near-labelled", "diverse"] = "random"
@@ -58,10 +60,15 @@ class DataConfig(Config):
     allow_leaks: tuple[str, ...] = ()
     augment: Augment = Augment()
 
-    @field_validator("dir")
+    @field_validator("dir", "data_yaml")
     @classmethod
-    def _plain(cls, value: str) -> str:
-        return str(Path(value))  # photos/ and ./photos are photos: no reason to refuse to continue
+    def _plain(cls, value: str | None) -> str | None:
+        return value and str(Path(value))  # photos/ and ./photos are photos: no reason to refuse to continue
+
+    @property
+    def words(self) -> list[str]:
+        """The folder, and what takes the place of its data.yaml, as a command line names them."""
+        return [self.dir, *(["--data-yaml", self.data_yaml] if self.data_yaml is not None else [])]
 
     @field_validator("labelled", "unlabelled", mode="before")
     @classmethod

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from fewmask.batch import IGNORE
-from fewmask.data.datayaml import DataYaml, load_data_yaml
+from fewmask.data.datayaml import DataYaml
+from fewmask.data.declared import load_data_yaml
 from fewmask.data.decode import EXTENSIONS, MAX_PIXELS
 from fewmask.data.files import hidden, image_files, place_below
 from fewmask.data.index import DataIndex, Item
@@ -35,19 +36,19 @@ def open_folder(root: Path, remember: bool = True, declared: DataYaml | None = N
     Args:
         root: the folder.
         remember: what is found, for the next command; not of a folder that is gone by then.
-        declared: what data.yaml would say, for a folder that has none.
+        declared: as in ``read_folder``.
 
     Raises:
         DataError: it cannot be read, or a mask is not what it should be.
     """
-    index = read_folder(root, val_fraction=0, declared=load_data_yaml(root) or declared)
+    index = read_folder(root, val_fraction=0, declared=declared)
     cache = None if remember else False
     counts = scan(masked(index), len(index.classes) or None, index.code, cache=cache, exif=index.exif)
     counts.raise_first()
     return with_classes(index, counts)
 
 
-def open_source(source: Path, index: DataIndex, scratch: Path) -> DataIndex:
+def open_source(source: Path, index: DataIndex, scratch: Path, declared: DataYaml | None = None) -> DataIndex:
     """Read what a tool gave back; images that it lacks are those of the data folder.
 
     Args:
@@ -56,15 +57,16 @@ def open_source(source: Path, index: DataIndex, scratch: Path) -> DataIndex:
             orientation counts, and what the ids of its masks are called, the data folder does.
         index: the data folder.
         scratch: an empty folder, kept as long as the result is used.
+        declared: what counts in place of the data folder's data.yaml; None reads its own.
 
     Raises:
         DataError: it cannot be read, or is no such thing.
     """
     if not source.exists():
         raise DataError("no such folder or archive", where=source, todo="check the path")
-    ours = load_data_yaml(index.root) or DataYaml()
+    ours = declared or load_data_yaml(index.root) or DataYaml()
     if source.is_dir() and _has_images(source):
-        return open_folder(source, declared=DataYaml(exif=ours.exif))
+        return open_folder(source, declared=load_data_yaml(source) or DataYaml(exif=ours.exif))
     inside = scratch / "source"
     if source.is_dir():
         shutil.copytree(source, inside)
@@ -80,7 +82,7 @@ def open_source(source: Path, index: DataIndex, scratch: Path) -> DataIndex:
         if not _has_images(top):
             _refuse_unread(top, source)
             _prepare(top, index)
-        return open_folder(top, remember=False, declared=_legend_for(top, index.root, ours))
+        return open_folder(top, remember=False, declared=load_data_yaml(top) or _legend_for(top, index.root, ours))
     except DataError as error:  # the user knows nothing of the scratch folder
         what, where = (text.replace(str(inside), str(source)) for text in (error.what, error.where))
         if what.startswith(("no masks folder", "no images folder", "data folder is empty")):
