@@ -5,6 +5,7 @@ key              meaning
 ================ ========================================================================================
 version          1
 images           may also be an index file, ``index.jsonl``, which names the masks too
+layout           the name of a layout, where a folder can be read as two: ``coco``, ``folders``, ``voc``, …
 images, masks    a folder, or a glob: ``*`` is any part of a name, ``**`` any folders; an image and a mask
                  belong together where their wildcards match the same text, which is the image's name
 roles            ``{train: …, val: …, test: …}``: a glob over names, a ``.txt`` list, or several of them
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, WithJsonSchema, field_validator
 
@@ -61,6 +62,12 @@ _ROLES = {
     "additionalProperties": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]},
 }  # fmt: skip
 
+Layout = Literal[
+    "folders", "beside", "voc", "cityscapes", "ade20k", "camvid", "nnunet", "roboflow", "yolo", "datumaro",
+    "huggingface", "coco", "labelstudio",
+]  # fmt: skip
+LAYOUTS: tuple[str, ...] = get_args(Layout)
+
 
 def _says(description: str, schema: Mapping[str, Any]) -> WithJsonSchema:
     """Return what the published schema says of a key; what is checked here says more, in sentences."""
@@ -75,6 +82,9 @@ class DataYaml(BaseModel):
     version: Literal[1] = 1
     images: Annotated[str | None, _says("a folder, a glob, or an index file (.jsonl)", _TEXT)] = None
     masks: Annotated[str | None, _says("a folder or a glob", _TEXT)] = None
+    layout: Annotated[
+        Layout | None, _says("which layout to read, where a folder has the files of two", {"enum": list(LAYOUTS)})
+    ] = None
     roles: Annotated[
         Mapping[Role, tuple[str, ...]] | None,
         _says("for each role a glob over names, a .txt list, or several of them", _ROLES),

@@ -33,7 +33,7 @@ def describe(
         ConfigError: read back, it would say something else.
     """
     keys: dict[str, Any] = {"version": 1}
-    kept = ("images", "masks", "roles", "exif", "empty_masks")
+    kept = ("layout", "images", "masks", "roles", "exif", "empty_masks")
     keys |= declared.model_dump(mode="json", include=set(kept), exclude_none=True)
     if index.classes:
         keys["classes"] = _classes(index.classes, index.code)

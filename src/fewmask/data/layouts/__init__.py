@@ -28,19 +28,18 @@ are not looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fewmask.data.datayaml import FILE_NAME, DataYaml, check_names
 from fewmask.data.declared import load_data_yaml
-from fewmask.data.files import hidden
 from fewmask.data.findings import Finding, Remark
 from fewmask.data.groups import propose_groups, read_groups
 from fewmask.data.index import ROLES, DataIndex, ImageCode, Item, MaskCode, Role
-from fewmask.data.layouts import coco, datumaro, huggingface, labelstudio, listed, published, tools, yolo
 from fewmask.data.layouts.aside import add_unlabelled, tell_of_unused
-from fewmask.data.layouts.found import DO, Found, image_files, join, pairs, read_text
+from fewmask.data.layouts.choice import read_layout, signs_of
+from fewmask.data.layouts.found import Found, image_files, join, read_text
 from fewmask.data.roles import draw_val, roles_by_folder, roles_by_pattern
 from fewmask.data.scan import Scan
 from fewmask.errors import ConfigError, DataError
@@ -49,45 +48,6 @@ __all__ = ["propose_groups", "read_folder", "read_unlabelled", "with_classes", "
 
 VAL_FRACTION = 0.2
 """Share of the labelled images that is drawn for "val" where there is none."""
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """A layout that is recognised by files of its own.
-
-    Attributes:
-        name: for messages.
-        fits: whether a folder has them.
-        read: reads the folder.
-    """
-
-    name: str
-    fits: Callable[[Path], bool]
-    read: Callable[[Path], Found]
-
-
-def _voc(root: Path) -> Found:
-    place = published.voc_root(root)
-    assert place is not None, "asked for where it fits"
-    return published.voc(place)
-
-
-_LAYOUTS = (
-    _Layout("PASCAL VOC (or an export of CVAT)", lambda root: published.voc_root(root) is not None, _voc),
-    _Layout("Cityscapes", lambda root: (root / "leftImg8bit").is_dir(), published.cityscapes),
-    _Layout("ADE20K", published.is_ade20k, published.ade20k),
-    _Layout("CamVid", published.is_camvid, published.camvid),
-    _Layout("nnU-Net", tools.is_nnunet, tools.nnunet),
-    _Layout("an export of Roboflow", tools.is_roboflow, tools.roboflow),
-    _Layout("Datumaro's JSON", datumaro.is_datumaro, datumaro.datumaro),
-    _Layout("an image folder of Hugging Face", huggingface.is_huggingface, huggingface.huggingface),
-)
-
-
-def _layouts(declared: DataYaml) -> list[_Layout]:
-    """Return the layouts; of polygons the file that names the classes may lie elsewhere than the data."""
-    name = "polygons of Ultralytics"
-    return [*_LAYOUTS, _Layout(name, lambda r: yolo.is_yolo(r, declared), lambda r: yolo.yolo(r, declared))]
 
 
 def read_folder(
@@ -124,7 +84,7 @@ def read_folder(
         what = "data folder is a file" if root.exists() else "data folder does not exist"
         raise DataError(what, where=root)
     declared = declared or load_data_yaml(root) or DataYaml()
-    found = _read_layout(root, declared)
+    found = read_layout(root, declared)
     if declared.aside is not None and (root / FILE_NAME).is_file() and declared.aside != (root / FILE_NAME).resolve():
         found.notes.append(f"{declared.aside} is read in place of the folder's own {FILE_NAME}")
     if declared.images is None and declared.masks is None:
@@ -180,7 +140,7 @@ def read_unlabelled(root: Path, declared: DataYaml | None = None) -> DataIndex |
     if declared.images or declared.masks or not (root / "images").is_dir():
         return None
     images = image_files(root, "images", notes)
-    if not images or any(layout.fits(root) for layout in _layouts(declared)):
+    if not images or signs_of(root, declared):
         return None
     if (root / "masks").is_dir() and image_files(root, "masks", []):
         return None
@@ -232,50 +192,6 @@ def without_empty_masks(index: DataIndex, scan: Scan) -> DataIndex:
     items["train"] = tuple(i.without_mask() if i.name in empty else i for i in index.items["train"])
     note = f"{len(empty)} masks hold class 0 only: taken for not annotated, as data.yaml says"
     return replace(index, items=items, notes=(*index.notes, note))
-
-
-def _read_layout(root: Path, declared: DataYaml) -> Found:
-    if declared.images is not None and declared.images.endswith(listed.SUFFIX):
-        if declared.masks not in (None, declared.images):
-            what = "images is an index file, which names the masks too, and masks is something else"
-            raise ConfigError(what, where=declared.aside or root / FILE_NAME, todo="leave masks away")
-        return listed.listed(root, declared.images, declared.aside)
-    if declared.images is not None or declared.masks is not None:
-        return pairs("data.yaml", root, declared.images or "images", declared.masks or "masks")
-    signs = [layout for layout in _layouts(declared) if layout.fits(root)]
-    if len(signs) > 1:
-        raise DataError(
-            f"the folder looks like {signs[0].name} and like {signs[1].name}", where=root,
-            todo="write data.yaml with images: and masks:, or take the files of one of them away",
-        )  # fmt: skip
-    if signs:
-        return signs[0].read(root)
-    inside = tools.in_role_folders(root)
-    both = ("images", "masks") if (root / "images").is_dir() and (root / "masks").is_dir() else None
-    places = both or tools.other_folders(root)
-    found = None if places is not None else coco.coco(root) or labelstudio.label_studio(root)
-    if inside and (places is not None or found is not None):
-        role, (_, masks) = next((role, names) for role, names in inside.items() if names[1] is not None)
-        other = f"in {places[1]!r}" if places is not None else f"those of {found.layout}" if found is not None else ""
-        raise DataError(
-            f"masks lie in '{role}/{masks}', and there are others, {other}", where=root,
-            todo=f'write data.yaml with images: "*/{inside[role][0]}/*" and masks: "*/{masks}/*", or with the others',
-        )  # fmt: skip
-    if places is not None:
-        found = pairs("folders", root, *places)
-        found.notes += [] if both else [f"images in {places[0]!r}, masks in {places[1]!r}"]
-        return found
-    if inside:
-        return tools.inside_roles(root, inside)
-    if (found := found or tools.beside(root)) is not None:
-        return found
-    if not (root / "images").is_dir():
-        huggingface.refuse_packed(root)
-        seen = sorted(p.name for p in root.iterdir() if not hidden(p.name))
-        what = f"no images folder; there is {', '.join(seen[:5])}" if seen else "data folder is empty"
-        raise DataError(what, where=root, todo=DO)
-    todo = "put masks into masks/, with the names of their images; fewmask labels import takes what a tool exports"
-    raise DataError("no masks folder beside images", where=root, todo=todo)
 
 
 def _legend(root: Path, declared: DataYaml, found: Found) -> tuple[tuple[str, ...], MaskCode]:
