@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import lzma
-import re
 import shutil
 import zipfile
 import zlib
@@ -19,9 +18,10 @@ from fewmask.data.decode import EXTENSIONS, MAX_PIXELS
 from fewmask.data.files import hidden, image_files, place_below
 from fewmask.data.index import DataIndex, Item
 from fewmask.data.layouts import read_folder, with_classes
-from fewmask.data.layouts.found import ENDINGS, read_json
+from fewmask.data.layouts.found import ENDINGS
 from fewmask.data.layouts.names import closest, parts_of
 from fewmask.data.layouts.tools import MASK_FOLDERS, in_role_folders
+from fewmask.data.layouts.unread import export_of
 from fewmask.data.masks import read_mask
 from fewmask.data.scan import scan
 from fewmask.errors import DataError
@@ -85,7 +85,7 @@ def open_source(source: Path, index: DataIndex, scratch: Path, declared: DataYam
         return open_folder(top, remember=False, declared=load_data_yaml(top) or _legend_for(top, index.root, ours))
     except DataError as error:  # the user knows nothing of the scratch folder
         what, where = (text.replace(str(inside), str(source)) for text in (error.what, error.where))
-        if what.startswith(("no masks folder", "no images folder", "data folder is empty")):
+        if what.startswith(("no masks folder", "no images folder", "data folder is empty", "holds the archive")):
             raise DataError("is read as no export of masks", where=source, todo=_EXPORT) from error
         raise DataError(what, where=where, todo=error.todo) from error
 
@@ -95,7 +95,6 @@ _EXPORT = (
     "images"
 )
 _LISTS = "ImageSets/Segmentation"
-_BRUSHES = re.compile(r"task-\d+-annotation-\d+-")
 
 
 def _has_images(folder: Path) -> bool:
@@ -124,16 +123,8 @@ def _refuse_unread(top: Path, source: Path) -> None:
     Raises:
         DataError: it was.
     """
-    pictures = [p.name for p in top.rglob("*") if p.suffix.lower() in EXTENSIONS]
-    if not pictures and any(p.name == "annotations.xml" for p in top.rglob("*.xml")):
-        raise DataError("is CVAT's own XML", where=source, todo='export "Segmentation mask 1.1" instead')
-    if any(_BRUSHES.match(name) for name in pictures):
-        what = "holds a picture for each brush of Label Studio, which name no image"
-        raise DataError(what, where=source, todo="export JSON instead")
-    for path in top.glob("*.json"):
-        tree = read_json(path)
-        if isinstance(tree, list) and tree and all(isinstance(t, dict) and "annotation_id" in t for t in tree):
-            raise DataError("is Label Studio's JSON-MIN", where=source, todo="export JSON instead")
+    if (known := export_of(top, beside_images=False)) is not None:
+        raise DataError(f"holds {known[0]}", where=source, todo=known[1])
 
 
 def _prepare(top: Path, index: DataIndex) -> None:

@@ -81,8 +81,10 @@ def read_folder(
     if not 0 <= split_seed < 2**64:
         raise ConfigError(f"split seed {split_seed} is out of range", todo="use 0 to 2**64 - 1")
     if not root.is_dir():
-        what = "data folder is a file" if root.exists() else "data folder does not exist"
-        raise DataError(what, where=root)
+        what, todo = ("data folder is a file", "name the folder; unpack an archive") if root.exists() else (
+            "data folder does not exist", "check the path"
+        )  # fmt: skip
+        raise DataError(what, where=root, todo=todo)
     declared = declared or load_data_yaml(root) or DataYaml()
     found = read_layout(root, declared)
     if declared.aside is not None and (root / FILE_NAME).is_file() and declared.aside != (root / FILE_NAME).resolve():

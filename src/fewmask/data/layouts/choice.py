@@ -7,8 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fewmask.data.datayaml import FILE_NAME, DataYaml
-from fewmask.data.files import hidden
-from fewmask.data.layouts import coco, datumaro, huggingface, labelstudio, listed, published, sources, tools, yolo
+from fewmask.data.layouts import (
+    coco,
+    datumaro,
+    huggingface,
+    labelstudio,
+    listed,
+    published,
+    sources,
+    tools,
+    unread,
+    yolo,
+)
 from fewmask.data.layouts.found import DO, Found, pairs
 from fewmask.errors import ConfigError, DataError
 
@@ -145,10 +155,4 @@ def _recognised(root: Path, declared: DataYaml) -> tuple[str, Found]:
         return "folders", folders
     if (found := tools.beside(root)) is not None:
         return "beside", found
-    if not (root / "images").is_dir():
-        huggingface.refuse_packed(root)
-        seen = sorted(p.name for p in root.iterdir() if not hidden(p.name))
-        what = f"no images folder; there is {', '.join(seen[:5])}" if seen else "data folder is empty"
-        raise DataError(what, where=root, todo=DO)
-    todo = "put masks into masks/, with the names of their images; fewmask labels import takes what a tool exports"
-    raise DataError("no masks folder beside images", where=root, todo=todo)
+    unread.refuse(root)

@@ -17,7 +17,7 @@ from fewmask.errors import DataError
 KEYS = {"yolo polygons": "yolo", "label studio": "labelstudio", "datumaro": "datumaro", "coco": "coco"}
 """Layouts whose masks are drawn from shapes, and what ``layout`` in data.yaml calls them."""
 _NO_MASKS = ("segmentationobject", "segmentationclassaug")  # instances, and what VOC's reader takes itself
-_LOSSLESS = (".png", ".tif", ".tiff", ".bmp")
+LOSSLESS = (".png", ".tif", ".tiff", ".bmp")
 
 
 def settle(root: Path, found: Found, layout: str | None, chosen: bool) -> None:
@@ -79,7 +79,7 @@ def drawn_for(names: Collection[str], images: Collection[str]) -> list[str]:
 def _masks(root: Path, items: Collection[Item]) -> set[Path]:
     """Return the mask files of images whose masks are drawn from shapes."""
     every = {
-        name: paths[0] for name, paths in image_files(root, ".", []).items() if paths[0].suffix.lower() in _LOSSLESS
+        name: paths[0] for name, paths in image_files(root, ".", []).items() if paths[0].suffix.lower() in LOSSLESS
     }
     pictures = {item.image.relative_to(root).with_suffix("").as_posix() for item in items}
     pictures = {name for name in pictures if not is_of_masks(name)}
