@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from fewmask.config import Config, load_yaml
+from fewmask.data.sizes import LONG, Resize
 from fewmask.data.views import Augment
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.engine.optim import OptimConfig
@@ -34,7 +35,8 @@ class DataConfig(Config):
         outside: the index file may name images outside of its own folder and of ``dir``.
         split_seed: which images a drawn labelled set, or a drawn val set, holds.
         group_by: regular expression, "folder", "names", "time", or a file: images of one group stay together.
-        resize: (height, width) of the network's input; null = native sizes.
+        resize: (height, width) of the network's input, or "long:1024": its longer side, the aspect kept; null = native
+            sizes.
         crop: (height, width) of training crops; null = chosen from the images.
         batch: labelled images a step, over all processes.
         unlabelled_batch: unlabelled images a step, over all processes.
@@ -52,7 +54,7 @@ class DataConfig(Config):
     outside: bool = False
     split_seed: int = Field(default=0, ge=0, lt=2**63)
     group_by: str | None = None
-    resize: tuple[int, int] | None = None
+    resize: Resize = None
     crop: tuple[int, int] | None = None
     batch: int = Field(default=4, ge=1)
     unlabelled_batch: int = Field(default=4, ge=1)
@@ -75,9 +77,17 @@ class DataConfig(Config):
     def _text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
-    @field_validator("crop", "resize", mode="before")
+    @field_validator("crop", mode="before")
     @classmethod
     def _size(cls, value: Any) -> Any:
+        return parse_size(value) if isinstance(value, str | int) else value
+
+    @field_validator("resize", mode="before")
+    @classmethod
+    def _input(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.lower().startswith(LONG):
+            side, _ = parse_size(value[len(LONG) :] if "x" not in value.lower() else value)
+            return f"{LONG}{side}"
         return parse_size(value) if isinstance(value, str | int) else value
 
 
@@ -253,7 +263,7 @@ def parse_size(value: str | int) -> tuple[int, int]:
         raise ConfigError(
             f"{value!r} is not a size",
             where="crop, resize",
-            todo="write 192 for a square or 160x192 for height x width",
+            todo="write 192 for a square or 160x192 for height x width; of resize long:1024 for the longer side",
         )
     return int(parts[0]), int(parts[-1])
 

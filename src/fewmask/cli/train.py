@@ -69,7 +69,12 @@ def train(
         int | None, typer.Option(help="Without val images: score every mask by networks that have not seen it.")
     ] = None,
     crop: Annotated[str | None, typer.Option(help="192 or 160x192 (height x width).")] = None,
-    resize: Annotated[str | None, typer.Option(help="Network input; scores use the original mask grid.")] = None,
+    resize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW", help="Network input, or long:1024: its longer side. Scores use the original mask grid."
+        ),
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Labelled images a step, over all processes.")] = None,
     unlabelled_batch: Annotated[int | None, typer.Option(help="Unlabelled images a step.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,

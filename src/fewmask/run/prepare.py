@@ -16,6 +16,7 @@ from fewmask.data.check import remarks
 from fewmask.data.declared import read_mapping
 from fewmask.data.index import DataIndex, Pools, manifest_hash
 from fewmask.data.scan import Scan
+from fewmask.data.sizes import input_size
 from fewmask.data.stream import plan_slots
 from fewmask.engine.determinism import is_deterministic
 from fewmask.engine.files import write_atomic, write_json
@@ -179,10 +180,8 @@ def _partial_for(recipe: Recipe, pools: Pools, say: Say) -> Pools:
 
 def _largest(recipe: Recipe, counts: Scan) -> tuple[int, int]:
     """Return the size of the largest picture, of whatever role: rounds predict unlabelled ones too."""
-    if recipe.data.resize is not None:
-        return recipe.data.resize
-    height, width = counts.sizes[counts.sizes.prod(axis=1).argmax()].tolist()
-    return height, width
+    sizes = {(height, width) for height, width in counts.sizes.tolist() if height}
+    return max((input_size(recipe.data.resize, size) for size in sizes), key=lambda size: (size[0] * size[1], size))
 
 
 def confirm(asked: Recipe, folder: RunFolder, say: Say) -> None:

@@ -18,7 +18,7 @@ from fewmask.data.index import DataIndex, Item, MaskCode, Role
 from fewmask.data.layouts import read_folder
 from fewmask.data.masks import read_mask
 from fewmask.data.scan import scan
-from fewmask.data.stream import ItemLoader
+from fewmask.data.sizes import item_loader
 from fewmask.engine.checkpoint import Store
 from fewmask.engine.evaluate import Pictures, scores
 from fewmask.engine.flatten import load_networks
@@ -219,7 +219,7 @@ def _score(
     seen = scan(items, len(model.classes), index.code, exif=index.exif)
     seen.raise_first()
     copies = [[item.name for _, item in same] for same in duplicate_images(index, seen)]
-    whole = ItemLoader(index.code, recipe.data.resize)
+    whole = item_loader(index.code, recipe.data.resize)
 
     def truth(item: Item) -> torch.Tensor:
         assert item.mask is not None
