@@ -25,7 +25,9 @@ SHARED = Path(os.environ.get("FEWMASK_SHARED", HERE.parents[2] / "shared")) / "d
 WEIGHTS = "mobilenet_v2"
 """Name that studies use for the encoder below ``SHARED``."""
 
-YOUNGER: dict[str, Any] = {"unlabelled_by": "random", "outside": False, "on_bad_unlabelled": "stop", "allow_leaks": []}
+YOUNGER: dict[str, Any] = {
+    "unlabelled_by": "random", "outside": False, "on_bad_unlabelled": "stop", "allow_leaks": [], "data_yaml": None,
+}  # fmt: skip
 """Keys of ``data`` that are younger than the first results: with these values, what is run is what it was."""
 YOUNGER_SWITCHES = {
     "cps": ("ramp",),

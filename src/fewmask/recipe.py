@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from fewmask.config import Config, load_yaml
+from fewmask.data.sizes import LONG, Resize
 from fewmask.data.views import Augment
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.engine.optim import OptimConfig
@@ -26,6 +27,7 @@ class DataConfig(Config):
 
     Attributes:
         dir: the folder of images and masks.
+        data_yaml: a file that takes the place of the folder's data.yaml; null = its own, if it has one.
         labelled: N, N%, a fraction such as 1/16, or a list file; none = every mask there is.
         unlabelled: N, a list file, an index file (.jsonl), N:FILE for that many of it, or "none"; none (null) = every
             training image without a usable mask.
@@ -33,7 +35,8 @@ class DataConfig(Config):
         outside: the index file may name images outside of its own folder and of ``dir``.
         split_seed: which images a drawn labelled set, or a drawn val set, holds.
         group_by: regular expression, "folder", "names", "time", or a file: images of one group stay together.
-        resize: (height, width) of the network's input; null = native sizes.
+        resize: (height, width) of the network's input, or "long:1024": its longer side, the aspect kept; null = native
+            sizes.
         crop: (height, width) of training crops; null = chosen from the images.
         batch: labelled images a step, over all processes.
         unlabelled_batch: unlabelled images a step, over all processes.
@@ -44,13 +47,14 @@ class DataConfig(Config):
     """
 
     dir: str
+    data_yaml: str | None = None
     labelled: str | None = None
     unlabelled: str | None = None
     unlabelled_by: Literal["random", "near-labelled", "diverse"] = "random"
     outside: bool = False
     split_seed: int = Field(default=0, ge=0, lt=2**63)
     group_by: str | None = None
-    resize: tuple[int, int] | None = None
+    resize: Resize = None
     crop: tuple[int, int] | None = None
     batch: int = Field(default=4, ge=1)
     unlabelled_batch: int = Field(default=4, ge=1)
@@ -58,19 +62,32 @@ class DataConfig(Config):
     allow_leaks: tuple[str, ...] = ()
     augment: Augment = Augment()
 
-    @field_validator("dir")
+    @field_validator("dir", "data_yaml")
     @classmethod
-    def _plain(cls, value: str) -> str:
-        return str(Path(value))  # photos/ and ./photos are photos: no reason to refuse to continue
+    def _plain(cls, value: str | None) -> str | None:
+        return value and str(Path(value))  # photos/ and ./photos are photos: no reason to refuse to continue
+
+    @property
+    def words(self) -> list[str]:
+        """The folder, and what takes the place of its data.yaml, as a command line names them."""
+        return [self.dir, *(["--data-yaml", self.data_yaml] if self.data_yaml is not None else [])]
 
     @field_validator("labelled", "unlabelled", mode="before")
     @classmethod
     def _text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
-    @field_validator("crop", "resize", mode="before")
+    @field_validator("crop", mode="before")
     @classmethod
     def _size(cls, value: Any) -> Any:
+        return parse_size(value) if isinstance(value, str | int) else value
+
+    @field_validator("resize", mode="before")
+    @classmethod
+    def _input(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.lower().startswith(LONG):
+            side, _ = parse_size(value[len(LONG) :] if "x" not in value.lower() else value)
+            return f"{LONG}{side}"
         return parse_size(value) if isinstance(value, str | int) else value
 
 
@@ -246,7 +263,7 @@ def parse_size(value: str | int) -> tuple[int, int]:
         raise ConfigError(
             f"{value!r} is not a size",
             where="crop, resize",
-            todo="write 192 for a square or 160x192 for height x width",
+            todo="write 192 for a square or 160x192 for height x width; of resize long:1024 for the longer side",
         )
     return int(parts[0]), int(parts[-1])
 

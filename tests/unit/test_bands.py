@@ -15,7 +15,7 @@ from torch import nn
 from fewmask import nets
 from fewmask.data import geo
 from fewmask.data.bands import Band, are_coloured, channels, ordered, shown
-from fewmask.data.datayaml import load_data_yaml
+from fewmask.data.declared import load_data_yaml
 from fewmask.data.images import georeference, image_header, item_size, loses_place, read_image
 from fewmask.data.index import ImageCode, Item
 from fewmask.data.perturb import NineOps

@@ -249,7 +249,10 @@ def test_folders_of_masks_come_first(root):
     for n in range(2):
         (root / "masks").mkdir(exist_ok=True)
         Image.fromarray(np.full((12, 16), n, np.uint8)).save(root / "masks" / f"{n}.png")
-    assert read_folder(root).layout == "folders"
+    index = read_folder(root)
+    assert index.layout == "folders"
+    told = "2 images have annotations in 'annotations/instances_default.json' too, which are not"
+    assert any(told in note and "layout: coco" in note for note in index.notes)
 
 
 def test_void_and_background_are_no_classes_of_their_own(root):

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from fewmask.data.check import check, empty_mask_doubt
-from fewmask.data.datayaml import DataYaml, load_data_yaml
+from fewmask.data.datayaml import DataYaml
+from fewmask.data.declared import load_data_yaml
 from fewmask.data.describe import describe
 from fewmask.data.index import DataIndex
 from fewmask.data.layouts import read_folder, with_classes

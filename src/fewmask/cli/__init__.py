@@ -44,7 +44,7 @@ def run(arguments: list[str] | None = None) -> int:
         return leaving.exit_code
     except FewmaskError as error:
         code = _fail(str(error), error.exit_code, arguments)
-        for note in getattr(error, "__notes__", []):
+        for note in [*getattr(error, "__notes__", []), *_hint(error)]:
             print(printable(note), file=sys.stderr)
         return code
     except _UsageError as error:
@@ -54,6 +54,15 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(_INTERRUPTED, 130, arguments)
     except Exception as error:
         return _fail(*_explain(error), arguments)
+
+
+def _hint(error: FewmaskError) -> list[str]:
+    """Return what else there is to do where an error asks for a file in a folder that nothing can be put into."""
+    place = Path(error.where)
+    folder = next((p for p in (place, *place.parents) if p.is_dir()), place)
+    if "data.yaml" not in error.todo or not error.where or os.access(folder, os.W_OK):
+        return []
+    return ["where the folder may not hold a data.yaml, its place is taken by --data-yaml FILE"]
 
 
 _LONGEST = 4000  # characters of an error

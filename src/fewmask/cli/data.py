@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewmask.cli.train import UNLABELLED, UNLABELLED_BY, say
-from fewmask.errors import ConfigError, DataError
+from fewmask.cli.train import UNLABELLED, UNLABELLED_BY, DataYamlFile, declared_in, say
+from fewmask.errors import ConfigError, DataError, WriteError
 
 if TYPE_CHECKING:
     from fewmask.data.datayaml import DataYaml
@@ -30,6 +31,7 @@ def check(
     dir: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Folder of images and masks.")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of images, with --masks instead of DIR.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Folder of masks, with --images instead of DIR.")] = None,
+    data_yaml: DataYamlFile = None,
     write: Annotated[bool, typer.Option("--write", help="Write what was found to data.yaml beside the data.")] = False,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write it to this file instead.")] = None,
     group_by: Annotated[str | None, typer.Option(help="REGEX, folder, names, time or FILE.")] = None,
@@ -50,7 +52,7 @@ def check(
     from fewmask.data.check import check as look
     from fewmask.engine.progress import Ticker
 
-    root, declared = _place(dir, images, masks)
+    root, declared = _place(dir, images, masks, declared_in(data_yaml))
     pool = _index_file(unlabelled)
     with Ticker("looking at the files", say) as tick:
         report = look(
@@ -82,12 +84,14 @@ def _index_file(unlabelled: Path | None) -> Path | None:
     return unlabelled
 
 
-def _place(dir: Path | None, images: Path | None, masks: Path | None) -> tuple[Path, DataYaml | None]:
-    """Return the data folder, and what its data.yaml would say where two folders were named instead."""
+def _place(
+    dir: Path | None, images: Path | None, masks: Path | None, declared: DataYaml | None
+) -> tuple[Path, DataYaml | None]:
+    """Return the data folder, and what counts in place of its data.yaml: a file, or two folders that were named."""
     from fewmask.data.datayaml import DataYaml
 
     if dir is not None and images is None and masks is None:
-        return dir, None
+        return dir, declared
     if dir is not None or images is None or masks is None:
         raise ConfigError("check takes DIR, or --images and --masks", where="command line", todo="give one of them")
     for folder in (images, masks):
@@ -95,29 +99,37 @@ def _place(dir: Path | None, images: Path | None, masks: Path | None) -> tuple[P
             raise DataError("data folder does not exist", where=folder, todo="check the path")
     root = Path(os.path.commonpath([images.resolve(), masks.resolve()]))
     places = [folder.resolve().relative_to(root).as_posix() for folder in (images, masks)]
-    return root, DataYaml(images=places[0], masks=places[1])
+    return root, (declared or DataYaml()).model_copy(update={"images": places[0], "masks": places[1]})
 
 
 def _write_yaml(
     index: DataIndex, declared: DataYaml | None, group_by: str | None, path: Path, questions: Sequence[Finding]
 ) -> None:  # fmt: skip
     """Write a data.yaml that says what was found, and what it must be asked; a person edits it."""
-    from fewmask.data.datayaml import DataYaml, load_data_yaml
+    from fewmask.data.datayaml import FILE_NAME, DataYaml
+    from fewmask.data.declared import load_data_yaml
     from fewmask.data.describe import describe
     from fewmask.engine.files import write_atomic
 
     said = declared or load_data_yaml(index.root) or DataYaml()
     if questions and said.classes is None and not (index.root / "classes.txt").is_file():
         index = replace(index, classes=())  # named after ids that may not be the right ones
-    text = describe(index, said, group_by, questions)
+    inside = path.resolve() == index.root.resolve() / FILE_NAME
+    text = describe(index, said, group_by, questions, aside=not inside)
     if path.exists():
         raise ConfigError("the file exists; nothing is written over", where=path, todo="edit it, or give -o FILE")
-    write_atomic(path, text)
-    say(f"written: {path}; its paths are relative to {index.root}")
+    try:
+        write_atomic(path, text)
+    except WriteError as error:
+        elsewhere = "give -o FILE in another place, which the other commands take as --data-yaml FILE"
+        raise WriteError(error.what, where=path, todo=elsewhere if inside else error.todo) from error
+    use = "" if inside else f"; the other commands take it as --data-yaml {shlex.quote(str(path))}"
+    say(f"written: {path}; its paths are relative to {index.root}{use}")
 
 
 def split(
     dirs: Annotated[list[Path], typer.Argument(metavar="DIR | LIST...", help="A data folder; with --check, lists.")],
+    data_yaml: DataYamlFile = None,
     labelled: Annotated[str | None, typer.Option(help="N, N%, 1/16, or a list file.")] = None,
     unlabelled: Annotated[str | None, typer.Option(help=UNLABELLED)] = None,
     unlabelled_by: Annotated[str | None, typer.Option(help=UNLABELLED_BY)] = None,
@@ -138,7 +150,9 @@ def split(
     if doctor:
         drawn = {"--labelled": labelled, "--unlabelled": unlabelled, "--unlabelled-by": unlabelled_by, "-o": out}
         _refuse(drawn, "--check examines lists and draws none")
-        _check_lists(dirs, val, data, as_json)
+        if data is None:
+            _refuse({"--data-yaml": data_yaml}, "--check reads it with --data DIR")
+        _check_lists(dirs, val, data, declared_in(data_yaml), as_json)
     else:
         _refuse({"--val": val, "--data": data}, "only --check reads it")
         if len(dirs) != 1 or labelled is None or out is None:
@@ -146,7 +160,8 @@ def split(
                 "split takes one folder, --labelled and -o", where="command line", todo="see fewmask split --help"
             )
         keys = {
-            "data.dir": str(dirs[0]), "data.labelled": labelled, "data.unlabelled": unlabelled,
+            "data.dir": str(dirs[0]), "data.data_yaml": data_yaml and str(data_yaml),
+            "data.labelled": labelled, "data.unlabelled": unlabelled,
             "data.unlabelled_by": unlabelled_by, "data.split_seed": split_seed, "data.group_by": group_by,
             "model.encoder": encoder, "model.weights": weights,
         }  # fmt: skip
@@ -160,13 +175,15 @@ def _refuse(given: dict[str, Any], why: str) -> None:
         raise ConfigError(f"{flag} has no effect here: {why}", where="command line", todo="see fewmask split --help")
 
 
-def _check_lists(lists: list[Path], val: Path | None, data: Path | None, as_json: bool) -> None:
+def _check_lists(
+    lists: list[Path], val: Path | None, data: Path | None, declared: DataYaml | None, as_json: bool
+) -> None:  # fmt: skip
     from fewmask.data.coverage import look
     from fewmask.data.doctor import diagnose
     from fewmask.data.layouts import read_folder
 
     diagnosis = diagnose(lists, val=val)
-    seen = look(lists, read_folder(data)) if data is not None else []
+    seen = look(lists, read_folder(data, declared=declared)) if data is not None else []
     if as_json:
         print(json.dumps(diagnosis.to_json() | {"data": seen}, indent=2))
     else:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fewmask.cli.train import say
+from fewmask.cli.train import DataYamlFile, declared_in, say
 
 
 class ToolName(StrEnum):
@@ -68,6 +68,7 @@ def suggest(
 def export(
     dir: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of images and masks.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write; new, or empty.")],
+    data_yaml: DataYamlFile = None,
     to: Annotated[ToolName, typer.Option(help="Format.")] = ToolName.png,
     images: Annotated[bool, typer.Option("--images", help="Copy the images, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object on stdout.")] = False,
@@ -78,7 +79,7 @@ def export(
     """
     from fewmask.run.labels import export_labels
 
-    found = export_labels(dir, out, to.value, images, say)
+    found = export_labels(dir, out, to.value, images, say, declared_in(data_yaml))
     if as_json:
         print(json.dumps(found, indent=2))
 
@@ -86,6 +87,7 @@ def export(
 def import_(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="What the tool exported: a folder, zip or JSON.")],
     dir: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of images/ and masks/.")],
+    data_yaml: DataYamlFile = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Put masks in the place of those that differ; these are kept.")
     ] = False,
@@ -97,7 +99,7 @@ def import_(
     """
     from fewmask.run.labels import import_labels
 
-    found = import_labels(source, dir, replace, say)
+    found = import_labels(source, dir, replace, say, declared_in(data_yaml))
     if as_json:
         print(json.dumps(found, indent=2))
 
@@ -105,6 +107,9 @@ def import_(
 def diff(
     before: Annotated[Path, typer.Argument(metavar="BEFORE", help="A data folder.")],
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="Another one, or what a tool exported.")],
+    data_yaml: Annotated[
+        Path | None, typer.Option("--data-yaml", metavar="FILE", help="Read in place of BEFORE/data.yaml.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list on stdout.")] = False,
 ) -> None:
     """Example: fewmask labels diff photos/ cvat-export.zip
@@ -113,7 +118,7 @@ def diff(
     """
     from fewmask.run.labels import diff_labels, total_moves
 
-    changes = diff_labels(before, after)
+    changes = diff_labels(before, after, declared_in(data_yaml))
     if as_json:
         rows = [asdict(c) | {"moves": [[*move, n] for move, n in sorted(c.moves.items())]} for c in changes]
         print(json.dumps(rows, indent=2))

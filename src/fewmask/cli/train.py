@@ -5,14 +5,29 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fewmask.errors import printable
 
+if TYPE_CHECKING:
+    from fewmask.data.datayaml import DataYaml
+
 UNLABELLED = "N, a list or index file, N:FILE for that many of it, or none."
 UNLABELLED_BY = "Which N: random, near-labelled (most like the labelled images), or diverse (unlike each other)."
+
+DataYamlFile = Annotated[
+    Path | None, typer.Option("--data-yaml", metavar="FILE", help="Read in place of DIR/data.yaml; see docs/data.md.")
+]
+"""The option of every command that takes a data folder."""
+
+
+def declared_in(file: Path | None) -> DataYaml | None:
+    """Return what ``--data-yaml`` says; None without it: the folder's own file counts."""
+    from fewmask.data.declared import read_data_yaml
+
+    return None if file is None else read_data_yaml(file)
 
 
 def register(app: typer.Typer) -> None:
@@ -30,6 +45,7 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any recipe key: optim.lr=0.01 method.lam=1.5")
     ] = None,
+    data_yaml: DataYamlFile = None,
     recipe: Annotated[Path | None, typer.Option(help="A complete recipe; flags and key=value override it.")] = None,
     method: Annotated[
         str | None, typer.Option(help="A name of `fewmask methods`, package.module:Class, or auto.")
@@ -53,7 +69,12 @@ def train(
         int | None, typer.Option(help="Without val images: score every mask by networks that have not seen it.")
     ] = None,
     crop: Annotated[str | None, typer.Option(help="192 or 160x192 (height x width).")] = None,
-    resize: Annotated[str | None, typer.Option(help="Network input; scores use the original mask grid.")] = None,
+    resize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW", help="Network input, or long:1024: its longer side. Scores use the original mask grid."
+        ),
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Labelled images a step, over all processes.")] = None,
     unlabelled_batch: Annotated[int | None, typer.Option(help="Unlabelled images a step.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
@@ -84,7 +105,8 @@ def train(
     from fewmask.run.execute import execute
 
     keys: dict[str, Any] = {
-        "data.dir": dir, "method": method, "model.arch": arch, "model.encoder": encoder, "model.weights": weights,
+        "data.dir": dir, "data.data_yaml": data_yaml and str(data_yaml), "method": method, "model.arch": arch,
+        "model.encoder": encoder, "model.weights": weights,
         "model.init": init, "data.labelled": labelled, "data.unlabelled": unlabelled, "data.split_seed": split_seed,
         "data.unlabelled_by": unlabelled_by,
         "data.group_by": group_by, "train.seed": seed, "data.crop": crop, "data.resize": resize, "data.batch": batch,

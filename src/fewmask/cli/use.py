@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fewmask.cli.train import say
+from fewmask.cli.train import DataYamlFile, declared_in, say
+from fewmask.errors import ConfigError
 
 
 class Split(StrEnum):
@@ -49,6 +50,7 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
     dir: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Other data with the same classes.")] = None,
+    data_yaml: DataYamlFile = None,
     split: Annotated[Split, typer.Option(help="Which images.")] = Split.val,
     which: Annotated[WhichModel, typer.Option(help="Which model of the run.")] = WhichModel.delivered,
     trust_code: Annotated[
@@ -65,7 +67,12 @@ def evaluate(
     """
     from fewmask.run.rescore import rescore
 
-    result = rescore(run, dir, split.value, which.value, trust_code, boundary, say)
+    if data_yaml is not None and dir is None:
+        raise ConfigError(
+            "--data-yaml has no effect here: a run has noted what its own data declare", where="command line",
+            todo="leave it away, or name other data: fewmask evaluate RUN DIR",
+        )  # fmt: skip
+    result = rescore(run, dir, split.value, which.value, trust_code, boundary, say, declared_in(data_yaml))
     if as_json:
         print(json.dumps(result, indent=2))
     else:
@@ -140,8 +147,6 @@ def predict(
 
 
 def _numbers(text: str | None) -> list[float] | None:
-    from fewmask.errors import ConfigError
-
     try:
         return None if text is None else [float(part) for part in text.split(",")]
     except ValueError as error:

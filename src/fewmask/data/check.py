@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fewmask.data.checked import CheckReport
-from fewmask.data.datayaml import DataYaml, load_data_yaml
+from fewmask.data.datayaml import DataYaml
 from fewmask.data.doubts import class_rows, doubts_about, members_of, uncounted_share
 from fewmask.data.findings import Finding
 from fewmask.data.folds import USUAL, folds_for
@@ -66,7 +66,6 @@ def check(
     index = read_folder(root, val_fraction=None, split_seed=split_seed, groups=groups, declared=declared)
     if sample is not None and sample < 1:
         raise ConfigError(f"--sample {sample} opens nothing", todo="use 1 or more")
-    declared = declared or load_data_yaml(index.root)
     listed = _read_pool(index, pool, outside)
     index = index if listed is None else _without_unlabelled(index, listed)
     notes: list[str] = []
@@ -81,7 +80,7 @@ def check(
     if black := empty_mask_doubt(found, index):
         # where 255 may be a class, they may hold it
         problems += [] if any(one.kind == "two_readings" for one in problems) else [black]
-    elif declared and declared.empty_masks == "unlabelled" and found.empty_masks:
+    elif index.empty_masks == "unlabelled" and found.empty_masks:
         index = without_empty_masks(index, found)
     try:
         index = with_classes(index, found)
@@ -91,7 +90,7 @@ def check(
     problems += leaks(twins)
     together = groups_of(index)
     doubts = doubts_about(index, found, twins, whole, together, others)
-    notes += _partial_note(found)
+    notes += _notes_on(found)
     roles = {role: _count(index.items[role]) for role in ROLES}
     if listed is not None:
         roles["train"] = {k: n + len(listed) * (k != "labelled") for k, n in roles["train"].items()}
@@ -168,15 +167,17 @@ def remarks(index: DataIndex, found: Scan) -> tuple[list[str], list[str]]:
         found: a scan of all its images, or of those that are used.
     """
     doubts = doubts_about(index, found, duplicate_images(index, found), whole=True, groups=groups_of(index))
-    return [str(note) for note in (*index.notes, *_partial_note(found))], list(map(str, doubts))
+    return [str(note) for note in (*index.notes, *_notes_on(found))], list(map(str, doubts))
 
 
-def _partial_note(found: Scan) -> list[str]:
+def _notes_on(found: Scan) -> list[str]:
+    todo = "the next look at these files opens all of them again; name another folder in XDG_CACHE_HOME"
+    notes = [f"what was found is not remembered: {found.lost}; {todo}"] if found.lost else []
     if not found.open.any():
-        return []
+        return notes
     share = found.open.sum() / found.counts[found.open > 0].sum()
     many = f"{(found.open > 0).sum()} of {found.masked.sum()} masks"
-    return [f"{many} are finished in part: nobody has labelled {share:.0%} of their pixels yet"]
+    return [*notes, f"{many} are finished in part: nobody has labelled {share:.0%} of their pixels yet"]
 
 
 def empty_mask_doubt(found: Scan, index: DataIndex) -> Finding | None:
@@ -185,8 +186,7 @@ def empty_mask_doubt(found: Scan, index: DataIndex) -> Finding | None:
     Labelling tools export frames that nobody annotated as black masks: only the owner knows which these are.
     """
     masks, empty = int(found.masked.sum()), len(found.empty_masks)
-    declared = load_data_yaml(index.root)
-    if empty <= _MANY_EMPTY * masks or (declared and declared.empty_masks):
+    if empty <= _MANY_EMPTY * masks or index.empty_masks is not None:
         return None
     what = f"{empty} of {masks} masks hold class 0 only, first {found.empty_masks[0]!r}"
     todo = "write in data.yaml: empty_masks: labelled (nothing else is there), or empty_masks: unlabelled"

@@ -5,6 +5,7 @@ key              meaning
 ================ ========================================================================================
 version          1
 images           may also be an index file, ``index.jsonl``, which names the masks too
+layout           the name of a layout, where a folder can be read as two: ``coco``, ``folders``, ``voc``, …
 images, masks    a folder, or a glob: ``*`` is any part of a name, ``**`` any folders; an image and a mask
                  belong together where their wildcards match the same text, which is the image's name
 roles            ``{train: …, val: …, test: …}``: a glob over names, a ``.txt`` list, or several of them
@@ -25,19 +26,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, WithJsonSchema, field_validator
+from pydantic import BaseModel, ConfigDict, PrivateAttr, WithJsonSchema, field_validator
 
 from fewmask.batch import IGNORE, MAX_CLASSES, OPEN
-from fewmask.config import load_yaml
 from fewmask.data.bands import MOST, Band, Bands, ordered
 from fewmask.data.colours import Colour, parse_colour, spelled
 from fewmask.data.index import NO_ID, ImageCode, MaskCode, Role
 from fewmask.errors import ConfigError, did_you_mean
 
 FILE_NAME = "data.yaml"
-_MAX_BYTES = 1_000_000  # far above any real one; keeps a hostile file from being parsed for hours
 _IGNORE_WORD = "ignore"
 
 _TEXT = {"type": "string"}
@@ -63,6 +62,12 @@ _ROLES = {
     "additionalProperties": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]},
 }  # fmt: skip
 
+Layout = Literal[
+    "folders", "beside", "voc", "cityscapes", "ade20k", "camvid", "nnunet", "roboflow", "yolo", "datumaro",
+    "huggingface", "coco", "labelstudio",
+]  # fmt: skip
+LAYOUTS: tuple[str, ...] = get_args(Layout)
+
 
 def _says(description: str, schema: Mapping[str, Any]) -> WithJsonSchema:
     """Return what the published schema says of a key; what is checked here says more, in sentences."""
@@ -77,6 +82,9 @@ class DataYaml(BaseModel):
     version: Literal[1] = 1
     images: Annotated[str | None, _says("a folder, a glob, or an index file (.jsonl)", _TEXT)] = None
     masks: Annotated[str | None, _says("a folder or a glob", _TEXT)] = None
+    layout: Annotated[
+        Layout | None, _says("which layout to read, where a folder has the files of two", {"enum": list(LAYOUTS)})
+    ] = None
     roles: Annotated[
         Mapping[Role, tuple[str, ...]] | None,
         _says("for each role a glob over names, a .txt list, or several of them", _ROLES),
@@ -106,6 +114,30 @@ class DataYaml(BaseModel):
         Literal["labelled", "unlabelled"] | None,
         _says("what a mask of class 0 alone means", {"enum": ["labelled", "unlabelled"]}),
     ] = None
+    _aside: Path | None = PrivateAttr(default=None)
+    _polygons: Mapping[int, str] | None = PrivateAttr(default=None)
+
+    @property
+    def aside(self) -> Path | None:
+        """The file where it is not the data folder's own; the lists that it names may lie beside it, or anywhere."""
+        return self._aside
+
+    @property
+    def polygons(self) -> Mapping[int, str] | None:
+        """The classes of polygons, where it is the file that Ultralytics' tools write of them."""
+        return self._polygons
+
+    def of_polygons(self, names: Mapping[int, str] | None) -> DataYaml:
+        """Return the same with classes of polygons."""
+        other = self.model_copy()
+        other._polygons = names
+        return other
+
+    def lying(self, file: Path) -> DataYaml:
+        """Return what a file says that lies elsewhere than in the data folder."""
+        other = self.model_copy()
+        other._aside = file
+        return other
 
     @field_validator("images", "masks", mode="before")
     @classmethod
@@ -244,56 +276,6 @@ def json_schema() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def load_data_yaml(root: Path) -> DataYaml | None:
-    """Return what ``root/data.yaml`` declares; None where there is no such file.
-
-    Raises:
-        ConfigError: it is no plain YAML mapping, repeats a key, or has an unknown key or a wrong value.
-    """
-    path = root / FILE_NAME
-    if path.exists() and not path.is_file():
-        raise ConfigError("is no regular file", where=path, todo="remove it, or write a file of that name")
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as e:
-        raise ConfigError(f"cannot be read: {e.strerror}", where=path) from e
-    if len(raw) > _MAX_BYTES:
-        raise ConfigError(f"is larger than {_MAX_BYTES} bytes", where=path)
-    try:
-        value = load_yaml(raw)
-    except ValueError as e:
-        raise ConfigError(f"is no valid YAML: {e}", where=path) from e
-    if not isinstance(value, dict):
-        raise ConfigError("is no mapping of keys to values", where=path, todo=_known())
-    if is_ultralytics(value):
-        return _from_ultralytics(value, path)
-    try:
-        return DataYaml(**{str(key): v for key, v in value.items()})
-    except ValidationError as e:
-        raise _reworded(e, path) from None
-
-
-def is_ultralytics(value: Mapping[object, object]) -> bool:
-    """Return whether a data.yaml is the one that Ultralytics' tools and Roboflow write."""
-    return "names" in value and bool(value.keys() & {"train", "val", "nc", "masks_dir"})
-
-
-def _from_ultralytics(value: Mapping[object, object], path: Path) -> DataYaml:
-    """Return what it says in our words: ``masks_dir`` takes the place of "images" in an image's path."""
-    if "masks_dir" not in value:
-        return DataYaml()  # polygons, of which data.layouts.yolo takes care
-    masks, names = value["masks_dir"], value["names"]
-    if not isinstance(masks, str) or ".." in Path(masks).parts or not isinstance(names, list | dict):
-        raise ConfigError("masks_dir leads away, or names is no list and no {id: name}", where=path, todo="mend it")
-    try:
-        return DataYaml(images="**/images/**", masks=f"**/{masks}/**", classes=names)  # pyright: ignore
-    except ValidationError as e:
-        raise _reworded(e, path) from None
-
-
 def check_names(names: Sequence[object]) -> tuple[str, ...]:
     """Return class names if they are usable ones.
 
@@ -316,21 +298,3 @@ def _id(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
         raise ValueError(f"{value!r} is no id, must be a whole number from 0 to 65535")
     return value
-
-
-def _known() -> str:
-    return f"known: {', '.join(DataYaml.model_fields)}"
-
-
-def _reworded(e: ValidationError, path: Path) -> ConfigError:
-    """Return pydantic's first complaint in our words."""
-    first = e.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
-    if first["type"] == "extra_forbidden":
-        return ConfigError(f"unknown key {key!r}", where=path, todo=did_you_mean(key, DataYaml.model_fields))
-    context, message = first.get("ctx", {}), first["msg"]
-    if first["type"] == "value_error":
-        message = str(context["error"])
-    elif first["type"] == "literal_error":
-        message = f"is {first['input']!r}, must be {context['expected']}"
-    return ConfigError(f"{key}: {message[:1].lower()}{message[1:]}", where=path)

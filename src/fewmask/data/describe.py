@@ -17,7 +17,8 @@ from fewmask.errors import ConfigError, printable
 
 
 def describe(
-    index: DataIndex, declared: DataYaml, groups: str | None = None, questions: Sequence[Finding] = ()
+    index: DataIndex, declared: DataYaml, groups: str | None = None, questions: Sequence[Finding] = (),
+    aside: bool = False,
 ) -> str:  # fmt: skip
     """Return the text of a ``data.yaml``: every key that says something, under a comment on what it means.
 
@@ -26,12 +27,13 @@ def describe(
         declared: what was declared while it was read.
         groups: the rule that was given instead of a declared one.
         questions: what the owner alone can say; each becomes a comment with the possible answers.
+        aside: it will lie elsewhere than in the folder: it may name a file of groups anywhere.
 
     Raises:
         ConfigError: read back, it would say something else.
     """
     keys: dict[str, Any] = {"version": 1}
-    kept = ("images", "masks", "roles", "exif", "empty_masks")
+    kept = ("layout", "images", "masks", "roles", "exif", "empty_masks")
     keys |= declared.model_dump(mode="json", include=set(kept), exclude_none=True)
     if index.classes:
         keys["classes"] = _classes(index.classes, index.code)
@@ -39,7 +41,7 @@ def describe(
     if index.images.bands:
         keys["channels"] = [band.told() for band in index.images.bands]
     if (rule := groups or declared.groups) is not None:
-        keys["groups"] = _rule(rule, index.root)
+        keys["groups"] = _rule(rule, index.root, aside)
     about = {key: told.get("description") for key, told in json_schema()["properties"].items()}
     asked = "".join(map(_question, questions))
     text = "".join(_comment(about[key]) + dump_yaml({key: value}) for key, value in keys.items())
@@ -74,12 +76,14 @@ def _sorted(code: MaskCode) -> MaskCode:
     return replace(code, mapping=code.mapping and tuple(sorted(code.mapping)))
 
 
-def _rule(rule: str, root: Path) -> str:
-    """Return a group rule as a data.yaml in ``root`` says it."""
+def _rule(rule: str, root: Path, aside: bool) -> str:
+    """Return a group rule as a data.yaml in ``root``, or elsewhere, says it."""
     if not os.path.isfile(rule):
         return rule
     file = Path(rule).resolve()
     if not file.is_relative_to(root.resolve()):
+        if aside:
+            return str(file)
         raise ConfigError("data.yaml names files below its folder only", where=file, todo="move the file there")
     return file.relative_to(root.resolve()).as_posix()
 

@@ -50,7 +50,13 @@ class Facts:
 
 
 class Memory:
-    """Facts about files that have not changed since they were read."""
+    """Facts about files that have not changed since they were read.
+
+    Attributes:
+        lost: why what was learned could not be kept; "" = it was.
+    """
+
+    lost = ""
 
     def __init__(self, items: Sequence[Item], code: MaskCode, cache: Path | Literal[False] | None) -> None:
         self._file: Path | None = None
@@ -86,10 +92,10 @@ class Memory:
         return facts
 
     def save(self) -> None:
-        """Write what was learned; a memory that cannot be written is no memory."""
+        """Write what was learned; a memory that cannot be written costs the next scan its time, and ``lost`` tells."""
         if self._file is None or not self._fresh:
             return
-        with suppress(OSError):
+        try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=self._file.parent, prefix=".scan-", suffix=".tmp")
             try:
@@ -99,6 +105,8 @@ class Memory:
             except BaseException:
                 os.unlink(name)
                 raise
+        except OSError as error:
+            self.lost = f"{self._file.parent} cannot be written ({error.strerror})"
 
 
 def _recall(entry: Any, stamp: list[int]) -> Facts | None:

@@ -17,6 +17,8 @@ from fewmask.data.patterns import Hit, matched
 from fewmask.errors import ConfigError, DataError, WriteError
 
 _LONGEST = 150  # bytes of a name; most disks allow 255, of which others want a part
+_SIDE_CARS = (".tfw", ".jgw", ".pgw", ".wld", ".prj", ".ovr", ".aux.xml")
+"""What geographic programs put beside an image: it is no image, and nobody takes it for one."""
 
 
 def image_files(root: Path, place: str, notes: list[str], without: Set[Path] = frozenset()) -> dict[str, list[Path]]:
@@ -41,7 +43,7 @@ def image_files(root: Path, place: str, notes: list[str], without: Set[Path] = f
         if hit is None or path in without:
             continue
         if path.suffix.lower() not in EXTENSIONS:
-            others.append(relative)
+            others += [] if path.name.lower().endswith(_SIDE_CARS) else [relative]
             continue
         name = "/".join(part for part in hit[1:] if part)
         name = name[: -len(path.suffix)] if folder or place.endswith(("/*", "**")) else name

@@ -37,7 +37,7 @@ _TRIED = 16  # files whose headers say whether it is worth to read all
 
 
 def read_groups(
-    images: Mapping[str, Path], rule: str, root: Path, *, asked: bool = True
+    images: Mapping[str, Path], rule: str, root: Path, *, asked: bool = True, aside: Path | None = None
 ) -> tuple[dict[str, str], list[str]]:  # fmt: skip
     """Return the group of every image that has one, and sentences for the reader.
 
@@ -48,7 +48,8 @@ def read_groups(
             ``name<TAB>group`` lines; or a regular expression that is searched in the name, whose first group (or whole
             match) is the image's group.
         root: the data folder.
-        asked: the user wrote the rule; one that stands in data.yaml may name files below ``root`` only.
+        asked: the user gave the rule; one that stands in the folder's data.yaml may name files below ``root`` only.
+        aside: a file in place of that data.yaml: the file of lines may lie beside it, too, and anywhere.
 
     Raises:
         ConfigError: no valid regular expression, or one that matches no name or takes too long; a file that data.yaml
@@ -57,8 +58,9 @@ def read_groups(
     """
     names = list(images)
     # os.path, since pathlib raises where a regular expression is longer than a file name may be
-    file = next((p for p in (root / rule, Path(rule)) if os.path.isfile(p)), None)
-    if file is not None and not asked and (".." in Path(rule).parts or Path(rule).is_absolute()):
+    places = [root / rule, *([aside.parent / rule] if aside is not None and not asked else []), Path(rule)]
+    file = next((p for p in places if os.path.isfile(p)), None)
+    if file is not None and not asked and aside is None and (".." in Path(rule).parts or Path(rule).is_absolute()):
         raise ConfigError(
             f"groups {rule!r} leads out of the data folder", where=root / FILE_NAME,
             todo="move the file inside, or give it as --group-by",

@@ -112,6 +112,7 @@ class DataIndex:
         images: how image files become pixels; the same for all of them.
         drawn: nobody has said which images are "val": they were drawn from the training images.
         exif: what is declared of orientation tags; None = nothing: a mask that fits the turned image alone is a doubt.
+        empty_masks: what is declared of masks that hold class 0 only; None = nothing: many of them are a problem.
     """
 
     root: Path
@@ -123,6 +124,7 @@ class DataIndex:
     images: ImageCode = PHOTOGRAPH
     drawn: bool = False
     exif: Literal["ignore", "apply"] | None = None
+    empty_masks: Literal["labelled", "unlabelled"] | None = None
 
     @property
     def labelled(self) -> tuple[Item, ...]:

@@ -149,7 +149,9 @@ def _stored_ids(image: ImageFile.ImageFile, header: Header, path: Path) -> np.nd
         return np.array(image).astype(np.int32)
     if image.mode not in ("RGB", "RGBA"):
         todo = "save it as an index PNG: one channel, value = class id"
-        raise BadFile("pixel_format", f"{image.mode} masks are not read", where=path, todo=todo, value=image.mode)
+        kind = "masks of floating-point numbers" if image.mode == "F" else f"{image.mode} masks"
+        todo += "; a GeoTIFF: gdal_translate -ot Byte IN OUT" if image.mode == "F" else ""
+        raise BadFile("pixel_format", f"{kind} are not read", where=path, todo=todo, value=image.mode)
     shown_HW3 = np.asarray(image.convert("RGB"))
     opaque = image.mode == "RGB" or np.asarray(image.getchannel("A")).min() == 255
     if opaque and (shown_HW3 == shown_HW3[..., :1]).all():  # an index mask that some program saved with three channels

@@ -61,7 +61,7 @@ def roles_by_folder(items: Sequence[Item], root: Path) -> tuple[dict[Role, list[
 
 
 def roles_by_pattern(
-    items: Sequence[Item], declared: Mapping[Role, Sequence[str]], root: Path
+    items: Sequence[Item], declared: Mapping[Role, Sequence[str]], root: Path, aside: Path | None = None
 ) -> tuple[dict[Role, list[Item]], list[str]]:
     """Give items their roles as ``roles`` in data.yaml declares them; without "train", all others are that.
 
@@ -69,15 +69,16 @@ def roles_by_pattern(
         items: all images.
         declared: per role, globs over names (``*`` also spans folders) or ``.txt`` lists below ``root``.
         root: the data folder.
+        aside: the file that declares them, where it is not the folder's own: lists may lie beside it, and anywhere.
 
     Raises:
         DataError: a pattern or list names nothing, or an image gets two roles.
     """
-    where = root / "data.yaml"
+    where = aside or root / "data.yaml"
     role_of: dict[str, Role] = {}
     for role, patterns in declared.items():
         for pattern in patterns:
-            for item in _matching(items, pattern, root, where):
+            for item in _matching(items, pattern, root, aside):
                 if role_of.setdefault(item.name, role) != role:
                     what = f"roles: {item.name!r} is both {role_of[item.name]} and {role}"
                     raise DataError(what, where=where, todo="give each image one role")
@@ -91,11 +92,15 @@ def roles_by_pattern(
     return roles, [f"{len(rest)} images have no role in data.yaml and are left out"] if rest else []
 
 
-def _matching(items: Sequence[Item], pattern: str, root: Path, where: Path) -> Iterable[Item]:
+def _matching(items: Sequence[Item], pattern: str, root: Path, aside: Path | None) -> Iterable[Item]:
+    where = aside or root / "data.yaml"
     if pattern.endswith(".txt"):
-        path = root / pattern
-        if ".." in Path(pattern).parts or Path(pattern).is_absolute() or not path.is_file():
-            raise DataError(f"roles: no list {pattern!r} in the data folder", where=where)
+        leads_out = ".." in Path(pattern).parts or Path(pattern).is_absolute()
+        places = [root / pattern] if aside is None else [root / pattern, aside.parent / pattern]
+        path = next((p for p in places if p.is_file() and (aside is not None or not leads_out)), None)
+        if path is None:
+            beside = " or beside that file" if aside is not None else ""
+            raise DataError(f"roles: no list {pattern!r} in the data folder{beside}", where=where)
         return match(read_list(path), items)
     found = [i for i in items if _like(pattern.split("*"), i.name)]
     if not found:

@@ -50,6 +50,7 @@ class Scan:
         likenesses: ``Facts.likeness`` of them.
         aside: unlabelled items that are left out for what is wrong with them, which is no problem then: name to reason.
         open: pixels that nobody has labelled yet, int64 [N]; they count as ignored in ``counts``.
+        lost: ``Memory.lost``.
     """
 
     names: tuple[str, ...]
@@ -63,6 +64,7 @@ class Scan:
     likenesses: tuple[str, ...] = ()
     aside: dict[str, str] = field(default_factory=dict)
     open: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    lost: str = ""
 
     @cached_property
     def class_pixels(self) -> np.ndarray:
@@ -186,6 +188,7 @@ def scan(
         contents=tuple(compared.get(row, "") for row in range(len(items))),
         likenesses=tuple(image.likeness if image else "" for image, _, _ in found),
         open=unfinished,
+        lost=memory.lost,
     )
 
 

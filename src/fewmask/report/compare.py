@@ -130,7 +130,7 @@ def identity(record: Record) -> str:
 
 def _settings(record: Record) -> list[tuple[str, Any]]:
     free = {
-        "train.seed", "data.dir", "data.labelled", "data.unlabelled",
+        "train.seed", "data.dir", "data.data_yaml", "data.labelled", "data.unlabelled",
         "data.split_seed", "data.group_by", "train.save_every", "train.log_every", "seeds", "baseline",
         "machine.channels_last", "machine.deterministic",
         *(f"machine.{key}" for key in ("devices", "workers", "loader_timeout", "rank_timeout", "cache_mb")),

@@ -19,8 +19,8 @@ from fewmask.run.prepare import Prepared
 
 SUPERVISED = "supervised"
 
-_FREE = ("machine.", "train.save_every", "train.log_every", "data.dir", "data.labelled", "data.unlabelled",
-         "data.split_seed", "data.group_by", "baseline", "seeds", "fold")  # fmt: skip
+_FREE = ("machine.", "train.save_every", "train.log_every", "data.dir", "data.data_yaml", "data.labelled",
+         "data.unlabelled", "data.split_seed", "data.group_by", "baseline", "seeds", "fold")  # fmt: skip
 """Beginnings of keys that a matched baseline may differ in: places, spellings of the same images, what it uses not."""
 
 _SAME_DATA = ("classes", "labelled_names", "labelled_pixels", "val", "test", "data_hash", "truth_hash")

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fewmask.data.check import duplicate_images, empty_mask_doubt, leaks
-from fewmask.data.datayaml import DataYaml, load_data_yaml
+from fewmask.data.datayaml import DataYaml
+from fewmask.data.declared import read_data_yaml
 from fewmask.data.divide import draw_labelled, parse_part
 from fewmask.data.folds import assign, folds_for, hold_out, units_of
 from fewmask.data.index import DataIndex, Item, Pools
@@ -101,9 +102,12 @@ def open_folder(recipe: Recipe, run: RunFolder | None = None) -> tuple[DataIndex
         DataError: see ``read_folder``.
     """
     data = recipe.data
+    declared = _declared(recipe, run)
     index = masked_index(
-        read_folder(Path(data.dir), val_fraction=None, split_seed=data.split_seed, groups=data.group_by)
-    )
+        read_folder(
+            Path(data.dir), val_fraction=None, split_seed=data.split_seed, groups=data.group_by, declared=declared
+        )
+    )  # fmt: skip
     if index.items["val"]:
         if (recipe.folds or 1) > 1:
             raise ConfigError(
@@ -128,10 +132,17 @@ def open_folder(recipe: Recipe, run: RunFolder | None = None) -> tuple[DataIndex
     return with_val(index, VAL_FRACTION, data.split_seed, together, kept), 1
 
 
+def _declared(recipe: Recipe, run: RunFolder | None) -> DataYaml | None:
+    """Return what takes the place of the folder's data.yaml; a run has noted what it said. None = nothing does."""
+    noted = run.declared if run is not None and run.data.is_file() else None
+    if noted is not None or recipe.data.data_yaml is None:
+        return noted
+    return read_data_yaml(Path(recipe.data.data_yaml))
+
+
 def masked_index(index: DataIndex) -> DataIndex:
     """Return a data set without the masks that its data.yaml calls not annotated: those that hold class 0 only."""
-    declared = load_data_yaml(index.root) or DataYaml()
-    if declared.empty_masks != "unlabelled":
+    if index.empty_masks != "unlabelled":
         return index
     masked = [i for items in index.items.values() for i in items if i.mask is not None]
     return without_empty_masks(index, scan(masked, len(index.classes) or None, index.code, images=False))

@@ -15,6 +15,7 @@ import torch
 
 from fewmask._version import __version__
 from fewmask.data.bands import Bands
+from fewmask.data.sizes import input_size
 from fewmask.engine.files import ensure_writable, write_atomic
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.errors import CheckpointError, ConfigError, DataError
@@ -73,7 +74,12 @@ def export(
     files = list(images) or _own_images(RunFolder(run))
     ensure_writable(out.parent)
     assert isinstance(model.net, Segmenter), "build makes Segmenters"
-    portable = Portable(model.net, model.card.mean, model.card.std, model.card.resize)
+    if isinstance(resize := model.card.resize, str) and size is None:
+        raise ConfigError(
+            f"the model resizes images to {resize}, and a graph for any size cannot", where=RunFolder(run).model,
+            todo="name the size of your images: --size 480x640",
+        )  # fmt: skip
+    portable = Portable(model.net, model.card.mean, model.card.std, input_size(resize, size) if size else resize)
     content, exported = (_onnx if form == "onnx" else _torch)(_graph(portable, size), _about(model))
     found = _compare(model, exported, files, size, out)
     write_atomic(out, content)

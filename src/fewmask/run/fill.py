@@ -9,6 +9,7 @@ import torch
 
 from fewmask.data.index import Pools
 from fewmask.data.scan import Scan
+from fewmask.data.sizes import input_size
 from fewmask.method import Task
 from fewmask.methods import resolve
 from fewmask.nets import DEFAULT_ARCH, default_encoder
@@ -43,7 +44,8 @@ def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:
         assert recipe.model.encoder  # chosen above
         say(f"weights: {provenance(recipe.model.encoder, recipe.model.weights)}")
     if recipe.data.crop is None:
-        sizes = [recipe.data.resize] if recipe.data.resize else counts.sizes[counts.rows(pools.labelled)].tolist()
+        stored = counts.sizes[counts.rows(pools.labelled)].tolist()
+        sizes = [input_size(recipe.data.resize, (height, width)) for height, width in stored]
         height, width = median_low(s[0] for s in sizes), median_low(s[1] for s in sizes)
         most = 512 if cuda else 256
         crop = tuple(min(side, most) // 16 * 16 or side for side in (height, width))

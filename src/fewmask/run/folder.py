@@ -11,7 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from fewmask.config import MAX_BYTES, load_json, load_yaml
-from fewmask.errors import CheckpointError
+from fewmask.data.datayaml import DataYaml
+from fewmask.data.declared import declared_by
+from fewmask.errors import CheckpointError, ConfigError
 from fewmask.recipe import Recipe
 from fewmask.run.differences import differences
 
@@ -198,7 +200,10 @@ class RunFolder:
         if Path(recipe.data.dir).is_dir():
             return recipe
         place = self._place()  # the run was started in another working directory
-        return recipe if place is None or not place.is_dir() else recipe.replace("data", dir=str(place))
+        if place is None or not place.is_dir():
+            return recipe
+        declared = {"data_yaml": str(self.declared.aside)} if self.declared is not None else {}
+        return recipe.replace("data", dir=str(place), **declared)
 
     def _place(self) -> Path | None:
         """Return where the run's data lay, from the root of the file system; None where that was not written down."""
@@ -212,6 +217,22 @@ class RunFolder:
             CheckpointError: it cannot be read.
         """
         return self._mapping(self.data)
+
+    @property
+    def declared(self) -> DataYaml | None:
+        """What took the place of the data folder's data.yaml when the run began; None = nothing did.
+
+        Raises:
+            CheckpointError: the manifest is damaged.
+        """
+        noted = self.manifest().get("declared")
+        if noted is None:
+            return None
+        try:
+            return declared_by(noted["keys"], self.data).lying(Path(noted["file"]))
+        except (KeyError, TypeError, AttributeError, ConfigError) as error:
+            todo = "start another with --new"
+            raise CheckpointError("what the run notes of its data is damaged", where=self.data, todo=todo) from error
 
     @property
     def set_aside(self) -> dict[str, str]:
@@ -260,6 +281,8 @@ class RunFolder:
         stored = self.stored()
         if self._place() == Path(asked.data.dir).resolve():  # however it is spelt
             asked = asked.replace("data", dir=stored["data"]["dir"])
+        if asked.data.data_yaml and self.declared and self.declared.aside == Path(asked.data.data_yaml).resolve():
+            asked = asked.replace("data", data_yaml=stored["data"]["data_yaml"])
         diff = differences(asked, stored)
         if diff:
             more = f" and {len(diff) - 4} more" if len(diff) > 4 else ""

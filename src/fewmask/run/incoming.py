@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import lzma
-import re
 import shutil
 import zipfile
 import zlib
@@ -13,14 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from fewmask.batch import IGNORE
-from fewmask.data.datayaml import DataYaml, load_data_yaml
+from fewmask.data.datayaml import DataYaml
+from fewmask.data.declared import load_data_yaml
 from fewmask.data.decode import EXTENSIONS, MAX_PIXELS
 from fewmask.data.files import hidden, image_files, place_below
 from fewmask.data.index import DataIndex, Item
 from fewmask.data.layouts import read_folder, with_classes
-from fewmask.data.layouts.found import ENDINGS, read_json
+from fewmask.data.layouts.found import ENDINGS
 from fewmask.data.layouts.names import closest, parts_of
 from fewmask.data.layouts.tools import MASK_FOLDERS, in_role_folders
+from fewmask.data.layouts.unread import export_of
 from fewmask.data.masks import read_mask
 from fewmask.data.scan import scan
 from fewmask.errors import DataError
@@ -35,19 +36,19 @@ def open_folder(root: Path, remember: bool = True, declared: DataYaml | None = N
     Args:
         root: the folder.
         remember: what is found, for the next command; not of a folder that is gone by then.
-        declared: what data.yaml would say, for a folder that has none.
+        declared: as in ``read_folder``.
 
     Raises:
         DataError: it cannot be read, or a mask is not what it should be.
     """
-    index = read_folder(root, val_fraction=0, declared=load_data_yaml(root) or declared)
+    index = read_folder(root, val_fraction=0, declared=declared)
     cache = None if remember else False
     counts = scan(masked(index), len(index.classes) or None, index.code, cache=cache, exif=index.exif)
     counts.raise_first()
     return with_classes(index, counts)
 
 
-def open_source(source: Path, index: DataIndex, scratch: Path) -> DataIndex:
+def open_source(source: Path, index: DataIndex, scratch: Path, declared: DataYaml | None = None) -> DataIndex:
     """Read what a tool gave back; images that it lacks are those of the data folder.
 
     Args:
@@ -56,15 +57,16 @@ def open_source(source: Path, index: DataIndex, scratch: Path) -> DataIndex:
             orientation counts, and what the ids of its masks are called, the data folder does.
         index: the data folder.
         scratch: an empty folder, kept as long as the result is used.
+        declared: what counts in place of the data folder's data.yaml; None reads its own.
 
     Raises:
         DataError: it cannot be read, or is no such thing.
     """
     if not source.exists():
         raise DataError("no such folder or archive", where=source, todo="check the path")
-    ours = load_data_yaml(index.root) or DataYaml()
+    ours = declared or load_data_yaml(index.root) or DataYaml()
     if source.is_dir() and _has_images(source):
-        return open_folder(source, declared=DataYaml(exif=ours.exif))
+        return open_folder(source, declared=load_data_yaml(source) or DataYaml(exif=ours.exif))
     inside = scratch / "source"
     if source.is_dir():
         shutil.copytree(source, inside)
@@ -80,10 +82,10 @@ def open_source(source: Path, index: DataIndex, scratch: Path) -> DataIndex:
         if not _has_images(top):
             _refuse_unread(top, source)
             _prepare(top, index)
-        return open_folder(top, remember=False, declared=_legend_for(top, index.root, ours))
+        return open_folder(top, remember=False, declared=load_data_yaml(top) or _legend_for(top, index.root, ours))
     except DataError as error:  # the user knows nothing of the scratch folder
         what, where = (text.replace(str(inside), str(source)) for text in (error.what, error.where))
-        if what.startswith(("no masks folder", "no images folder", "data folder is empty")):
+        if what.startswith(("no masks folder", "no images folder", "data folder is empty", "holds the archive")):
             raise DataError("is read as no export of masks", where=source, todo=_EXPORT) from error
         raise DataError(what, where=where, todo=error.todo) from error
 
@@ -93,7 +95,6 @@ _EXPORT = (
     "images"
 )
 _LISTS = "ImageSets/Segmentation"
-_BRUSHES = re.compile(r"task-\d+-annotation-\d+-")
 
 
 def _has_images(folder: Path) -> bool:
@@ -122,16 +123,8 @@ def _refuse_unread(top: Path, source: Path) -> None:
     Raises:
         DataError: it was.
     """
-    pictures = [p.name for p in top.rglob("*") if p.suffix.lower() in EXTENSIONS]
-    if not pictures and any(p.name == "annotations.xml" for p in top.rglob("*.xml")):
-        raise DataError("is CVAT's own XML", where=source, todo='export "Segmentation mask 1.1" instead')
-    if any(_BRUSHES.match(name) for name in pictures):
-        what = "holds a picture for each brush of Label Studio, which name no image"
-        raise DataError(what, where=source, todo="export JSON instead")
-    for path in top.glob("*.json"):
-        tree = read_json(path)
-        if isinstance(tree, list) and tree and all(isinstance(t, dict) and "annotation_id" in t for t in tree):
-            raise DataError("is Label Studio's JSON-MIN", where=source, todo="export JSON instead")
+    if (known := export_of(top, beside_images=False)) is not None:
+        raise DataError(f"holds {known[0]}", where=source, todo=known[1])
 
 
 def _prepare(top: Path, index: DataIndex) -> None:

@@ -78,7 +78,7 @@ def start_from(nets: Mapping[str, nn.Module], source: Path, say: Say, classes: S
 def init_command(recipe: Recipe, run: Path) -> str:
     """Return the command that trains again from a run's networks, which only the same network can take."""
     chosen = {key: value for key, value in recipe.model.options.items() if value is not None}
-    words = ["fewmask", "train", recipe.data.dir, "--init", str(run), "--method", recipe.method_name]
+    words = ["fewmask", "train", *recipe.data.words, "--init", str(run), "--method", recipe.method_name]
     words += ["--arch", str(recipe.model.arch), "--encoder", str(recipe.model.encoder), "--weights", "none"]
     return shlex.join([*words, *(f"model.{key}={json.dumps(value)}" for key, value in chosen.items())])
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from fewmask.batch import IGNORE
 from fewmask.config import dump_yaml
+from fewmask.data.datayaml import DataYaml
 from fewmask.data.files import place_below
 from fewmask.data.images import item_size
 from fewmask.data.index import DataIndex, Item
@@ -26,7 +27,7 @@ from fewmask.data.roles import role_folder
 from fewmask.data.writers import WRITERS, Annotated, Tool
 from fewmask.data.writers.annotated import png_bytes
 from fewmask.engine.files import ensure_writable, write_atomic, write_errors
-from fewmask.errors import ConfigError, DataError
+from fewmask.errors import ConfigError, DataError, WriteError
 from fewmask.run.data import masked_index
 from fewmask.run.incoming import Translation, by_name, masked, matched, open_folder, open_source
 from fewmask.run.notes import Say
@@ -54,7 +55,9 @@ class Change:
     moves: dict[tuple[str, str], int]
 
 
-def export_labels(root: Path, out: Path, tool: Tool, images: bool, say: Say) -> dict[str, Any]:
+def export_labels(
+    root: Path, out: Path, tool: Tool, images: bool, say: Say, declared: DataYaml | None = None
+) -> dict[str, Any]:  # fmt: skip
     """Write the masks of a data folder as a labelling tool imports them.
 
     Args:
@@ -63,6 +66,7 @@ def export_labels(root: Path, out: Path, tool: Tool, images: bool, say: Say) -> 
         tool: which.
         images: copy the images, too; for "png" all of them, with their roles, so that it is the same data set.
         say: receives a sentence.
+        declared: what counts in place of the folder's data.yaml; None reads its own.
 
     Returns:
         {"out", "tool", "masks", "classes"}.
@@ -72,7 +76,7 @@ def export_labels(root: Path, out: Path, tool: Tool, images: bool, say: Say) -> 
         ConfigError: ``out`` holds files, or a package is missing.
         WriteError: the disk refused.
     """
-    index = open_folder(root)
+    index = open_folder(root, declared=declared)
     items = masked(index)
     if not items:
         raise DataError("there are no masks to export", where=root)
@@ -106,7 +110,9 @@ def _write_roles(index: DataIndex, out: Path) -> None:
         write_atomic(out / "data.yaml", dump_yaml(declared))
 
 
-def import_labels(source: Path, root: Path, replace: bool, say: Say) -> dict[str, Any]:
+def import_labels(
+    source: Path, root: Path, replace: bool, say: Say, declared: DataYaml | None = None
+) -> dict[str, Any]:  # fmt: skip
     """Take masks that come back from a labelling tool into a data folder of images/ and masks/.
 
     Classes are matched by name; a folder without masks whose classes nothing names takes those of the source, into
@@ -118,6 +124,7 @@ def import_labels(source: Path, root: Path, replace: bool, say: Say) -> dict[str
         root: the data folder.
         replace: put masks in the place of others.
         say: receives sentences.
+        declared: what counts in place of the data folder's data.yaml; None reads its own.
 
     Returns:
         {"new", "changed", "same", "unknown", "replaced"}: names of images, and the folder of old masks or null.
@@ -128,12 +135,13 @@ def import_labels(source: Path, root: Path, replace: bool, say: Say) -> dict[str
         ConfigError: masks differ and ``replace`` is false; the folder is of another layout. Nothing is written then.
         WriteError: the disk refused.
     """
-    empty = read_unlabelled(root)
-    whole = open_folder(root) if empty is None else empty
+    empty = read_unlabelled(root, declared)
+    whole = open_folder(root, declared=declared) if empty is None else empty
     index = masked_index(whole)
     place = _mask_folder(index, root)
+    _check_place(place, root)
     with tempfile.TemporaryDirectory(prefix="fewmask-") as scratch:
-        found = open_source(source, index, Path(scratch))
+        found = open_source(source, index, Path(scratch), declared)
         theirs, unknown = matched(found, index)
         if not theirs:
             what = f"none of {len(unknown)} masks is of an image of {root}"
@@ -185,19 +193,20 @@ def _compared(mask: np.ndarray, here: Item, index: DataIndex, source: Path) -> s
     return "new" if old is None else "same" if np.array_equal(mask, old) else "changed"
 
 
-def diff_labels(before: Path, after: Path) -> list[Change]:
+def diff_labels(before: Path, after: Path, declared: DataYaml | None = None) -> list[Change]:
     """Return what differs between the masks of two data folders, the largest change first.
 
     Args:
         before: a data folder.
         after: another one, or a folder or archive as ``import_labels`` takes it.
+        declared: what counts in place of the data.yaml of ``before``; None reads its own.
 
     Raises:
         DataError: one of them cannot be read, or classes or sizes do not fit.
     """
-    old = open_folder(before)
+    old = open_folder(before, declared=declared)
     with tempfile.TemporaryDirectory(prefix="fewmask-") as scratch:
-        new = open_source(after, old, Path(scratch))
+        new = open_source(after, old, Path(scratch), declared)
         translation, (theirs, _) = Translation(new, old, after), matched(new, old)
         names = [*old.classes, *["?"] * (IGNORE - len(old.classes)), "void"]
         changes = []
@@ -279,6 +288,19 @@ def _put(place: Path, name: str, ids_HW: np.ndarray, old: Path | None, root: Pat
     write_atomic(target, png_bytes(Image.fromarray(ids_HW)))
     if old is not None and old != target:  # one of another file type: two masks of one name are an error
         old.unlink()
+
+
+def _check_place(place: Path, root: Path) -> None:
+    """Refuse a folder that nothing can be put into, before anything is read.
+
+    Raises:
+        WriteError: it is one.
+    """
+    try:
+        ensure_writable(place if place.is_dir() else root)
+    except WriteError as error:
+        todo = f"take them into a copy: fewmask labels export {root} --to png --images -o COPY (without masks: cp -r)"
+        raise WriteError(error.what, where=place, todo=todo) from error
 
 
 def _mask_folder(index: DataIndex, root: Path) -> Path:

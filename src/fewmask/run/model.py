@@ -17,6 +17,7 @@ from fewmask.batch import MAX_CLASSES
 from fewmask.data.bands import Band, channels
 from fewmask.data.images import read_image
 from fewmask.data.index import ImageCode
+from fewmask.data.sizes import input_size
 from fewmask.engine.infer import PROTOCOLS, Protocol, as_logits, image_logits, normalise
 from fewmask.engine.tiles import Windowed, bands
 from fewmask.errors import CheckpointError, ConfigError, DataError
@@ -44,7 +45,8 @@ class ModelCard(BaseModel):
         classes: names.
         ids: the id that mask files use for each class.
         mean, std: of the channels, in 0..1.
-        resize: (height, width) of the network's input; None = an image's own size.
+        resize: (height, width) of the network's input, or "long:1024": its longer side, the aspect kept; None = an
+            image's own size.
         protocol: how an image becomes a prediction.
         upright: image files are turned as their EXIF orientation says, as those of the training data were.
         channels: the bands that were declared of the training data, as data.yaml spells them; empty = RGB.
@@ -61,7 +63,7 @@ class ModelCard(BaseModel):
     ids: tuple[Id, ...]
     mean: tuple[float, ...]
     std: tuple[Deviation, ...]
-    resize: tuple[Side, Side] | None
+    resize: tuple[Side, Side] | Annotated[str, Field(pattern="^long:[1-9][0-9]{0,4}$")] | None
     protocol: str
     upright: bool = False
     channels: tuple[OneBand, ...] = ()
@@ -171,7 +173,8 @@ class Model:
             )  # fmt: skip
         tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         if self.card.resize is not None:
-            tensor = TF.resize(tensor, list(self.card.resize), antialias=True)
+            size = input_size(self.card.resize, (tensor.shape[1], tensor.shape[2]))
+            tensor = TF.resize(tensor, list(size), antialias=True)
         scores: Tensor = image_logits(self.net, normalise(tensor, self.mean, self.std, self.device), protocol)
         return as_logits(F.interpolate(scores, pixels.shape[:2], mode="bilinear", align_corners=False), protocol)
 

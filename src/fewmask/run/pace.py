@@ -124,7 +124,7 @@ def _reading(prepared: Prepared, method: Method, learner: Learner) -> float:
             spent.append(time.perf_counter() - began)
     both = any(stream.pool != "labelled" for stream in method.streams.values())
     count = len(prepared.pools.labelled) + (len(prepared.pools.unlabelled) if both else 0)
-    height, width = recipe.data.resize or prepared.largest
+    height, width = prepared.largest
     held = min(1.0, recipe.machine.cache_mb * 1e6 / max(1, count * height * width * 4))
     once = min(1.0, count / (recipe.train.steps * views_of(method, learner)))  # share of the views that open a file
     share = once * held + (1 - held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -12,8 +13,10 @@ from typing import Any
 from fewmask.config import dump_yaml
 from fewmask.data.bands import are_coloured, channels
 from fewmask.data.check import remarks
+from fewmask.data.declared import read_mapping
 from fewmask.data.index import DataIndex, Pools, manifest_hash
 from fewmask.data.scan import Scan
+from fewmask.data.sizes import input_size
 from fewmask.data.stream import plan_slots
 from fewmask.engine.determinism import is_deterministic
 from fewmask.engine.files import write_atomic, write_json
@@ -128,7 +131,7 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say, like: RunFolder | None =
         for doubt in doubts[:_TOLD]:
             say(f"doubt: {doubt}")
         if len(doubts) > _TOLD:
-            say(f"doubt: and {len(doubts) - _TOLD} more: fewmask check {index.root}")
+            say(f"doubt: and {len(doubts) - _TOLD} more: {shlex.join(['fewmask', 'check', *asked.data.words])}")
         recipe = fill(asked, pools, counts, say).model_copy(update={"folds": max(1, len(data.folds))})
         _tell_of_repeats(recipe, pools, say)
     pools = _partial_for(recipe, pools, say)
@@ -177,10 +180,8 @@ def _partial_for(recipe: Recipe, pools: Pools, say: Say) -> Pools:
 
 def _largest(recipe: Recipe, counts: Scan) -> tuple[int, int]:
     """Return the size of the largest picture, of whatever role: rounds predict unlabelled ones too."""
-    if recipe.data.resize is not None:
-        return recipe.data.resize
-    height, width = counts.sizes[counts.sizes.prod(axis=1).argmax()].tolist()
-    return height, width
+    sizes = {(height, width) for height, width in counts.sizes.tolist() if height}
+    return max((input_size(recipe.data.resize, size) for size in sizes), key=lambda size: (size[0] * size[1], size))
 
 
 def confirm(asked: Recipe, folder: RunFolder, say: Say) -> None:
@@ -293,6 +294,7 @@ def _manifest(data: Data, asked: Recipe) -> dict[str, Any]:
         "truth_hash": hashlib.sha256(truth.tobytes()).hexdigest()[:16],  # without unlabelled images
         "labelled_pixels": {name: int(n) for name, n in zip(index.classes, labelled, strict=False)},
         "labelled_names": [i.name for i in pools.labelled],
+        **({"declared": _noted(Path(asked.data.data_yaml))} if asked.data.data_yaml is not None else {}),
         **({"channels": [band.told() for band in index.images.bands]} if index.images.bands else {}),
         **({"set_aside": counts.aside} if counts.aside else {}),
         **({"folds": [list(names) for names in data.folds]} if data.folds else {}),
@@ -300,10 +302,19 @@ def _manifest(data: Data, asked: Recipe) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _noted(file: Path) -> dict[str, Any]:
+    """Return what a run notes of a file in place of the folder's data.yaml: later commands need it no more."""
+    return {"file": str(file.resolve()), "keys": read_mapping(file)}
+
+
 def _check_data(now: dict[str, Any], folder: RunFolder) -> None:
     then = folder.manifest()
     keys = ("classes", "labelled", "unlabelled", "val", "test", "data_hash", "split_hash", "pixels_hash")
     diff = [f"{k}: {then.get(k)!r} in the run, {now[k]!r} now" for k in keys if then.get(k) != now[k]]
+    said, says = (tree.get("declared", {}).get("keys", {}) for tree in (then, now))
+    if said != says:
+        changed = sorted(str(key) for key in said.keys() | says.keys() if said.get(key) != says.get(key))
+        diff.append(f"{', '.join(changed)} in {now['declared']['file']}")
     if diff:
         raise CheckpointError(
             f"the data have changed since the run began: {'; '.join(diff[:3])}", where=folder.path,

@@ -12,12 +12,13 @@ from typing import Any, Literal
 import torch
 
 from fewmask.data.check import duplicate_images
+from fewmask.data.datayaml import DataYaml
 from fewmask.data.folds import resampled_with
 from fewmask.data.index import DataIndex, Item, MaskCode, Role
 from fewmask.data.layouts import read_folder
 from fewmask.data.masks import read_mask
 from fewmask.data.scan import scan
-from fewmask.data.stream import ItemLoader
+from fewmask.data.sizes import item_loader
 from fewmask.engine.checkpoint import Store
 from fewmask.engine.evaluate import Pictures, scores
 from fewmask.engine.flatten import load_networks
@@ -122,7 +123,7 @@ class _Scored:
 
 def rescore(
     path: Path, dir: Path | None, split: Role, which: Which, trust_code: bool = False, boundary: bool = False,
-    say: Say = lambda text: None,
+    say: Say = lambda text: None, declared: DataYaml | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return {"split", "which", "step", "protocol", "images"} + S + {"dice", "boundary_f", "interval"}.
 
@@ -139,6 +140,8 @@ def rescore(
         trust_code: see ``model_of``.
         boundary: also predict each image once more, for "boundary_f", which is else null.
         say: told which images of other data are scored, if that is not plain.
+        declared: what counts in place of the data.yaml of ``dir``; None reads its own, and of the run's own data what
+            the run has noted.
 
     Raises:
         CheckpointError: the run is not finished, or the val images that were drawn for it are gone.
@@ -149,7 +152,8 @@ def rescore(
     try:
         crossed = dir is None and split == "val" and "folds" in folder.read_metrics()
         parts: list[tuple[RunFolder, Which]] = _folds(folder, which) if crossed else [(folder, which)]
-        each = [_score(part, dir, split, arm, trust_code, boundary, say) for part, arm in parts]
+        other = None if dir is None else (dir, declared)
+        each = [_score(part, other, split, arm, trust_code, boundary, say) for part, arm in parts]
     except (KeyError, AttributeError) as error:  # a metrics.json that lacks what this program writes
         raise CheckpointError(
             f"metrics.json of the run lacks {error}", where=folder.metrics, todo="repeat the run's train command"
@@ -193,11 +197,12 @@ def _folds(folder: RunFolder, which: Which) -> list[tuple[RunFolder, Which]]:
 
 
 def _score(
-    folder: RunFolder, dir: Path | None, split: Role, which: Which, trust_code: bool, boundary: bool, say: Say
+    folder: RunFolder, other: tuple[Path, DataYaml | None] | None, split: Role, which: Which, trust_code: bool,
+    boundary: bool, say: Say,
 ) -> _Scored:  # fmt: skip
     model, step = model_of(folder, which, trust_code)
     recipe = folder.recipe()
-    index, items = _others(folder, dir, split, recipe, say) if dir is not None else _own(folder, recipe, split)
+    index, items = _own(folder, recipe, split) if other is None else _others(folder, *other, split, recipe, say)
     root = index.root
     if index.classes and list(index.classes) != model.classes:
         raise ConfigError(
@@ -207,14 +212,14 @@ def _score(
     if index.images.bands != model.card.channels:
         raise ConfigError(
             "the data have other channels than the model", where=root,
-            todo="declare in its data.yaml the channels that model/config.json tells",
+            todo="declare in its data.yaml (or --data-yaml FILE) the channels that model/config.json tells",
         )  # fmt: skip
     if not items:
         raise DataError(f"there are no {split} images with masks", where=root, todo="choose another --split or DIR")
     seen = scan(items, len(model.classes), index.code, exif=index.exif)
     seen.raise_first()
     copies = [[item.name for _, item in same] for same in duplicate_images(index, seen)]
-    whole = ItemLoader(index.code, recipe.data.resize)
+    whole = item_loader(index.code, recipe.data.resize)
 
     def truth(item: Item) -> torch.Tensor:
         assert item.mask is not None
@@ -251,10 +256,12 @@ def _own(folder: RunFolder, recipe: Recipe, split: Role) -> tuple[DataIndex, Seq
 
 
 def _others(
-    folder: RunFolder, root: Path, split: Role, recipe: Recipe, say: Say
+    folder: RunFolder, root: Path, declared: DataYaml | None, split: Role, recipe: Recipe, say: Say
 ) -> tuple[DataIndex, Sequence[Item]]:  # fmt: skip
     """Return other data, and the images of a role; without roles all that have masks, unless it is the run's own."""
-    index = masked_index(read_folder(root, val_fraction=None, groups=recipe.data.group_by))
+    if declared is None and root.resolve() == Path(recipe.data.dir).resolve():
+        declared = folder.declared
+    index = masked_index(read_folder(root, val_fraction=None, groups=recipe.data.group_by, declared=declared))
     if index.items["val"] or index.items["test"]:
         return index, index.items[split]
     trained = set(folder.manifest().get("labelled_names", ()))

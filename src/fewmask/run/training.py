@@ -18,7 +18,8 @@ from fewmask.data.images import item_size
 from fewmask.data.index import Item
 from fewmask.data.masks import read_known
 from fewmask.data.quarantine import Quarantine, QuarantineFile
-from fewmask.data.stream import ItemLoader, StepDataset, plan_slots, to_device
+from fewmask.data.sizes import item_loader
+from fewmask.data.stream import StepDataset, plan_slots, to_device
 from fewmask.engine.checkpoint import Store
 from fewmask.engine.determinism import is_deterministic
 from fewmask.engine.evaluate import Pictures
@@ -102,7 +103,7 @@ def pictures_of(prepared: Prepared, learner: Learner) -> Pictures:
     """Return how the images and masks of a run's data become inputs and truths of a learner's networks."""
     recipe, code, device = prepared.recipe, prepared.index.code, learner.fabric.device
     classes = len(prepared.index.classes)
-    stored = ItemLoader(code, recipe.data.resize, recipe.machine.cache_mb / 4, classes)
+    stored = item_loader(code, recipe.data.resize, recipe.machine.cache_mb / 4, classes)
 
     def truth(item: Item) -> torch.Tensor:
         assert item.mask is not None  # val and test items all have one
@@ -119,7 +120,7 @@ def dataset_of(
     data, machine = prepared.recipe.data, prepared.recipe.machine
     assert data.crop and machine.workers is not None  # prepare() has chosen them
     room, classes = machine.cache_mb / max(1, machine.workers), len(prepared.index.classes)
-    stored = ItemLoader(prepared.index.code, data.resize, room, classes)
+    stored = item_loader(prepared.index.code, data.resize, room, classes)
     return StepDataset(
         prepared.pools, method.streams, learner.slots, stored, data.crop, data.augment, prepared.recipe.train.seed,
         quarantine, prepared.index.images.bands,

@@ -28,18 +28,18 @@ are not looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from fewmask.data.datayaml import FILE_NAME, DataYaml, check_names, load_data_yaml
-from fewmask.data.files import hidden
+from fewmask.data.datayaml import FILE_NAME, DataYaml, check_names
+from fewmask.data.declared import load_data_yaml
 from fewmask.data.findings import Finding, Remark
 from fewmask.data.groups import propose_groups, read_groups
 from fewmask.data.index import ROLES, DataIndex, ImageCode, Item, MaskCode, Role
-from fewmask.data.layouts import coco, datumaro, huggingface, labelstudio, listed, published, tools, yolo
 from fewmask.data.layouts.aside import add_unlabelled, tell_of_unused
-from fewmask.data.layouts.found import DO, Found, image_files, join, pairs, read_text
+from fewmask.data.layouts.choice import read_layout, signs_of
+from fewmask.data.layouts.found import Found, image_files, join, read_text
 from fewmask.data.roles import draw_val, roles_by_folder, roles_by_pattern
 from fewmask.data.scan import Scan
 from fewmask.errors import ConfigError, DataError
@@ -48,40 +48,6 @@ __all__ = ["propose_groups", "read_folder", "read_unlabelled", "with_classes", "
 
 VAL_FRACTION = 0.2
 """Share of the labelled images that is drawn for "val" where there is none."""
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """A layout that is recognised by files of its own.
-
-    Attributes:
-        name: for messages.
-        fits: whether a folder has them.
-        read: reads the folder.
-    """
-
-    name: str
-    fits: Callable[[Path], bool]
-    read: Callable[[Path], Found]
-
-
-def _voc(root: Path) -> Found:
-    place = published.voc_root(root)
-    assert place is not None, "asked for where it fits"
-    return published.voc(place)
-
-
-_LAYOUTS = (
-    _Layout("PASCAL VOC (or an export of CVAT)", lambda root: published.voc_root(root) is not None, _voc),
-    _Layout("Cityscapes", lambda root: (root / "leftImg8bit").is_dir(), published.cityscapes),
-    _Layout("ADE20K", published.is_ade20k, published.ade20k),
-    _Layout("CamVid", published.is_camvid, published.camvid),
-    _Layout("nnU-Net", tools.is_nnunet, tools.nnunet),
-    _Layout("an export of Roboflow", tools.is_roboflow, tools.roboflow),
-    _Layout("polygons of Ultralytics", yolo.is_yolo, yolo.yolo),
-    _Layout("Datumaro's JSON", datumaro.is_datumaro, datumaro.datumaro),
-    _Layout("an image folder of Hugging Face", huggingface.is_huggingface, huggingface.huggingface),
-)
 
 
 def read_folder(
@@ -103,7 +69,7 @@ def read_folder(
             roles stay as they are declared.
         split_seed: which ones.
         groups: as ``groups`` in data.yaml, which it overrides.
-        declared: what data.yaml would say, for a folder that has none; None reads the folder's own.
+        declared: what counts in place of the folder's data.yaml; None reads the folder's own, if it has one.
 
     Raises:
         DataError: no such folder, no known layout, no images or masks, contradictory files.
@@ -115,23 +81,29 @@ def read_folder(
     if not 0 <= split_seed < 2**64:
         raise ConfigError(f"split seed {split_seed} is out of range", todo="use 0 to 2**64 - 1")
     if not root.is_dir():
-        what = "data folder is a file" if root.exists() else "data folder does not exist"
-        raise DataError(what, where=root)
+        what, todo = ("data folder is a file", "name the folder; unpack an archive") if root.exists() else (
+            "data folder does not exist", "check the path"
+        )  # fmt: skip
+        raise DataError(what, where=root, todo=todo)
     declared = declared or load_data_yaml(root) or DataYaml()
-    found = _read_layout(root, declared)
+    found = read_layout(root, declared)
+    if declared.aside is not None and (root / FILE_NAME).is_file() and declared.aside != (root / FILE_NAME).resolve():
+        found.notes.append(f"{declared.aside} is read in place of the folder's own {FILE_NAME}")
     if declared.images is None and declared.masks is None:
         add_unlabelled(root, found)
         tell_of_unused(root, found)
     if declared.roles is not None:
         everything = sorted((i for items in found.roles.values() for i in items), key=_name)
-        found.roles, notes = roles_by_pattern(everything, declared.roles, root)
+        found.roles, notes = roles_by_pattern(everything, declared.roles, root, declared.aside)
         found.notes += notes
     classes, code = _legend(root, declared, found)
-    _put_in_groups(found, declared.groups if groups is None else groups, root, asked=groups is not None)
+    _put_in_groups(found, root, declared, groups)
     _only_masked(found)
     images = declared.image_code()
     items, notes = _sorted(found, images), tuple(found.notes)
-    index = DataIndex(root, found.layout, classes, items, code, notes, images, exif=declared.exif)
+    index = DataIndex(
+        root, found.layout, classes, items, code, notes, images, exif=declared.exif, empty_masks=declared.empty_masks
+    )
     return index if index.items["val"] or val_fraction is None else with_val(index, val_fraction, split_seed)
 
 
@@ -153,23 +125,24 @@ def with_val(
     return replace(index, items=items, notes=(*index.notes, note), drawn=bool(val))
 
 
-def read_unlabelled(root: Path) -> DataIndex | None:
+def read_unlabelled(root: Path, declared: DataYaml | None = None) -> DataIndex | None:
     """Return a folder with ``images`` and no mask yet, which masks can be taken into; None = it is another kind.
 
     ``classes`` of the result is empty where neither data.yaml nor classes.txt names them.
 
     Args:
         root: the folder.
+        declared: as in ``read_folder``.
 
     Raises:
         DataError: two images of one name, contradictory files.
         ConfigError: a wrong data.yaml.
     """
-    declared, notes = load_data_yaml(root) or DataYaml(), list[str]()
+    declared, notes = declared or load_data_yaml(root) or DataYaml(), list[str]()
     if declared.images or declared.masks or not (root / "images").is_dir():
         return None
     images = image_files(root, "images", notes)
-    if not images or any(layout.fits(root) for layout in _LAYOUTS):
+    if not images or signs_of(root, declared):
         return None
     if (root / "masks").is_dir() and image_files(root, "masks", []):
         return None
@@ -178,7 +151,10 @@ def read_unlabelled(root: Path) -> DataIndex | None:
     classes, code = _legend(root, declared, found)
     images = declared.image_code()
     items = _sorted(found, images)
-    return DataIndex(root, found.layout, classes, items, code, tuple(notes), images, exif=declared.exif)
+    return DataIndex(
+        root, found.layout, classes, items, code, tuple(notes), images, exif=declared.exif,
+        empty_masks=declared.empty_masks,
+    )  # fmt: skip
 
 
 def with_classes(index: DataIndex, scan: Scan) -> DataIndex:
@@ -220,53 +196,9 @@ def without_empty_masks(index: DataIndex, scan: Scan) -> DataIndex:
     return replace(index, items=items, notes=(*index.notes, note))
 
 
-def _read_layout(root: Path, declared: DataYaml) -> Found:
-    if declared.images is not None and declared.images.endswith(listed.SUFFIX):
-        if declared.masks not in (None, declared.images):
-            what = "images is an index file, which names the masks too, and masks is something else"
-            raise ConfigError(what, where=root / FILE_NAME, todo="leave masks away")
-        return listed.listed(root, declared.images)
-    if declared.images is not None or declared.masks is not None:
-        return pairs("data.yaml", root, declared.images or "images", declared.masks or "masks")
-    signs = [layout for layout in _LAYOUTS if layout.fits(root)]
-    if len(signs) > 1:
-        raise DataError(
-            f"the folder looks like {signs[0].name} and like {signs[1].name}", where=root,
-            todo="write data.yaml with images: and masks:, or take the files of one of them away",
-        )  # fmt: skip
-    if signs:
-        return signs[0].read(root)
-    inside = tools.in_role_folders(root)
-    both = ("images", "masks") if (root / "images").is_dir() and (root / "masks").is_dir() else None
-    places = both or tools.other_folders(root)
-    found = None if places is not None else coco.coco(root) or labelstudio.label_studio(root)
-    if inside and (places is not None or found is not None):
-        role, (_, masks) = next((role, names) for role, names in inside.items() if names[1] is not None)
-        other = f"in {places[1]!r}" if places is not None else f"those of {found.layout}" if found is not None else ""
-        raise DataError(
-            f"masks lie in '{role}/{masks}', and there are others, {other}", where=root,
-            todo=f'write data.yaml with images: "*/{inside[role][0]}/*" and masks: "*/{masks}/*", or with the others',
-        )  # fmt: skip
-    if places is not None:
-        found = pairs("folders", root, *places)
-        found.notes += [] if both else [f"images in {places[0]!r}, masks in {places[1]!r}"]
-        return found
-    if inside:
-        return tools.inside_roles(root, inside)
-    if (found := found or tools.beside(root)) is not None:
-        return found
-    if not (root / "images").is_dir():
-        huggingface.refuse_packed(root)
-        seen = sorted(p.name for p in root.iterdir() if not hidden(p.name))
-        what = f"no images folder; there is {', '.join(seen[:5])}" if seen else "data folder is empty"
-        raise DataError(what, where=root, todo=DO)
-    todo = "put masks into masks/, with the names of their images; fewmask labels import takes what a tool exports"
-    raise DataError("no masks folder beside images", where=root, todo=todo)
-
-
 def _legend(root: Path, declared: DataYaml, found: Found) -> tuple[tuple[str, ...], MaskCode]:
     """Return class names and mask code from data.yaml, classes.txt or the layout, in this order."""
-    where, path = root / FILE_NAME, root / "classes.txt"
+    where, path = declared.aside or root / FILE_NAME, root / "classes.txt"
     names = _read_classes(path) if path.is_file() else ()
     if names and declared.classes is not None and names != declared.legend((), where)[0]:
         what = "data.yaml and classes.txt name different classes"
@@ -287,11 +219,12 @@ def _read_classes(path: Path) -> tuple[str, ...]:
         raise DataError(f"cannot be read as one class name a line: {e}", where=path) from e
 
 
-def _put_in_groups(found: Found, rule: str | None, root: Path, asked: bool) -> None:
+def _put_in_groups(found: Found, root: Path, declared: DataYaml, asked: str | None) -> None:
+    rule = declared.groups if asked is None else asked
     if rule is None:
         return
     images = {i.name: i.image for items in found.roles.values() for i in items}
-    groups, notes = read_groups(images, rule, root, asked=asked)
+    groups, notes = read_groups(images, rule, root, asked=asked is not None, aside=declared.aside)
     found.notes += notes
     for role, items in found.roles.items():
         found.roles[role] = [replace(i, group=groups.get(i.name, "")) for i in items]

@@ -8,7 +8,8 @@ from typing import TypeGuard
 from fewmask.data.files import hidden, image_files
 from fewmask.data.index import Item
 from fewmask.data.layouts.found import Found, single
-from fewmask.data.layouts.tools import MASK_FOLDERS, UNLABELLED
+from fewmask.data.layouts.sources import drawn_for, is_of_masks
+from fewmask.data.layouts.tools import UNLABELLED
 from fewmask.errors import DataError
 
 _OPEN = ("folders", "beside", "voc with labelmap.txt")
@@ -35,26 +36,27 @@ def add_unlabelled(root: Path, found: Found) -> None:
 
 
 def tell_of_unused(root: Path, found: Found) -> None:
-    """Add a note on images in folders beside those that the layout reads, and that no index file may list."""
-    if found.layout not in _OPEN or next(root.glob("*.jsonl"), None) is not None:
+    """Add notes on images and masks in folders beside those that the layout reads, and that no index file may list."""
+    if found.layout not in (*_OPEN, "voc") or next(root.glob("*.jsonl"), None) is not None:
         return
     items = [item for role in found.roles.values() for item in role]
     files = [path for item in items for path in (item.image, item.mask)]
     used = {path.relative_to(root).parts[0] for path in files if _lies_in(path, root)}
     others = [p for p in sorted(root.iterdir()) if p.is_dir() and p.name not in used and not hidden(p.name)]
-    unused = [
-        path for other in others for name, paths in sorted(image_files(root, other.name, []).items()) for path in paths
-        if not _is_of_masks(f"{other.name}/{name}")
-    ]  # fmt: skip
-    if unused:
+    files = {
+        f"{other.name}/{name}": path
+        for other in others for name, paths in sorted(image_files(root, other.name, []).items()) for path in paths
+    }  # fmt: skip
+    drawn = drawn_for(files, {item.name for item in items}) if any(item.mask for item in items) else []
+    for folder in sorted({name.rpartition("/")[0] for name in drawn}):
+        count = sum(name.rpartition("/")[0] == folder for name in drawn)
+        todo = "data.yaml chooses with images: and masks:"
+        found.notes.append(f"{count} masks of these images lie in {folder!r} too, and are not read; {todo}")
+    unused = [path for name, path in files.items() if not is_of_masks(name)]
+    if unused and found.layout in _OPEN:
         first = unused[0].relative_to(root).as_posix()
         found.notes.append(f"{len(unused)} images elsewhere in the folder are not used, first {first!r}")
 
 
 def _lies_in(path: Path | None, root: Path) -> TypeGuard[Path]:
     return path is not None and path.is_relative_to(root)  # masks that are drawn from shapes lie in the cache
-
-
-def _is_of_masks(name: str) -> bool:
-    folders = [part.lower() for part in name.split("/")[:-1]]
-    return any(hidden(f) or f in MASK_FOLDERS or "segmentation" in f or f.endswith("annot") for f in folders)

@@ -58,6 +58,18 @@ def coco(root: Path) -> Found | None:
     return Found("coco", roles, notes + more, classes)
 
 
+def outlined(root: Path) -> dict[Path, list[str]]:
+    """Return each annotation file with the names that it gives the images in which it outlines something."""
+    out: dict[Path, list[str]] = {}
+    for path, tree in _trees(root).items():
+        try:
+            ids = {a["image_id"] for a in tree["annotations"] if a.get("segmentation")}
+            out[path] = [str(entry["file_name"]) for entry in tree["images"] if entry["id"] in ids]
+        except (KeyError, TypeError, AttributeError):  # damaged, or another thing: it is read nowhere
+            continue
+    return out
+
+
 def _trees(root: Path) -> dict[Path, dict[str, Any]]:
     """Return what each annotation file holds."""
     paths = sorted({path for place in _PLACES for path in root.glob(place) if path.is_file()})

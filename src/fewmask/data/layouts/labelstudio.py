@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -67,6 +68,17 @@ def label_studio(root: Path) -> Found | None:
     if lost:
         notes.append(f"{len(lost)} annotated images are not here, first {lost[0]!r}")
     return Found("label studio", roles, notes, classes)
+
+
+def outlined(root: Path) -> dict[Path, list[str]]:
+    """Return each export with the names that it gives the images in which something is outlined."""
+    out: dict[Path, list[str]] = {}
+    for path in sorted(root.glob("*.json")):
+        with suppress(DataError, KeyError, TypeError, AttributeError):  # damaged, or another thing: it is read nowhere
+            drawn = [t for t in _tasks(path) or [] if any(r["type"] in _OUTLINES for r in _result(t, path))]
+            if drawn:
+                out[path] = [_image_of(task, path) for task in drawn]
+    return out
 
 
 def _tasks(path: Path) -> list[Any] | None:

@@ -16,15 +16,22 @@ SUFFIX = ".jsonl"
 _KEYS = {"image", "mask", "role", "group", "name"}
 
 
-def listed(root: Path, place: str) -> Found:
+def listed(root: Path, place: str, aside: Path | None = None) -> Found:
     """Read the images of an index file; its paths are relative to its own folder, and stay below ``root``.
 
     Where no line names a role, folders do as elsewhere; where some do, the others are training images.
+
+    Args:
+        root: the data folder.
+        place: of the index file, in it.
+        aside: a file in place of the folder's data.yaml: the index file may lie beside that instead.
 
     Raises:
         DataError: the file cannot be read, or a line is no such object.
     """
     file = root / place
+    if aside is not None and not file.is_file():
+        file = aside.parent / place
     items: dict[str, Item] = {}
     role_of: dict[str, Role] = {}
     home = os.path.join(os.path.abspath(root), "")

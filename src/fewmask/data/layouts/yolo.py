@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fewmask.config import load_yaml
-from fewmask.data.datayaml import FILE_NAME, check_names, is_ultralytics
+from fewmask.data.datayaml import FILE_NAME, DataYaml, check_names
+from fewmask.data.declared import polygon_names
 from fewmask.data.files import image_files
 from fewmask.data.images import image_size
 from fewmask.data.index import Item
@@ -18,24 +19,28 @@ from fewmask.errors import DataError
 _IMAGES, _LABELS = "images", "labels"
 
 
-def is_yolo(root: Path) -> bool:
-    """Return whether a folder has Ultralytics' data.yaml without folders of masks."""
-    return (root / FILE_NAME).is_file() and _names(root) is not None
+def is_yolo(root: Path, declared: DataYaml) -> bool:
+    """Return whether a folder has Ultralytics' data.yaml without folders of masks, or what takes its place is one."""
+    return _names(root, declared) is not None
 
 
-def yolo(root: Path) -> Found:
+def yolo(root: Path, declared: DataYaml) -> Found:
     """Read images/train/X.jpg with labels/train/X.txt, or train/images with train/labels; no file = unlabelled.
+
+    Args:
+        root: the folder.
+        declared: where it names no polygons, since another file takes the place of the folder's, that one does.
 
     Raises:
         DataError: a line is no outline, or of no class.
         ConfigError: pycocotools is not installed.
     """
-    names, notes = _names(root), list[str]()
+    names, notes = _names(root, declared), list[str]()
     assert names is not None, "asked for where it fits"
     try:
         classes = check_names([BACKGROUND, *(name for _, name in sorted(names.items()))])
     except ValueError as error:
-        raise DataError(f"names: {error}", where=root / FILE_NAME, todo="mend the file") from error
+        raise DataError(f"names: {error}", where=declared.aside or root / FILE_NAME, todo="mend the file") from error
     kinds = {i: classes.index(name) for i, name in names.items()}
     images = image_files(root, f"**/{_IMAGES}/**", notes)
     texts = _texts(root)
@@ -53,17 +58,12 @@ def yolo(root: Path) -> Found:
     return Found("yolo polygons", roles, notes + more, classes)
 
 
-def _names(root: Path) -> dict[int, str] | None:
-    """Return the classes of Ultralytics' data.yaml; None where it is none, or has masks."""
+def _names(root: Path, declared: DataYaml) -> Mapping[int, str] | None:
+    if declared.polygons is not None or declared.aside is None:
+        return declared.polygons
     try:
-        tree: Any = load_yaml(read_text(root / FILE_NAME))
-        if not isinstance(tree, dict) or not is_ultralytics(tree) or "masks_dir" in tree:
-            return None
-        names = tree["names"]
-        return (
-            dict(enumerate(map(str, names))) if isinstance(names, list) else {int(i): str(n) for i, n in names.items()}
-        )
-    except (ValueError, TypeError, AttributeError, DataError):
+        return polygon_names(load_yaml(read_text(root / FILE_NAME)))
+    except (ValueError, DataError):  # no file, or a broken one, which does not count
         return None
 
 

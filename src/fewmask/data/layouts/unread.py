@@ -1,0 +1,127 @@
+"""Folders that are read as no layout: what they look like, and what their owner can do."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from PIL import Image
+
+from fewmask.data.decode import EXTENSIONS
+from fewmask.data.files import hidden, image_files
+from fewmask.data.layouts import huggingface
+from fewmask.data.layouts.found import DO, read_json
+from fewmask.data.layouts.sources import LOSSLESS
+from fewmask.data.layouts.tools import MASK_FOLDERS
+from fewmask.errors import DataError
+
+_BRUSHES = re.compile(r"task-\d+-annotation-\d+-")
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".xz")
+_LOOKED_AT = 20  # JSON files, of which one a picture may be there
+_ALIKE = 0.5  # share of the masks that are called like images
+
+
+def refuse(root: Path) -> NoReturn:
+    """Say what a folder looks like that no layout reads.
+
+    Raises:
+        DataError: always.
+    """
+    if not (root / "images").is_dir():
+        huggingface.refuse_packed(root)
+    seen = sorted(p.name for p in root.iterdir() if not hidden(p.name))
+    if not seen:
+        raise DataError("data folder is empty", where=root, todo=DO)
+    packed = [name for name in seen if Path(name).suffix.lower() in _ARCHIVES]
+    if packed and len(packed) == len(seen):
+        raise DataError(f"holds the archive {packed[0]!r} and no images", where=root, todo="unpack it here")
+    if (known := export_of(root)) is not None:
+        raise DataError(f"the folder holds {known[0]}", where=root, todo=known[1])
+    todo = DO
+    if (places := _places(root)) is not None:
+        images, masks = places
+        todo = f"if these are the images and their masks, write in data.yaml: images: {images!r} and masks: {masks!r}"
+    if not (root / "images").is_dir():
+        more = ", …" if len(seen) > 5 else ""
+        raise DataError(f"no images folder; there is {', '.join(seen[:5])}{more}", where=root, todo=todo)
+    if todo == DO:
+        todo = "put masks into masks/, with the names of their images; fewmask labels import takes what a tool exports"
+    raise DataError("no masks folder beside images", where=root, todo=todo)
+
+
+def export_of(top: Path, beside_images: bool = True) -> tuple[str, str] | None:
+    """Return what an export is that is not read, of a tool that can write one that is, and what to do; None = unknown.
+
+    Args:
+        top: the folder.
+        beside_images: pictures in it are the images; else they may be masks, which are read.
+    """
+    pictures = [p.name for p in top.rglob("*") if p.suffix.lower() in EXTENSIONS]
+    lone = beside_images or not pictures
+    if lone and any(p.name == "annotations.xml" for p in top.rglob("*.xml")):
+        return "CVAT's own XML", 'export "Segmentation mask 1.1" instead'
+    if any(_BRUSHES.match(name) for name in pictures):
+        return "a picture for each brush of Label Studio, which name no image", "export JSON instead"
+    for path in _some_json(top):
+        tree = _tree(path)
+        if isinstance(tree, list) and tree and all(isinstance(t, Mapping) and "annotation_id" in t for t in tree):
+            return "Label Studio's JSON-MIN", "export JSON instead"
+        if lone and isinstance(tree, Mapping) and {"shapes", "imagePath"} <= tree.keys():
+            todo = "make COCO JSON of them (labelme2coco and others do), or masks (labelme_export_json, labelme2voc.py)"
+            return f"files of LabelMe, such as {path.name!r}", todo
+        if lone and isinstance(tree, Mapping) and {"objects", "size"} <= tree.keys():
+            todo = 'export it with the app "Export as masks" and name its folders img and masks_machine in data.yaml, '
+            return "a project of Supervisely", todo + 'or with "Export to COCO"'
+    return None
+
+
+def _some_json(top: Path) -> Iterator[Path]:
+    """Yield the files at the top, and some of those below, one a folder first: there may be one for each image."""
+    yield from sorted(top.glob("*.json"))[:_LOOKED_AT]
+    firsts: dict[Path, Path] = {}
+    for path in sorted(top.rglob("*.json")):
+        firsts.setdefault(path.parent, path)
+    yield from [path for folder, path in sorted(firsts.items()) if folder != top][:_LOOKED_AT]
+
+
+def _tree(path: Path) -> object:
+    try:
+        return read_json(path)
+    except DataError:
+        return None
+
+
+def _places(root: Path) -> tuple[str, str] | None:
+    """Return what images and masks in data.yaml could be: two folders whose files have the same names."""
+    folders: dict[str, dict[tuple[str, str], Path]] = defaultdict(dict)
+    for paths in image_files(root, ".", []).values():
+        path = paths[0].relative_to(root)
+        if path.parent.name:
+            folders[path.parent.name][path.parent.parent.as_posix(), path.stem] = paths[0]
+    masks = [name for name, files in folders.items() if _may_hold_masks(name, files)]
+    for name in sorted(masks, key=lambda name: (not _one_channel(folders[name]), name)):
+        for other, files in sorted(folders.items()):
+            if other not in masks and len(files.keys() & folders[name].keys()) >= _ALIKE * len(folders[name]):
+                return _glob(other, files), _glob(name, folders[name])
+    return None
+
+
+def _may_hold_masks(name: str, files: Mapping[tuple[str, str], Path]) -> bool:
+    called = name.lower() in MASK_FOLDERS or re.search("mask|label|segm|annot", name.lower()) is not None
+    return called and all(path.suffix.lower() in LOSSLESS for path in files.values())
+
+
+def _one_channel(files: Mapping[tuple[str, str], Path]) -> bool:
+    try:
+        with Image.open(next(iter(files.values()))) as image:
+            return image.mode in ("L", "P", "1")
+    except OSError:
+        return False
+
+
+def _glob(name: str, files: Mapping[tuple[str, str], Path]) -> str:
+    above = {folder for folder, _ in files}
+    return name if above == {"."} else f"**/{name}/**"

@@ -1,0 +1,52 @@
+"""The size that a network sees an image in: its own, one for all, or one long side for all with the aspect kept."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fewmask.batch import MAX_CLASSES
+from fewmask.data.images import item_size
+from fewmask.data.index import Item, MaskCode
+from fewmask.data.stream import ItemLoader
+
+Resize = tuple[int, int] | str | None
+"""(height, width); or "long:1024", pixels of the longer side; None = an image's own size."""
+
+LONG = "long:"
+
+
+def input_size(resize: Resize, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (height, width) that a network sees of an image of such a size.
+
+    Args:
+        resize: as a recipe or a model says it.
+        size: (height, width) of the image.
+    """
+    if resize is None:
+        return size
+    if not isinstance(resize, str):
+        return resize
+    longest, most = int(resize.removeprefix(LONG)), max(size)
+    height, width = (max(1, round(side * longest / most)) for side in size)
+    return height, width
+
+
+def item_loader(code: MaskCode, resize: Resize, cache_mb: float = 0, classes: int = MAX_CLASSES) -> ItemLoader:
+    """Return what reads items at the network's input size; see ``ItemLoader``."""
+    if isinstance(resize, str):
+        return _LongSide(code, resize, cache_mb, classes)
+    return ItemLoader(code, resize, cache_mb, classes)
+
+
+class _LongSide(ItemLoader):
+    """Reads every item at a size of its own."""
+
+    def __init__(self, code: MaskCode, resize: str, cache_mb: float, classes: int) -> None:
+        super().__init__(code, None, cache_mb, classes)
+        self._long = resize
+
+    def _read(self, item: Item) -> tuple[Tensor, Tensor | None]:
+        size = input_size(self._long, item_size(item))
+        image, labels = ItemLoader(self.code, size, classes=self.classes)(item)
+        self._keep(item, image, labels)
+        return image, labels
