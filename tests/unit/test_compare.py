@@ -188,7 +188,7 @@ def test_a_class_that_the_masks_lack_has_no_gain(tmp_path, capsys):
 
 @pytest.mark.parametrize("width", [80, 200])
 def test_the_terminal_tells_intervals(tmp_path, capsys, monkeypatch, width):
-    """Of each score and of each paired difference, on val and on test, as the JSON has them; also where it is narrow."""
+    """Of each score and each paired difference, on val and on test, as the JSON has them; also where it is narrow."""
     from rich.console import Console
 
     monkeypatch.setattr(Console, "is_terminal", True)
