@@ -25,7 +25,7 @@ from fewmask.report.facts import facts, next_steps
 from fewmask.report.figures import Axis, line_chart
 from fewmask.report.learning import learning
 from fewmask.report.paired import interval_of
-from fewmask.report.record import Record, get, is_number
+from fewmask.report.record import Record, get
 from fewmask.report.rounds import round_rows
 from fewmask.report.tables import (
     class_table,
@@ -137,7 +137,8 @@ def _ends(gained: dict[str, Any], role: str) -> dict[str, Any]:
 
 def _places(axis: Axis, ends: dict[str, Any]) -> list[float | None]:
     """Return where a gain and the ends of its interval lie, in percent."""
-    return [axis.at(value) if is_number(value := ends.get(key)) else None for key in ("gain", "low", "high")]
+    found = (ends.get(key) for key in ("gain", "low", "high"))
+    return [None if value is None else axis.at(value) for value in found]
 
 
 def _row(row: Row, group: Group, gained: dict[str, Any] | None) -> dict[str, Any]:
