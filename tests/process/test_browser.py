@@ -230,6 +230,23 @@ def test_a_page_does_not_scroll_sideways(browser, pages, name, width):
         assert browser.evaluate(inner) > 0
 
 
+PAPER = """(() => ({
+  choices: [...document.querySelectorAll('.look, nav, details:not([open])')].filter(e => e.checkVisibility()).length,
+  cut: [...document.querySelectorAll('.scroll, pre')].filter(
+    e => e.checkVisibility() && getComputedStyle(e).overflow !== 'visible').length,
+}))()"""
+
+
+def test_paper_has_no_buttons_and_cuts_nothing_off(browser, pages):
+    browser.open(pages["many"], 800)
+    assert browser.evaluate(PAPER)["choices"] > 2 and browser.evaluate(PAPER)["cut"] > 2
+    browser.tab("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert browser.evaluate(PAPER) == {"choices": 0, "cut": 0}
+    finally:
+        browser.tab("Emulation.setEmulatedMedia", media="")
+
+
 SEEN = """(() => { const figure = document.querySelector(".picture:has(.look)");
   return [...figure.querySelectorAll(".panels > div")].map(d => {
     const box = d.getBoundingClientRect();

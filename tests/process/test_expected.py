@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 
+import pytest
 from PIL import Image
 
 from process.helpers import good, run, training
@@ -17,7 +18,8 @@ def test_expected_accuracy(own_data, tmp_path, io):
     good(run(io, training(own_data, alone, "--method", "supervised")))
     assert not (alone / "model/quality.json").exists()
     ended = good(run(io, ["predict", str(alone), str(own_data / "images/test"), "-o", str(tmp_path / "a")]))
-    assert "expected pixel" not in ended.stderr and not (tmp_path / "a/quality.csv").exists()
+    assert "expected pixel" not in ended.stderr and "no accuracy is expected" in ended.stderr
+    assert not list((tmp_path / "a").glob("quality*"))
 
     for kind in ("images", "masks"):
         for n in range(21):
@@ -39,11 +41,20 @@ def test_expected_accuracy(own_data, tmp_path, io):
     assert [row["name"] for row in rows] == ["00", "01"]
     assert all(0 <= float(r["low"]) <= float(r["expected_pixel_accuracy"]) <= float(r["high"]) <= 100 for r in rows)
     words = ["predict", str(many), str(own_data / "images/test"), "--json", "-o"]
-    said = json.loads(good(run(io, [*words, str(tmp_path / "e")])).stdout)["images"]
+    whole = json.loads(good(run(io, [*words, str(tmp_path / "e")])).stdout)
+    said, together = whole["images"], whole["expected"]
+    assert together == json.loads((tmp_path / "e/quality-summary.json").read_text()) and together["images"] == 2
+    assert together["expected_pixel_accuracy"] == pytest.approx(
+        sum(one["expected"]["pixel_accuracy"] for one in said) / 2
+    )
+    assert f"{together['expected_pixel_accuracy']:.1f}% on average (learned from 24 images" in ended.stderr
+    assert f"{together['below']['images']} of 2 below" in ended.stderr
+    assert f"least sure: {min(said, key=lambda one: one['confidence'])['name']} (" in ended.stderr
     assert [f"{one['expected']['pixel_accuracy']:.2f}" for one in said] == [r["expected_pixel_accuracy"] for r in rows]
     ended = good(run(io, [*words, str(tmp_path / "f"), "--scales", "1,2"]))  # other confidences than those learned from
-    assert "no accuracy is expected" in ended.stderr and not (tmp_path / "f/quality.csv").exists()
-    assert [one["expected"] for one in json.loads(ended.stdout)["images"]] == [None, None]
+    assert "no accuracy is expected" in ended.stderr and not list((tmp_path / "f").glob("quality*"))
+    whole = json.loads(ended.stdout)
+    assert whole["expected"] is None and [one["expected"] for one in whole["images"]] == [None, None]
     (many / "model/quality.json").write_text("{")
     ended = run(io, ["predict", str(many), str(own_data / "images/test"), "-o", str(tmp_path / "c")])
     assert ended.code == 4 and "the calibration is damaged" in ended.error

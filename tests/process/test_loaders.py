@@ -15,7 +15,7 @@ import torch
 
 from fewmask.data import feed
 from fewmask.data.feed import bearable_workers
-from process.helpers import VARIANTS, assert_refused, assert_same, good, outcome, popen, run, training
+from process.helpers import VARIANTS, assert_refused, assert_same, environment, good, outcome, popen, run, training
 
 LOSING = ["--method", "process.spy:Losing", "--workers", "1", "machine.loader_timeout=2"]
 Usage = namedtuple("Usage", "total used free")
@@ -34,6 +34,25 @@ def test_one_is_lost(how, what, data, tmp_path, io, monkeypatch):
     whole = tmp_path / "whole"
     good(run(io, training(data, whole, *LOSING, "--workers", "0")))
     assert_same(outcome(out), outcome(whole))
+
+
+SPAWN = """
+import sys
+from multiprocessing import set_start_method
+from fewmask.cli import run
+set_start_method("spawn")
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_started_as_on_macos_and_windows(data, tmp_path, io):
+    """By spawn: what loader processes are given can be pickled, and the run is the same bit for bit."""
+    words = ["--method", "fixmatch", "--no-baseline"]
+    good(run(io, training(data, tmp_path / "here", *words, "--workers", "0")))
+    command = [sys.executable, "-c", SPAWN, *map(str, training(data, tmp_path / "spawned", *words, "--workers", "1"))]
+    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    assert_same(outcome(tmp_path / "here"), outcome(tmp_path / "spawned"))
 
 
 def test_one_that_is_ending_is_lost():

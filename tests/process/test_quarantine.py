@@ -27,7 +27,7 @@ WAITING = ["--method", "process.spy:Waiting", "machine.cache_mb=0", SKIP]
 
 def dataset(data, quarantine) -> StepDataset:
     # a run that has left nothing out: what is bad is met while it trains
-    begun = SimpleNamespace(set_aside={}, folds=[], recipe=lambda: SimpleNamespace(folds=1))
+    begun = SimpleNamespace(set_aside={}, folds=[], recipe=lambda: SimpleNamespace(folds=1), data=data / "none")
     found = read_data(read_recipe(None, {"data.dir": str(data)}, [SKIP]), lambda _: None, begun)
     index, pools = found.index, found.pools
     streams = streams_of("cps-cutmix")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from fewmask import nets
 from fewmask.data import geo
 from fewmask.data.bands import Band, are_coloured, channels, ordered, shown
 from fewmask.data.declared import load_data_yaml
-from fewmask.data.images import georeference, image_header, item_size, loses_place, read_image
+from fewmask.data.images import georeference, image_header, item_size, loses_place, read_image, read_item
 from fewmask.data.index import ImageCode, Item
+from fewmask.data.layouts import read_folder
 from fewmask.data.perturb import NineOps
 from fewmask.data.randaugment import RandAugmentCutout
 from fewmask.data.views import Augment, as_pictures, from_pictures, photometry
@@ -233,3 +235,54 @@ def test_branches_see_the_channels():
     net = nets.build("unet", "resnet18", 2, weights="none", channels=5)
     before, last = last_maps(net)
     assert before.shape[1] == 256 and last.shape[1] == 512 and isinstance(net.encoder, nn.Module)
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+@pytest.mark.parametrize("compress", ["none", "deflate"])
+def test_several_bands_are_never_read_as_one_grey_image(tmp_path, count, interleave, compress):
+    """Pillow opens some of these files as grey images of their first band."""
+    path, more = tmp_path / "x.tif", {"interleave": interleave, "compress": compress, "photometric": "MINISBLACK"}
+    with rasterio.open(path, "w", driver="GTiff", height=4, width=5, count=count, dtype="uint8", **more) as file:
+        file.write(np.arange(20 * count, dtype=np.uint8).reshape(count, 4, 5))
+    with pytest.raises(DataError, match="bands of a kind") as refused:
+        read_image(path)
+    assert f"{{band: {count}, " in refused.value.todo
+    bands = tuple(Band(n + 1, f"b{n}") for n in range(count))
+    found = read_image(path, ImageCode(bands=bands))
+    assert (found == np.arange(20 * count).reshape(count, 4, 5).transpose(1, 2, 0)).all()
+
+
+def test_the_script_for_channels_in_files_of_their_own(tmp_path, monkeypatch):
+    """docs/data.md: nnU-Net's CASE_0000.png and CASE_0001.png, by hand, become two bands of one image."""
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    (script,) = (code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "_0000.png" in code)
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "Dataset001"
+    for part in ("imagesTr", "labelsTr", "imagesTs"):
+        (root / part).mkdir(parents=True)
+    (root / "dataset.json").write_text('{"labels": {"background": 0, "tumour": 1}}')
+    values = {
+        ("Tr", "a"): ([[1, 2]], [[30, 40]]),
+        ("Tr", "b"): ([[5, 6]], [[70, 80]]),
+        ("Ts", "c"): ([[9, 0]], [[0, 9]]),
+    }
+    for (part, case), each in values.items():
+        for n, channel in enumerate(each):
+            Image.fromarray(np.array(channel, np.uint8)).save(root / f"images{part}" / f"{case}_000{n}.png")
+    for case in "ab":
+        Image.fromarray(np.array([[0, 1]], np.uint8)).save(root / f"labelsTr/{case}.png")
+    with pytest.raises(DataError, match="'a_0001', which are not read"):
+        read_folder(root)
+    exec(compile(script, "docs/data.md", "exec"), {})
+    with pytest.raises(DataError) as refused:
+        read_image(tmp_path / "together/imagesTr/a_0000.tif")
+    declaration = refused.value.todo[refused.value.todo.index("channels:") :]
+    (tmp_path / "together/data.yaml").write_text(declaration.replace(", 63]", ", 255]").replace(", 3]", ", 255]"))
+    index = read_folder(tmp_path / "together")
+    assert index.layout == "nnunet" and len(index.images.bands) == 2
+    items = [*index.items["train"], *index.items["val"]]
+    assert len(items) == 3
+    for item in items:
+        each = values["Ts" if item.name == "c" else "Tr", item.name]
+        assert read_item(item).transpose(2, 0, 1).tolist() == list(each)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -12,7 +13,7 @@ from fewmask.cli import run as cli
 from fewmask.ops.interval import paired_gain, score_interval
 from fewmask.report.compare import as_json
 from fewmask.run.report import compare_runs, write_comparison
-from fixtures_run import Page, write_run, write_seeds
+from fixtures_run import Page, write_evaluation, write_run, write_seeds
 
 NAMES = ["sky", "sea", "sand"]
 HOSTILE = [
@@ -30,6 +31,11 @@ def write_scored(folder, method, seed, val, test, best=None, **more):
     metrics = {"val": scored(val, sky=val), "test": scored(test), "best": best} | more.pop("metrics", {})
     write_run(folder, NAMES, method=method, seed=seed, new=False, metrics=metrics, **more)
     return folder
+
+
+def cells(page):
+    """Return the text of a page with a space between any two cells."""
+    return " ".join(re.sub("<[^>]*>", " ", page.read_text()).replace("\u2212", "-").split())
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +128,15 @@ def test_a_run_of_several_seeds_stands_for_its_seeds(tmp_path):
     assert (found["low"], found["high"]) == pytest.approx((expected.miou.low, expected.miou.high), abs=1e-4)
     score = score_interval(arms[0], groups)
     assert score and row["val"]["interval"]["low"] == pytest.approx(score.low, abs=1e-4)
-    page = Page(write_comparison(compare_runs([tmp_path / "run", *baselines]), tmp_path / "c.html").read_bytes())
-    assert f"{found['low']:+.1f} to {found['high']:+.1f}" in page.text.replace("\u2212", "-")
+    text = cells(write_comparison(compare_runs([tmp_path / "run", *baselines]), tmp_path / "c.html"))
+    assert f"{found['low']:+.1f} to {found['high']:+.1f} {expected.verdict}" in text
+    assert f"{score.low:.1f} to {score.high:.1f}" in text and "cover which groups were drawn" in text
+    for name, part in zip(NAMES, expected.classes, strict=True):
+        assert part and row["gain"]["iou"]["val"][name] == {
+            "gain": pytest.approx(part.value), "low": pytest.approx(part.low, abs=1e-4),
+            "high": pytest.approx(part.high, abs=1e-4),
+        }  # fmt: skip
+        assert f"{part.value:+.1f} {part.low:+.1f} to {part.high:+.1f}" in text
     shutil.rmtree(tmp_path / "run/seeds")  # only the mean is left
     for file in ("config.yaml", "data.yaml"):
         (tmp_path / "run" / file).write_text("data_hash: x\n")
@@ -147,6 +160,53 @@ def test_no_interval_where_the_masks_differ(tmp_path):
     (tmp_path / "s0/evaluation.npz").unlink()
     found = as_json(compare_runs([tmp_path / "f0", tmp_path / "s0"]))["groups"][0]["rows"][0]["gain"]
     assert found["interval"] == {"val": None, "test": None} and found["val"]["n"] == 1
+
+
+def test_a_class_that_the_masks_lack_has_no_gain(tmp_path, capsys):
+    """Nor an interval one that a single image shows; without counts the gain of a class is known, its interval not."""
+    runs = [tmp_path / "f", tmp_path / "s"]
+    each = np.zeros((4, 3, 3), np.int64)  # sky everywhere, sand in the first image alone, no sea
+    each[:, 0, 0], each[:, 0, 2], each[0, 2, 2] = 90, 10, 50
+    for run, method, wrong in zip(runs, ("fixmatch", "supervised"), (0, 20), strict=True):
+        write_run(run, NAMES, method=method, matrix=each.sum(0) + wrong * np.array([[-1, 0, 1], [0] * 3, [0] * 3]))
+        write_evaluation(run, {"val": each + wrong // 4 * np.array([[-1, 0, 1], [0] * 3, [0] * 3])})
+    (row, _) = as_json(compare_runs(runs))["groups"][0]["rows"]
+    found = row["gain"]["iou"]["val"]
+    assert found["sea"] is None
+    # sky: 360/400 and 340/400; sand: 50 of 90, and of 110
+    assert found["sky"]["gain"] == pytest.approx(5) and found["sky"]["low"] == pytest.approx(5, abs=1e-4)
+    assert found["sand"] == {"gain": pytest.approx(100 * (5 / 9 - 5 / 11)), "low": None, "high": None}
+    text = cells(write_comparison(compare_runs(runs), tmp_path / "c.html"))
+    assert "sea not measured not measured not measured" in text and "90.0 +5.0 +5.0 to +5.0 85.0" in text
+    for run in runs:
+        (run / "evaluation.npz").unlink()
+    (row, _) = as_json(compare_runs(runs))["groups"][0]["rows"]
+    assert row["gain"]["iou"]["val"]["sky"] == {"gain": pytest.approx(5), "low": None, "high": None}
+    assert cli(["compare", *map(str, runs)]) == 0
+    assert "No intervals" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_terminal_tells_intervals(tmp_path, capsys, monkeypatch, width):
+    """Of each score and each paired difference, on val and on test, as the JSON has them; also where it is narrow."""
+    from rich.console import Console
+
+    monkeypatch.setattr(Console, "is_terminal", True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    write_seeds(tmp_path / "run", NAMES)
+    words = [str(tmp_path / "run"), *(str(tmp_path / f"run/seeds/{n}/baseline") for n in range(3))]
+    assert cli(["compare", *words]) == 0
+    lines = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).replace("\u2212", "-").splitlines()
+    assert cli(["compare", *words, "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)["groups"][0]["rows"][0]
+    assert all(len(line) <= width for line in lines)
+    for role in ("val", "test"):
+        start = next(n for n, line in enumerate(lines) if f" {role} " in line)
+        told = " ".join(lines[start : start + 4]).split()  # a folded cell goes on below
+        score, gain = row[role]["interval"], row["gain"]["interval"][role]
+        ends = [f"{score['low']:.1f}", f"{score['high']:.1f}", f"{gain['low']:+.1f}", f"{gain['high']:+.1f},"]
+        means = [f"{row[role]['last']['mean']:.2f}", f"{row['gain'][role]['mean']:+.2f}", gain["verdict"]]
+        assert all(word in told for word in [*ends, *means]), (told, ends, means)
 
 
 def test_runs_without_data_yaml_stand_alone(tmp_path):
@@ -176,7 +236,7 @@ def test_tables_on_the_terminal_hold_hostile_names_as_text(tmp_path, capsys, mon
     write_run(tmp_path / "run", HOSTILE, new=False)
     assert cli(["compare", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
-    assert "[bold]x[/bold]" in out and "<script>" in out and "\x1b[31m" not in out and "val last" in out
+    assert "[bold]x[/bold]" in out and "<script>" in out and "\x1b[31m" not in out and "IoU on val, last" in out
 
 
 def test_comparison_pages_escape_names(tmp_path):

@@ -93,6 +93,9 @@ def test_a_disk_that_is_gone_is_not_waited_for_at_every_file(tmp_path, failing, 
     assert len(waited) == 3 * patience._MOST
     failing.clear()
     assert scan(items, 2, MaskCode(), cache=False).problems == ()
+    failing[items[0].image] = 1
+    assert scan(items[:1], 2, MaskCode(), cache=False).problems == (), "the disk is back, and so is patience"
+    assert waited[3 * patience._MOST :] == [0.1]
 
 
 def test_the_loader_waits_as_long():

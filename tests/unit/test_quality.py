@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fewmask.errors import CheckpointError
-from fewmask.run.quality import FEWEST, FILE, Quality, add_row, fit, load
+from fewmask.run.quality import FEWEST, FILE, Quality, add_row, fit, load, summary
 
 
 def test_knots_by_hand() -> None:
@@ -89,3 +89,32 @@ def test_rows(tmp_path: Path) -> None:
         found = list(csv.reader(file))
     assert found[0] == ["name", "confidence", "expected_pixel_accuracy", "low", "high"]
     assert found[1:] == [[name, "0.5123", "80.12", "70.00", "90.00"] for name in ("a,b", "ü")]
+
+
+def test_summary_by_hand() -> None:
+    """Twenty images of 50, 52, … 88 percent: the tenth part ends at 52, which three of five new images do not reach."""
+    quality = Quality(
+        images=20, confidence=tuple(np.linspace(0.5, 0.88, 20)), expected=tuple(range(50, 90, 2)), low=-3.0, high=2.0,
+        error=1.25, rank_correlation=0.9,
+    )  # fmt: skip
+    assert quality.threshold == 52
+    sure = {"e": 0.88, "d": 0.50, "c": 0.70, "b": 0.51, "a": 0.30}
+    rows = [
+        {
+            "name": name, "confidence": at,
+            "expected": dict(zip(("pixel_accuracy", "low", "high"), quality.of(at), strict=True)),
+        }
+        for name, at in sure.items()
+    ]  # fmt: skip
+    found = summary(quality, [*rows, {"name": "unknown", "confidence": 0.1, "expected": None}])
+    assert found is not None and found["images"] == 5
+    assert found["expected_pixel_accuracy"] == pytest.approx((88 + 50 + 70 + 51 + 50) / 5)
+    assert found["below"] == {"accuracy": 52.0, "images": 3} and found["beyond"] == 1
+    assert [one["name"] for one in found["least_sure"]] == ["a", "d", "b"]
+    assert found["least_sure"][1]["expected"] == {"pixel_accuracy": 50.0, "low": 47.0, "high": 52.0}
+    assert found["calibration"] == {"images": 20, "error": 1.25, "rank_correlation": 0.9}
+    assert "1.2 points off" in found["caveat"] and "hardly" not in found["caveat"]
+    for rho in (0.29, None):
+        weak = summary(quality.model_copy(update={"rank_correlation": rho}), rows)
+        assert weak is not None and "hardly tells good predictions from bad ones" in weak["caveat"]
+    assert summary(quality, rows[:0]) is None and summary(quality, [rows[0] | {"expected": None}]) is None

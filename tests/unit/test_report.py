@@ -96,6 +96,25 @@ class HTMLElements(HTMLParser):
             self.found.append(dict(attrs))
 
 
+@pytest.mark.parametrize(
+    "delivered, best, other",
+    [({"run": "baseline"}, 1200, True), ({"run": "method", "checkpoint": "best"}, 600, True),
+     ({"run": "method", "checkpoint": "best"}, 1200, False), ({"run": "method", "checkpoint": "last"}, 600, False)],
+)  # fmt: skip
+def test_what_is_shown_of_another_model_than_the_delivered_one_says_so(tmp_path, delivered, best, other):
+    metrics, _ = write_compared(tmp_path / "run", ["sky", "sea"])
+    metrics |= {"delivered": delivered, "best": metrics["best"] | {"step": best}}
+    (tmp_path / "run/metrics.json").write_text(json.dumps(metrics))
+    text = Page(write_report(tmp_path / "run").read_bytes()).text
+    assert text.count("the last checkpoint of FixMatch") == 3  # classes, confusions, images
+    assert text.count("the last checkpoint of FixMatch, which is not the delivered model") == 2 * other
+
+
+def test_no_line_breaks_inside_a_flag_or_before_a_percent_sign(compared):
+    source = page_of(compared[0]).source
+    assert '<span class="flag">--method</span>' in source and "(95\u00a0% interval" in source
+
+
 def test_the_same_run_gives_the_same_bytes(compared, tmp_path, monkeypatch):
     folder, *_ = compared
     first = write_report(folder, tmp_path / "a.html").read_bytes()

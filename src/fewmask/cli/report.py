@@ -83,6 +83,7 @@ def compare(
 def _print(comparison: Any) -> None:
     from rich.console import Console
 
+    from fewmask.report.html import drawn_anew
     from fewmask.report.text import clean
 
     console = Console(highlight=False)
@@ -90,6 +91,7 @@ def _print(comparison: Any) -> None:
         console.width = 1000  # what goes into a file or another program is not folded
     for group in comparison.groups:
         console.print(_scores(group))
+        console.print(drawn_anew(group))
         if (classes := _classes(group)) is not None:
             console.print(classes)
     for note in comparison.notes:
@@ -101,21 +103,24 @@ def _scores(group: Any) -> Any:
     from rich.table import Column, Table
     from rich.text import Text
 
-    from fewmask.report.compare import gain, score
-    from fewmask.report.html import between, mean_sd, title
+    from fewmask.report.compare import gain
+    from fewmask.report.html import between, scores, title
     from fewmask.report.text import clean
 
-    scores = ("seeds", "val last", "val best", "test last", "test best", "gain on val")
-    heads = (Column("mIoU, %", overflow="fold", min_width=10), *(Column(head, justify="right") for head in scores))
+    # widths of what a narrow terminal folds them to: a score above its deviation, the ends of an interval
+    heads = (("seeds", 5), ("on", 4), ("last", 6), ("95 %", 7), ("best", 6), ("gain", 6), ("95 %", 7))
+    columns = [Column("mIoU, %", overflow="fold", min_width=10)]
+    columns += [Column(head, justify="right", overflow="fold", min_width=width) for head, width in heads]
     data = f"data {group.first.manifest.get('data_hash') or 'not recorded'}"
-    table = Table(*heads, title=Text(clean(f"{title(group)}, {data}")), title_justify="left", box=box.SIMPLE)
+    heading = Text(clean(f"{title(group)}, {data}"))
+    table = Table(*columns, title=heading, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for row in group.rows:
-        gained = gain(row, group)
-        cells = [mean_sd(score(row, role, which)) for role in ("val", "test") for which in ("last", "best")]
-        moved = mean_sd(gained["val"], sign=True) if gained else ""
-        moved += f" ({inside})" if gained and (inside := between(gained)) else ""
-        seeds = ", ".join(map(str, row.seeds))
-        table.add_row(*(Text(clean(cell)) for cell in (row.name, seeds, *cells, moved)))
+        gained, first = gain(row, group), [row.name, ", ".join(map(str, row.seeds))]
+        for role, cells in scores(row):
+            mean, *ends = ("", "") if gained is None else between(gained, role)
+            moved = [mean, ", ".join(end for end in ends if end)]
+            table.add_row(*(Text(clean(cell).replace("± ", "±")) for cell in (*first, role, *cells, *moved)))
+            first = ["", ""]
     return table
 
 

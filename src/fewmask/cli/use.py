@@ -125,8 +125,9 @@ def predict(
 
     Writes for every image: OUT/NAME.png (class ids, paletted; 16-bit grey where an id needs that),
     OUT/colour/NAME.png, OUT/overlay/NAME.png, of a georeferenced TIFF OUT/NAME.tif too; and adds a line to
-    OUT/quality.csv: the pixel accuracy to expect. Of a TIFF of more than 300 million pixels, which is read in windows:
-    OUT/NAME.tif, and a small OUT/overlay/NAME.png.
+    OUT/quality.csv: the pixel accuracy to expect. OUT/quality-summary.json has it of all images together, and names the
+    least sure. Of a TIFF of more than 300 million pixels, which is read in windows: OUT/NAME.tif, and a small
+    OUT/overlay/NAME.png.
     """
     from fewmask.run.model import Model
     from fewmask.run.predict import predict_files
@@ -137,13 +138,15 @@ def predict(
     model = Model.load(folder)
     how = model.views(flip, _numbers(scales))
     averaged = flip or scales is not None
-    rows = predict_files(
+    rows, together = predict_files(
         model, folder, inputs, out, tile, how, probs=probs, averaged=averaged, say=say, along=_progress
     )
-    _tell(out, rows)
+    say(f"{len(rows)} masks in {out}")
+    if together is not None:
+        _tell(out, together)
     if as_json:
         views = {"protocol": how.name, "flip": how.flip, "scales": list(how.scales)}
-        print(json.dumps({"out": str(out), **views, "images": rows}, indent=2))
+        print(json.dumps({"out": str(out), **views, "expected": together, "images": rows}, indent=2))
 
 
 def _numbers(text: str | None) -> list[float] | None:
@@ -153,12 +156,18 @@ def _numbers(text: str | None) -> list[float] | None:
         raise ConfigError(f"{text!r} are no scales", where="--scales", todo="write for example 0.75,1,1.25") from error
 
 
-def _tell(out: Path, rows: list[dict[str, Any]]) -> None:
-    say(f"{len(rows)} masks in {out}")
-    expected = [(row["expected"]["pixel_accuracy"], row["name"]) for row in rows if row["expected"] is not None]
-    if expected:
-        mean, (least, name) = sum(value for value, _ in expected) / len(expected), min(expected)
-        say(f"expected pixel accuracy {mean:.1f}%; lowest {least:.1f}% for {name}; each image: {out / 'quality.csv'}")
+def _tell(out: Path, found: dict[str, Any]) -> None:
+    from fewmask.report.text import clean
+
+    say(f"expected pixel accuracy {found['expected_pixel_accuracy']:.1f}% on average ({found['caveat']})")
+    below, beyond = found["below"], found["beyond"]
+    text = (
+        f"{below['images']} of {found['images']} below {below['accuracy']:.1f}%, which nine of ten of the images that "
+        "it was learned from reach"
+    )
+    say(text + (f"; {beyond} less sure than any of those, where it is a guess" if beyond else ""))
+    least = (f"{clean(one['name'])} ({one['expected']['pixel_accuracy']:.1f}%)" for one in found["least_sure"])
+    say(f"least sure: {', '.join(least)}; each image: {out / 'quality.csv'}")
 
 
 def pseudolabel(

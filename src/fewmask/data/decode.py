@@ -155,12 +155,20 @@ def _decoder(first: bytes, path: Path) -> type[ImageFile.ImageFile]:
 
 
 def _image(decoder: type[ImageFile.ImageFile], file: BinaryIO, path: Path) -> ImageFile.ImageFile:
+    undeclared = OtherBands("pixel_format", "bands of a kind that is not read without declaration", where=path)
     try:
-        return decoder(file)
-    except SyntaxError as e:  # what Pillow raises for everything that it does not know
-        if decoder is TiffImagePlugin.TiffImageFile and "pixel mode" in str(e):
-            raise OtherBands("pixel_format", "bands of a kind that is not read without declaration", where=path) from e
+        image = decoder(file)
+    except (
+        SyntaxError
+    ) as e:  # what Pillow raises for everything that it does not know; of an IndexError: bands in planes
+        unknown = "pixel mode" in str(e) or isinstance(e.__cause__, IndexError)
+        if decoder is TiffImagePlugin.TiffImageFile and unknown:
+            raise undeclared from e
         raise
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode != "P" and len(image.getbands()) == 1:
+        if image.tag_v2.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) > 1:  # Pillow would read the first band as a grey image
+            raise undeclared
+    return image
 
 
 def is_tiff(path: Path) -> bool:

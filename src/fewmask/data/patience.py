@@ -37,24 +37,23 @@ def patient(read: Callable[P, T]) -> Callable[P, T]:
     @wraps(read)
     def patiently(*args: P.args, **kwargs: P.kwargs) -> T:
         global _lost
-        for seconds in AGAIN:
+        waits = iter(AGAIN if _lost < _MOST else ())
+        while True:
             try:
-                return read(*args, **kwargs)
+                found = read(*args, **kwargs)
             except DataError as error:
-                if not _may_pass(error) or _lost >= _MOST:
+                if not _may_pass(error):
                     raise
-                time.sleep(seconds)
-        try:
-            found = read(*args, **kwargs)
-        except DataError as error:
-            if not _may_pass(error):
-                raise
-            _lost += 1
-            lasting = Lasting(f"tried {1 + len(AGAIN)} times")
-            lasting.__cause__ = error.__cause__
-            raise error from lasting
-        _lost = 0
-        return found
+                seconds = next(waits, None)
+                if seconds is not None:
+                    time.sleep(seconds)
+                    continue
+                _lost += 1
+                lasting = Lasting("not read, however often it was tried")
+                lasting.__cause__ = error.__cause__
+                raise error from lasting
+            _lost = 0
+            return found
 
     return patiently
 

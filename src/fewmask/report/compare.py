@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fewmask.config import leaves
-from fewmask.report.paired import gain_interval, interval_of
+from fewmask.ops.interval import Gain
+from fewmask.report.paired import class_ends, gain_of, interval_of, told_gain
 from fewmask.report.record import Record, get, is_number
 
 _SCORES = {"last": (), "best": ("best",)}
@@ -194,8 +195,9 @@ def gain(row: Row, group: Group) -> dict[str, Any] | None:
     Matched: the same network, weights and steps; of several the one that differs in the fewest settings.
 
     Returns:
-        {"to", "seeds", "val": stat, "test": stat, "interval": role → ``gain_interval``}, or None where there is no such
-        row or the row is one itself.
+        {"to", "seeds", "val": stat, "test": stat, "interval": role → ``told_gain``, "iou": role → class → {"gain",
+        "low", "high"}, None for a class that is not measured}, or None where there is no such row or the row is one
+        itself.
     """
     if row.records[0].metrics.get("method") == SUPERVISED:
         return None
@@ -204,17 +206,24 @@ def gain(row: Row, group: Group) -> dict[str, Any] | None:
         return None
     rival = min(rivals, key=lambda r: _distance(row, r))
     pairs = _pairs(row, rival)
-    differences = {
-        role: stat(
-            ours - theirs for a, b in pairs
-            if is_number(ours := get(a.metrics, role, "miou")) and is_number(theirs := get(b.metrics, role, "miou"))
-        )
-        for role in _ROLES
-    }  # fmt: skip
+    found = {role: gain_of(pairs, role) for role in _ROLES}
     return {
-        "to": rival.name, "seeds": [seed for a, _ in pairs for seed in a.numbers], **differences,
-        "interval": {role: gain_interval(pairs, role) for role in _ROLES},
+        "to": rival.name, "seeds": [seed for a, _ in pairs for seed in a.numbers],
+        **{role: _moved(pairs, role, "miou") for role in _ROLES},
+        "interval": {role: told_gain(found[role]) for role in _ROLES},
+        "iou": {role: _class_gains(pairs, role, found[role]) for role in _ROLES},
     }  # fmt: skip
+
+
+def _moved(pairs: Sequence[tuple[Record, Record]], *path: str) -> dict[str, Any]:
+    """Return the differences of a score of each pair, as ``stat`` does."""
+    each = [(get(a.metrics, *path), get(b.metrics, *path)) for a, b in pairs]
+    return stat(ours - theirs for ours, theirs in each if is_number(ours) and is_number(theirs))
+
+
+def _class_gains(pairs: Sequence[tuple[Record, Record]], role: str, found: Gain | None) -> dict[str, Any]:
+    each = [(name, k, _moved(pairs, role, "iou", name)["mean"]) for k, name in enumerate(pairs[0][0].classes)]
+    return {name: None if mean is None else {"gain": mean, **class_ends(found, k)} for name, k, mean in each}
 
 
 def _pairs(row: Row, rival: Row) -> list[tuple[Record, Record]]:

@@ -27,7 +27,12 @@ def expected(record: Record) -> Expected | None:
         f"the expected share of right pixels was {error} points off on average"
         + ("." if rho is None else f"; confidence and accuracy have a rank correlation of {number(rho, 2)}."),
     ]
-    if rho is None or rho < 0.3:
+    if hardly_tells(rho):
         said.append("That is little: on these data the confidence hardly tells good predictions from bad ones.")
     rows = [(number(at, 3), number(value), number(low), number(high)) for at, value, low, high in q["rows"]]
     return Expected(said, rows)
+
+
+def hardly_tells(rank_correlation: float | None) -> bool:
+    """Return whether confidence and accuracy have so little to do with each other that it has to be said."""
+    return rank_correlation is None or rank_correlation < 0.3

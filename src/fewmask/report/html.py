@@ -7,12 +7,14 @@ time and no path of the machine it was made on beside what the run recorded: the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fewmask._version import __version__
+from fewmask.ops.interval import covers
 from fewmask.report import compare as comparing
 from fewmask.report.compare import Comparison, Group, Row
 from fewmask.report.confusion import confusions
@@ -20,13 +22,25 @@ from fewmask.report.curves import loss_chart, pseudo, val_chart, val_series
 from fewmask.report.embed import gallery, look_again
 from fewmask.report.expected import expected
 from fewmask.report.facts import facts, next_steps
-from fewmask.report.figures import line_chart
+from fewmask.report.figures import Axis, line_chart
 from fewmask.report.learning import learning
+from fewmask.report.paired import interval_of
 from fewmask.report.record import Record, get
 from fewmask.report.rounds import round_rows
-from fewmask.report.tables import class_table, colour, evenness, fold_rows, score_rows, seed_rows, shown_sentences
+from fewmask.report.tables import (
+    class_table,
+    colour,
+    evenness,
+    fold_rows,
+    gain_axis,
+    score_rows,
+    seed_rows,
+    shown_sentences,
+)
 from fewmask.report.text import UNMEASURED, count, listing, number, plural, signed, span
 from fewmask.report.verdict import seeds_text, verdict
+
+_ROLES = ("val", "test")
 
 
 @cache
@@ -52,20 +66,15 @@ def report_page(record: Record) -> bytes:
         "expected": expected(record), "learning": learning(record),
         "facts": facts(record),
         "steps": next_steps(record.next_steps), "about": _about(record), "seeds_text": seeds_text(record),
-        "several": len(record.numbers) > 1, "delivered_seed": str(get(record.metrics, "delivered", "seed")),
+        "other_delivered": _other_delivered(record), "several": len(record.numbers) > 1,
+        "delivered_seed": str(get(record.metrics, "delivered", "seed")),
     }  # fmt: skip
     return _render("report.html", context)
 
 
 def compare_page(comparison: Comparison) -> bytes:
     """Return the comparison as one HTML file."""
-    groups = [
-        {
-            "first": group.first, "title": title(group), "rows": [_row(row, group) for row in group.rows],
-            "chart": _curves(group), "classes": _class_rows(group), "about": _about_group(group),
-        }
-        for group in comparison.groups
-    ]  # fmt: skip
+    groups = [_group(group) for group in comparison.groups]
     runs = sum(len(row.records) for group in comparison.groups for row in group.rows)
     return _render("compare.html", {"groups": groups, "notes": comparison.notes, "runs": plural(runs, "run")})
 
@@ -73,6 +82,13 @@ def compare_page(comparison: Comparison) -> bytes:
 def _render(template: str, context: dict[str, Any]) -> bytes:
     # a name that is not UTF-8 on disk reaches Python as lone surrogates, which no file can hold
     return _environment().get_template(template).render(context).encode("utf-8", "replace")
+
+
+def _other_delivered(record: Record) -> bool:
+    """Return whether the delivered model is not the last checkpoint of the method, whose counts the report shows."""
+    run, which = get(record.metrics, "delivered", "run"), get(record.metrics, "delivered", "checkpoint")
+    best = get(record.metrics, "best", "step") != record.metrics.get("steps")
+    return run == "baseline" or (which == "best" and best)
 
 
 def _about(record: Record) -> list[str]:
@@ -101,22 +117,68 @@ def _about_group(group: Group) -> list[str]:
     return parts
 
 
-def _row(row: Row, group: Group) -> dict[str, Any]:
-    gained = comparing.gain(row, group)
+def _group(group: Group) -> dict[str, Any]:
+    gains = [comparing.gain(row, group) for row in group.rows]
+    rows = [_row(row, group, gained) for row, gained in zip(group.rows, gains, strict=True)]
+    roles = [role for role in _ROLES if any(role in row["scores"] for row in rows)]
+    ends = [{role: _ends(gained, role) for role in roles} if gained else {} for gained in gains]
+    axis = gain_axis(one for each in ends for one in each.values())
+    for row, each in zip(rows, ends, strict=True):
+        row["places"] = {role: _places(axis, one) for role, one in each.items()} if axis else {}
+    return {
+        "title": title(group), "about": _about_group(group), "rows": rows, "roles": roles, "axis": axis,
+        "drawn": drawn_anew(group), "chart": _curves(group), "classes": _class_rows(group, gains),
+    }  # fmt: skip
+
+
+def _ends(gained: dict[str, Any], role: str) -> dict[str, Any]:
+    return {"gain": gained[role]["mean"], **(gained["interval"][role] or {})}
+
+
+def _places(axis: Axis, ends: dict[str, Any]) -> list[float | None]:
+    """Return where a gain and the ends of its interval lie, in percent."""
+    found = (ends.get(key) for key in ("gain", "low", "high"))
+    return [None if value is None else axis.at(value) for value in found]
+
+
+def _row(row: Row, group: Group, gained: dict[str, Any] | None) -> dict[str, Any]:
+    told = dict(scores(row))
     return {
         "name": row.name, "seeds": ", ".join(map(str, row.seeds)), "n": len(row.seeds),
         "steps": count(row.records[0].metrics.get("steps")),
         "unlabelled": count(row.records[0].metrics.get("unlabelled")), "runs": [r.label for r in row.records],
-        "cells": [mean_sd(comparing.score(row, role, which)) for role in ("val", "test") for which in ("last", "best")],
-        "gain": "" if gained is None else mean_sd(gained["val"], sign=True),
-        "between": "" if gained is None else between(gained),
+        "scores": told, "gain": {} if gained is None else {role: between(gained, role) for role in told},
         "to": "" if gained is None else _paired(gained, group),
     }  # fmt: skip
 
 
-def between(gained: dict[str, Any]) -> str:
-    """Return the interval of a gain on val, or nothing where its runs do not tell."""
-    return span(gained["interval"]["val"], sign=True)
+def scores(row: Row) -> list[tuple[str, list[str]]]:
+    """Return each role that was scored, val if none, with "last", its interval, and "best"."""
+    roles = [role for role in _ROLES if any(get(r.metrics, role) for r in row.records)]
+    return [
+        (role, [
+            mean_sd(comparing.score(row, role, "last")), span(interval_of(row.records, role)),
+            mean_sd(comparing.score(row, role, "best")),
+        ])
+        for role in roles or _ROLES[:1]
+    ]  # fmt: skip
+
+
+def between(gained: dict[str, Any], role: str) -> list[str]:
+    """Return a gain, its interval and its verdict; empty where its runs do not tell."""
+    interval = gained["interval"][role]
+    return [mean_sd(gained[role], sign=True), span(interval, sign=True), get(interval, "verdict") or ""]
+
+
+def drawn_anew(group: Group) -> str:
+    """Say what the intervals of a group cover."""
+    kinds = {covers(counts.groups, 1)[0] for counts in group.first.counts.values()}
+    if not kinds:
+        return "No intervals: the runs did not keep the counts of single images (evaluation.npz)."
+    return (
+        f"95 % intervals cover which {listing(sorted(kinds))} were drawn, and from three seeds on the seeds. With "
+        "fewer, a gain may be chance between trainings: it is not shown."
+    )
 
 
 def _paired(gained: dict[str, Any], group: Group) -> str:
@@ -140,13 +202,11 @@ def _curves(group: Group) -> Any:
     return line_chart("mIoU on val", lines, unit="%")
 
 
-def _class_rows(group: Group) -> dict[str, Any] | None:
-    """Return class → a cell a configuration, on test where that is measured, else val; the highest is marked."""
-    tables = {
-        role: [comparing.class_scores(row, role) for row in group.rows] for role in ("val", "test")
-    }  # fmt: skip
+def _class_rows(group: Group, gains: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
+    """Return role → rows of a class, each with a cell a configuration; the highest is marked."""
     out = {}
-    for role, columns in tables.items():
+    for role in _ROLES:
+        columns = [comparing.class_scores(row, role) for row in group.rows]
         if not any(cell["n"] for column in columns for cell in column.values()):
             continue
         rows = []
@@ -154,10 +214,14 @@ def _class_rows(group: Group) -> dict[str, Any] | None:
             means = [column[name]["mean"] for column in columns]
             texts = [number(m) for m in means]
             best = number(max((m for m in means if m is not None), default=None))
+            moved = [get(gained, "iou", role, name) for gained in gains]
             cells = [
-                {"text": text, "sd": column[name]["sd"], "best": text == best and texts.count(best) < len(texts)}
-                for text, column in zip(texts, columns, strict=True)
-            ]
+                {
+                    "text": text, "sd": column[name]["sd"], "best": text == best and texts.count(best) < len(texts),
+                    "gained": gained is not None, "gain": signed(get(more, "gain")), "between": span(more, sign=True),
+                }
+                for text, column, gained, more in zip(texts, columns, gains, moved, strict=True)
+            ]  # fmt: skip
             rows.append({"name": name, "index": k, "cells": cells})
         out[role] = rows
     return out

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from fewmask.ops.interval import Interval, covers, paired_gain, score_interval
+from fewmask.ops.interval import Gain, Interval, covers, paired_gain, score_interval
 from fewmask.report.record import Counts, Record
 
 
@@ -36,8 +37,8 @@ def told_interval(counts_SN3K: np.ndarray, units: Sequence[str], groups: Sequenc
     return None if interval is None else _told(interval, covers(groups, len(counts_SN3K)))
 
 
-def gain_interval(pairs: Sequence[tuple[Record, Record]], role: str) -> dict[str, Any] | None:
-    """Return {"low", "high", "covers", "verdict"} of the gain of the first over the second of each pair, or None.
+def gain_of(pairs: Sequence[tuple[Record, Record]], role: str) -> Gain | None:
+    """Return the gain of the first over the second of each pair, with its intervals; None where they cannot be had.
 
     Args:
         pairs: two configurations, paired by seed.
@@ -46,8 +47,19 @@ def gain_interval(pairs: Sequence[tuple[Record, Record]], role: str) -> dict[str
     found = _same_images([record for pair in pairs for record in pair], role)
     if found is None:
         return None
-    gain = paired_gain(_stacked(found[::2]), _stacked(found[1::2]), found[0].units, found[0].groups)
+    return paired_gain(_stacked(found[::2]), _stacked(found[1::2]), found[0].units, found[0].groups)
+
+
+def told_gain(gain: Gain | None) -> dict[str, Any] | None:
+    """Return {"low", "high", "covers", "verdict"} of a gain of mIoU, or None."""
     return None if gain is None else {**_told(gain.miou, gain.covers), "verdict": gain.verdict}
+
+
+def class_ends(gain: Gain | None, number: int) -> dict[str, float | None]:
+    """Return {"low", "high"} of the gain of a class; null for one that fewer than two images show."""
+    part = None if gain is None else gain.classes[number]
+    ends = {"low": math.nan, "high": math.nan} if part is None else {"low": part.low, "high": part.high}
+    return {key: None if math.isnan(value) else round(value, 4) for key, value in ends.items()}
 
 
 def _same_images(records: Sequence[Record], role: str) -> list[Counts] | None:

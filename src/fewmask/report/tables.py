@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,7 +124,7 @@ def seed_rows(record: Record) -> list[list[str]]:
             str(r.metrics.get("seed")),
             *(number(get(r.metrics, *path, "miou"), 2) for path in (("val",), ("best", "val"))),
             *(number(get(r.metrics, *path, "miou"), 2) for path in (("test",), ("best", "test"))),
-            number(get(r.metrics, "gain", "miou"), 2) if get(r.metrics, "gain") else "",
+            signed(get(r.metrics, "gain", "miou"), 2) if get(r.metrics, "gain") else "",
         ]
         for r in record.seeds
     ]
@@ -149,7 +149,7 @@ def class_table(record: Record) -> ClassTable:
     role = "val" if metrics.get("val") else "test"
     seen = record.counts.get(role)
     gains = {name: _class_gain(metrics, name) for name in record.classes} if role == "val" else {}
-    at = _gain_axis(gains.values())
+    at = gain_axis(gains.values())
     rows = [_class_row(record, k, role, gains.get(name), at, seen) for k, name in enumerate(record.classes)]
     has = {
         "baseline": any(row.baseline_at is not None for row in rows), "gain": at is not None,
@@ -173,7 +173,8 @@ def _class_gain(metrics: Mapping[str, Any], name: str) -> Mapping[str, Any] | No
     return {"gain": ours - theirs} if is_number(ours) and is_number(theirs) else None
 
 
-def _gain_axis(gains: Any) -> Axis | None:
+def gain_axis(gains: Iterable[Mapping[str, Any] | None]) -> Axis | None:
+    """Return an axis that holds 0 and {"gain", "low", "high"} of each; None where nothing is known."""
     ends = [g[key] for g in gains if g for key in ("gain", "low", "high") if is_number(g.get(key))]
     return axis(min(0.0, *ends, 0.0), max(0.0, *ends, 0.0), 3) if ends else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import stdev
@@ -9,8 +10,9 @@ from typing import Any
 
 from fewmask.report.figures import Axis, axis
 from fewmask.report.record import Record, get, is_number
-from fewmask.report.text import UNMEASURED, listing, number, plural, signed, span
+from fewmask.report.text import MINUS, UNMEASURED, listing, number, plural, signed, span
 
+_NEGATIVE = re.compile(r"(?<![\w-])-(?=\d)")
 _MARKS = {"helped": "▲", "hurt": "▼", "not shown": "≈", "none": "○"}
 
 
@@ -91,7 +93,7 @@ def _compared(record: Record, gain: Mapping[str, Any], kind: str) -> tuple[str, 
     if not is_number(value):
         headline = "Not shown whether the unlabelled images help: the gain was not measured."
     if text := str(gain.get("text") or "").strip():
-        headline = f"{text[0].upper()}{text[1:].rstrip('.')}."
+        headline = _NEGATIVE.sub(MINUS, f"{text[0].upper()}{text[1:].rstrip('.')}.")
     details = []
     if interval and gain.get("covers"):
         details.append(covers_sentence(gain["covers"]))

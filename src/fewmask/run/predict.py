@@ -18,7 +18,7 @@ from fewmask.data.images import georeference, loses_place
 from fewmask.data.index import ImageCode
 from fewmask.data.masks import id_type
 from fewmask.data.mosaic import Mosaic, is_mosaic, opened_mosaic, preview_step
-from fewmask.engine.files import clean_leftovers, write_atomic, write_errors
+from fewmask.engine.files import clean_leftovers, json_text, write_atomic, write_errors
 from fewmask.engine.geotiff import mask_file
 from fewmask.engine.infer import Protocol
 from fewmask.engine.tiles import npy_file
@@ -27,7 +27,7 @@ from fewmask.report.pictures import colour_image, index_image, overlay
 from fewmask.run.journal import Journal
 from fewmask.run.model import Model
 from fewmask.run.notes import Say
-from fewmask.run.quality import add_row
+from fewmask.run.quality import FEWEST, SUMMARY, add_row, summary
 from fewmask.run.quality import load as load_quality
 
 Targets = dict[str, Path]
@@ -53,7 +53,7 @@ def _probs(out: Path, name: str, wanted: bool) -> Targets:
 def predict_files(
     model: Model, folder: Path, inputs: Sequence[Path], out: Path, tile: int | None, how: Protocol, *, probs: bool,
     averaged: bool, say: Say, along: Callable[[list[tuple[Path, str]]], Iterable[tuple[Path, str]]] = iter,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:  # fmt: skip
     """Predict images and folders of images; where the same call was stopped before, the rest of them.
 
     Args:
@@ -69,7 +69,8 @@ def predict_files(
         along: goes through (file, name), showing how far it is.
 
     Returns:
-        Of each image {"image", "name"} and what ``predict_file`` returns, "expected" filled in where it is known.
+        Of each image {"image", "name"} and what ``predict_file`` returns, "expected" filled in where it is known; and
+        ``quality.summary`` of all of them, which is written to quality-summary.json, or None.
 
     Raises:
         ConfigError: a file is there already, or two images would write the same one.
@@ -91,6 +92,8 @@ def predict_files(
     if quality is not None and averaged:
         say("no accuracy is expected: that was learned from predictions without --flip and --scales")
         quality = None
+    elif quality is None:
+        say(f"no accuracy is expected: the model has no quality.json, which takes {FEWEST} validation images")
     for file, name in along(files):
         if name in done:
             continue
@@ -100,8 +103,12 @@ def predict_files(
             add_row(out / "quality.csv", name, row["confidence"], values)
             row["expected"] = dict(zip(("pixel_accuracy", "low", "high"), values, strict=True))
         journal.add(row)
+    rows = [journal.rows[name] for _, name in files]
+    together = None if quality is None else summary(quality, rows)
+    if together is not None:
+        write_atomic(out / SUMMARY, json_text(together, indent=2) + "\n")
     journal.end()
-    return [journal.rows[name] for _, name in files]
+    return rows, together
 
 
 def _all_there(paths: Targets) -> bool:

@@ -8,10 +8,10 @@ once.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,6 +22,7 @@ from fewmask.data.masks import read_mask
 from fewmask.engine.files import write_atomic, write_errors
 from fewmask.errors import CheckpointError
 from fewmask.ops.rng import Permutation
+from fewmask.report.expected import hardly_tells
 from fewmask.run.data import by_fold
 from fewmask.run.folder import RunFolder
 from fewmask.run.model import Model
@@ -29,6 +30,7 @@ from fewmask.run.model import Model
 FILE = "quality.json"
 FEWEST = 20
 """Images below which nothing is calibrated."""
+SUMMARY = "quality-summary.json"
 _MOST = 300
 
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -70,6 +72,11 @@ class Quality(BaseModel):
         """Return (expected, low, high): pixel accuracy in percent, and an interval that holds it eight times of ten."""
         expected = float(np.interp(confidence, self.confidence, self.expected))
         return expected, max(0.0, expected + self.low), min(100.0, expected + self.high)
+
+    @property
+    def threshold(self) -> float:
+        """What is expected of the tenth part of its images that it is the least sure of, percent; the rest has more."""
+        return float(np.quantile(self.expected, 0.1, method="lower"))
 
     def rows(self) -> list[tuple[float, float, float, float]]:
         """Return (confidence, expected, low, high) from the least sure image to the surest, by quarters."""
@@ -171,6 +178,44 @@ def add_row(file: Path, name: str, confidence: float, values: tuple[float, float
         if not table.tell():
             writer.writerow(["name", "confidence", "expected_pixel_accuracy", "low", "high"])
         writer.writerow([name, f"{confidence:.4f}", *(f"{value:.2f}" for value in values)])
+
+
+def summary(quality: Quality, predicted: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return what is expected of images together; None where nothing is expected of any of them.
+
+    Args:
+        quality: the calibration.
+        predicted: of each image {"name", "confidence", "expected": {"pixel_accuracy", …} | None}.
+
+    Returns:
+        {"images", "expected_pixel_accuracy": their mean, "below": {"accuracy": ``threshold``, "images"}, "beyond": how
+        many are less sure than any image of the calibration, which says nothing of such ones, "least_sure": the three,
+        "calibration": {"images", "error", "rank_correlation"}, "caveat": a sentence}; accuracies in percent.
+    """
+    known = [row for row in predicted if row["expected"] is not None]
+    if not known:
+        return None
+    values = [float(row["expected"]["pixel_accuracy"]) for row in known]
+    least = sorted(known, key=lambda row: (row["confidence"], row["name"]))[:3]
+    return {
+        "images": len(known), "expected_pixel_accuracy": float(np.mean(values)),
+        "below": {"accuracy": quality.threshold, "images": sum(value < quality.threshold for value in values)},
+        "beyond": sum(row["confidence"] < quality.confidence[0] for row in known),
+        "least_sure": [
+            {"name": row["name"], "confidence": row["confidence"], "expected": row["expected"]} for row in least
+        ],
+        "calibration": quality.model_dump(include={"images", "error", "rank_correlation"}), "caveat": _caveat(quality),
+    }  # fmt: skip
+
+
+def _caveat(quality: Quality) -> str:
+    text = (
+        f"learned from {quality.images} images, each left out once: {quality.error:.1f} points off on average; "
+        "of images unlike them it says little"
+    )
+    if hardly_tells(quality.rank_correlation):
+        text += "; on these data the confidence hardly tells good predictions from bad ones"
+    return text
 
 
 def load(folder: Path) -> Quality | None:

@@ -105,8 +105,9 @@ def nnunet(root: Path) -> Found:
         more = sorted(name for name in images if not name.endswith("_0000"))
         if more:
             raise DataError(
-                f"{len(more)} files are further channels of an image, first {more[0]!r}, which are not read yet",
-                where=root / f"images{part}", todo="save each image as one file of RGB or grey, CASE_0000.png",
+                f"{len(more)} files are further channels of an image, first {more[0]!r}, which are not read",
+                where=root / f"images{part}",
+                todo="put the channels of each image into one file, CASE_0000.tif: docs/data.md (nnU-Net) has a script",
             )  # fmt: skip
         cases = {name.removesuffix("_0000"): paths for name, paths in images.items()}
         items[part] = join(cases, masks, notes)
