@@ -74,12 +74,13 @@ def export(
     files = list(images) or _own_images(RunFolder(run))
     ensure_writable(out.parent)
     assert isinstance(model.net, Segmenter), "build makes Segmenters"
-    if isinstance(resize := model.card.resize, str) and size is None:
+    resize = model.card.resize if size is None or model.card.resize is None else input_size(model.card.resize, size)
+    if isinstance(resize, str):
         raise ConfigError(
             f"the model resizes images to {resize}, and a graph for any size cannot", where=RunFolder(run).model,
             todo="name the size of your images: --size 480x640",
         )  # fmt: skip
-    portable = Portable(model.net, model.card.mean, model.card.std, input_size(resize, size) if size else resize)
+    portable = Portable(model.net, model.card.mean, model.card.std, resize)
     content, exported = (_onnx if form == "onnx" else _torch)(_graph(portable, size), _about(model))
     found = _compare(model, exported, files, size, out)
     write_atomic(out, content)
