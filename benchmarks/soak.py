@@ -26,7 +26,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -178,12 +178,13 @@ def _kill(
 
 def _phases(timeline: list[tuple[float, Place]], kills: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Return for each phase its share of the unbroken run's time, and how many kills fell into it."""
-    spent: Counter[str] = Counter()
+    spent: defaultdict[str, float] = defaultdict(float)
     for (start, place), (end, _) in pairwise(timeline):
         spent[place.phase] += end - start
     fell, whole = Counter(kill["fell"]["phase"] for kill in kills), sum(spent.values())
     return {
-        phase: {"time": round(spent[phase] / whole, 3), "kills": fell[phase]} for phase in [*spent, *(fell - spent)]
+        phase: {"time": round(spent[phase] / whole, 3), "kills": fell[phase]}
+        for phase in dict.fromkeys([*spent, *fell])
     }
 
 
