@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context, set_start_method
@@ -133,6 +134,17 @@ def popen(folder: Path, command: list[str], fault: str = "") -> subprocess.Popen
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "stdout", "w") as out, open(folder / "stderr", "w") as err:
         return subprocess.Popen(command, env=environment(fault), stdout=out, stderr=err, text=True)
+
+
+@contextmanager
+def ending(*processes: subprocess.Popen[str]) -> Iterator[None]:
+    """Kill what still runs at the end of the block: where a test fails."""
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def two_tasks(io: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[str]]:

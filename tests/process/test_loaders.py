@@ -15,7 +15,18 @@ import torch
 
 from fewmask.data import feed
 from fewmask.data.feed import bearable_workers
-from process.helpers import VARIANTS, assert_refused, assert_same, environment, good, outcome, popen, run, training
+from process.helpers import (
+    VARIANTS,
+    assert_refused,
+    assert_same,
+    ending,
+    environment,
+    good,
+    outcome,
+    popen,
+    run,
+    training,
+)
 
 LOSING = ["--method", "process.spy:Losing", "--workers", "1", "machine.loader_timeout=2"]
 Usage = namedtuple("Usage", "total used free")
@@ -114,7 +125,8 @@ def test_the_system_sets_the_limit(kind, data, tmp_path, io):
         pytest.skip(f"{limited[0]} cannot set the limit here")
     words = [*VARIANTS["supervised"], "--crop", "128", "--steps", "4"]
     command = [sys.executable, "-m", "fewmask", *training(data, tmp_path / "few", *words, "--workers", "8")]
-    code = popen(io, [*limited, *command]).wait(200)
+    with ending(limits := popen(io, [*limited, *command])):
+        code = limits.wait(280)
     told = (io / "stderr").read_text()
     assert code == 0 and f"WARNING: {said}" in told and "Traceback" not in told, told
     good(run(io, training(data, tmp_path / "none", *words)))

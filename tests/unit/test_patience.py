@@ -75,7 +75,8 @@ def test_masks_and_images_of_val(times, item, failing, waited):
         with nullcontext() if times == 3 else pytest.raises(DataError, match="Input/output error") as failed:
             assert read(item).shape[-2:] == (12, 16)
         if failed is not None:
-            assert isinstance(failed.value.__cause__.__cause__, OSError), "--debug shows it"
+            lasting: Any = failed.value.__cause__
+            assert isinstance(lasting.__cause__, OSError), "--debug shows it"
     assert waited == 2 * [0.1, 1.0, 5.0], "the loop of the loader does not wait for what has been waited for"
 
 
