@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -253,11 +255,10 @@ def test_several_bands_are_never_read_as_one_grey_image(tmp_path, count, interle
     assert (found == np.arange(20 * count).reshape(count, 4, 5).transpose(1, 2, 0)).all()
 
 
-def test_the_script_for_channels_in_files_of_their_own(tmp_path, monkeypatch):
+def test_the_script_for_channels_in_files_of_their_own(tmp_path):
     """docs/data.md: nnU-Net's CASE_0000.png and CASE_0001.png, by hand, become two bands of one image."""
     page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
     (script,) = (code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "_0000.png" in code)
-    monkeypatch.chdir(tmp_path)
     root = tmp_path / "Dataset001"
     for part in ("imagesTr", "labelsTr", "imagesTs"):
         (root / part).mkdir(parents=True)
@@ -274,7 +275,7 @@ def test_the_script_for_channels_in_files_of_their_own(tmp_path, monkeypatch):
         Image.fromarray(np.array([[0, 1]], np.uint8)).save(root / f"labelsTr/{case}.png")
     with pytest.raises(DataError, match="'a_0001', which are not read"):
         read_folder(root)
-    exec(compile(script, "docs/data.md", "exec"), {})
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
     with pytest.raises(DataError) as refused:
         read_image(tmp_path / "together/imagesTr/a_0000.tif")
     declaration = refused.value.todo[refused.value.todo.index("channels:") :]

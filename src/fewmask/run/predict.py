@@ -88,12 +88,9 @@ def predict_files(
     journal.begin(targets)
     if any("tiff" in targets[name] and loses_place(file) for file, name in files):
         say("WARNING: these images lie on a map, their masks will not: pip install 'fewmask[geo]'")
-    quality = load_quality(folder)
+    quality, without = load_quality(folder), f"the model has no quality.json, which takes {FEWEST} validation images"
     if quality is not None and averaged:
-        say("no accuracy is expected: that was learned from predictions without --flip and --scales")
-        quality = None
-    elif quality is None:
-        say(f"no accuracy is expected: the model has no quality.json, which takes {FEWEST} validation images")
+        quality, without = None, "that was learned from predictions without --flip and --scales"
     for file, name in along(files):
         if name in done:
             continue
@@ -105,6 +102,8 @@ def predict_files(
         journal.add(row)
     rows = [journal.rows[name] for _, name in files]
     together = None if quality is None else summary(quality, rows)
+    if quality is None:
+        say(f"no accuracy is expected: {without}")
     if together is not None:
         write_atomic(out / SUMMARY, json_text(together, indent=2) + "\n")
     journal.end()
