@@ -18,12 +18,16 @@ from torch import nn
 from fewmask import nets
 from fewmask.data import geo
 from fewmask.data.bands import Band, are_coloured, channels, ordered, shown
+from fewmask.data.datayaml import DataYaml
 from fewmask.data.declared import load_data_yaml
+from fewmask.data.describe import describe
 from fewmask.data.images import georeference, image_header, item_size, loses_place, read_image, read_item
-from fewmask.data.index import ImageCode, Item
+from fewmask.data.index import ImageCode, Item, MaskCode
 from fewmask.data.layouts import read_folder
+from fewmask.data.mosaic import opened_mosaic
 from fewmask.data.perturb import NineOps
 from fewmask.data.randaugment import RandAugmentCutout
+from fewmask.data.scan import scan
 from fewmask.data.views import Augment, as_pictures, from_pictures, photometry
 from fewmask.errors import ConfigError, DataError
 from fewmask.nets.weights import load_encoder
@@ -180,7 +184,7 @@ def test_declarations(tmp_path):
     assert declared.image_code() == ImageCode(bands=(Band(3, "band 3"), Band(1, "nir", 0, 0.5)))
     (tmp_path / "data.yaml").write_text("channels: rgb\n")
     declared = load_data_yaml(tmp_path)
-    assert declared is not None and declared.image_code() == ImageCode()
+    assert declared is not None and declared.image_code() == ImageCode(colours_only=True)
 
 
 @pytest.mark.parametrize("bands", [(RED, GREEN, BLUE, NIR), (NIR, RED), (NIR,)], ids=["colour", "two", "one"])
@@ -253,6 +257,33 @@ def test_several_bands_are_never_read_as_one_grey_image(tmp_path, count, interle
     bands = tuple(Band(n + 1, f"b{n}") for n in range(count))
     found = read_image(path, ImageCode(bands=bands))
     assert (found == np.arange(20 * count).reshape(count, 4, 5).transpose(1, 2, 0)).all()
+
+
+@pytest.mark.parametrize("more", [1, 2])
+def test_bands_beside_colours_are_not_dropped_unasked(tmp_path, more):
+    """Pillow opens red, green, blue and infrared as RGB."""
+    values, root = np.arange(20 * (3 + more), dtype=np.uint8).reshape(3 + more, 4, 5), tmp_path / "data"
+    (root / "masks").mkdir(parents=True)
+    image = tiff(root / "images/x.tif", values, photometric="RGB", alpha="UNSPECIFIED")
+    Image.fromarray(np.array(4 * [5 * [1]], np.uint8)).save(root / "masks/x.png")
+    with Image.open(image) as opened:
+        assert opened.mode == "RGB", "else nothing is shown here"
+    assert image_header(image).width == 5, "only the pixels are in doubt"
+    with pytest.raises(DataError, match=f"{more} more band.* channels: rgb in data.yaml.*band: {3 + more}, "):
+        read_image(image)
+    (root / "data.yaml").write_text("classes: [a, b]\n")
+    refused = scan(read_folder(root).labelled, 2, MaskCode(), cache=tmp_path)
+    assert [p.kind for p in refused.problems] == ["pixel_format"]
+    (root / "data.yaml").write_text("classes: [a, b]\nchannels: rgb\n")
+    index = read_folder(root)
+    assert scan(index.labelled, 2, MaskCode(), cache=tmp_path).problems == ()
+    assert (read_item(index.labelled[0]) == values[:3].transpose(1, 2, 0)).all()
+    with opened_mosaic(image, index.images) as mosaic:
+        assert (mosaic[:4, :5] == values[:3].transpose(1, 2, 0)).all()
+    with pytest.raises(DataError, match="not read without declaration"), opened_mosaic(image, ImageCode()):
+        pass
+    (root / "data.yaml").write_text(describe(index, DataYaml(channels="rgb"), None))
+    assert read_folder(root).images == index.images
 
 
 def test_the_script_for_channels_in_files_of_their_own(tmp_path):

@@ -101,7 +101,7 @@ class DataYaml(BaseModel):
     ] = None
     channels: Annotated[
         Literal["rgb"] | Bands,
-        _says("of the images: rgb, or bands: number in the file, name, values that become 0 and 255", _CHANNELS),
+        _says("of the images: rgb and no others, or bands: number in the file, name, values for 0 and 255", _CHANNELS),
     ] = "rgb"
     groups: Annotated[
         str | None, _says("a regular expression, folder, names, time, or a file of name<TAB>group lines", _TEXT)
@@ -203,7 +203,9 @@ class DataYaml(BaseModel):
 
     def image_code(self) -> ImageCode:
         """Return how image files become pixels."""
-        return ImageCode(self.exif == "apply", () if self.channels == "rgb" else self.channels)
+        if self.channels == "rgb":
+            return ImageCode(self.exif == "apply", colours_only="channels" in self.model_fields_set)
+        return ImageCode(self.exif == "apply", self.channels)
 
     def legend(self, names: tuple[str, ...], where: object) -> tuple[tuple[str, ...], MaskCode]:
         """Return (class names, how masks spell them).

@@ -40,6 +40,8 @@ def describe(
     keys |= _code(index.code)
     if index.images.bands:
         keys["channels"] = [band.told() for band in index.images.bands]
+    elif index.images.colours_only:
+        keys["channels"] = "rgb"
     if (rule := groups or declared.groups) is not None:
         keys["groups"] = _rule(rule, index.root, aside)
     about = {key: told.get("description") for key, told in json_schema()["properties"].items()}

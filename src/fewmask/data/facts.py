@@ -67,8 +67,9 @@ class Memory:
         if cache is False or not here:
             return
         folder, place = cache or cache_folder(), os.path.commonpath(here)
-        bands = [items[0].code.bands] if items[0].code.bands else []
-        key = repr((_VERSION, PIL.__version__, place, code, *bands)).encode("utf-8", "surrogateescape")
+        how = items[0].code
+        declared = [how.bands] if how.bands else ["rgb"] if how.colours_only else []
+        key = repr((_VERSION, PIL.__version__, place, code, *declared)).encode("utf-8", "surrogateescape")
         self._file = folder / f"scan-{hashlib.sha256(key).hexdigest()[:24]}.json"
         with suppress(OSError, ValueError, RecursionError):
             known = json.loads(self._file.read_bytes())

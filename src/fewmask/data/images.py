@@ -9,6 +9,7 @@ RGB                                       as it is
 grey, 1-bit, palette                      RGB, exact
 alpha channel, opaque everywhere          RGB, the channel is dropped
 alpha channel, transparent somewhere      DataError: what lies under it is undefined
+RGB and more bands                        RGB where that is declared; else DataError with both declarations
 16-bit, float, more bands                 the bands that data.yaml declares; else DataError with a declaration to paste
 CMYK, Lab, several frames                 DataError
 ========================================= =========================================================
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
 from fewmask.data.bands import COLOURS, Bands, proposal
 from fewmask.data.decode import MAX_PIXELS, Header, OtherBands, is_tiff, opened, refuse_frames
@@ -86,6 +87,10 @@ def read_picture(
             what = f"{kind} images are not read without declaration"
             raise BadFile("pixel_format", what, where=path, todo=todo, value=kind)
         refuse_frames(image, path)
+        if (more := _beside_colours(image)) and not code.colours_only:
+            what = f"image has {more} more band{'s' * (more > 1)} than the {image.mode} that would be read"
+            todo = f"to leave them out, write channels: rgb in data.yaml; else {proposal_for(path)}"
+            raise BadFile("pixel_format", what, where=path, todo=todo, value=more)
         image.load()
         if image.has_transparency_data:
             image = image.convert("RGBA")
@@ -160,6 +165,13 @@ def _opened(path: Path, max_pixels: int) -> Iterator[tuple[ImageFile.ImageFile, 
             yield found
     except OtherBands as error:
         raise BadFile(error.kind, error.what, where=path, todo=proposal_for(path)) from error
+
+
+def _beside_colours(image: ImageFile.ImageFile) -> int:
+    """Return how many bands of a TIFF Pillow passes over, such as infrared after red, green and blue."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 0
+    return max(0, image.tag_v2.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) - len(image.getbands()))
 
 
 def _turned(image: Image.Image, header: Header, code: ImageCode) -> Image.Image:

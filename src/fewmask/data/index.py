@@ -27,10 +27,13 @@ class ImageCode:
     Attributes:
         upright: they are turned as the EXIF orientation says; else they count as stored.
         bands: the network's channels; empty = red, green and blue of 8 bits.
+        colours_only: what a file has beside red, green and blue is left out, as somebody has declared; else such files
+            are refused.
     """
 
     upright: bool = False
     bands: Bands = ()
+    colours_only: bool = False
 
 
 PHOTOGRAPH = ImageCode()

@@ -45,6 +45,7 @@ class Mosaic:
             check_count(self._bands, dataset.count, path)
         else:
             kinds = tuple(kind.name for kind in dataset.colorinterp)
+            kinds = kinds[:3] if code.colours_only and kinds[:3] == _COLOURS[2] else kinds
             if kinds not in _COLOURS or set(dataset.dtypes) != {"uint8"}:
                 what = f"{dataset.dtypes[0]} images of {', '.join(kinds)} are not read without declaration"
                 raise BadFile("pixel_format", what, where=path, todo=proposal_for(path, max_pixels=None))

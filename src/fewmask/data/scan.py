@@ -209,7 +209,7 @@ def _image_facts(item: Item, decode: bool) -> Facts:
         header = image_header(item.image, item.code)
         picture = Image.fromarray(shown(_as_stored(item), item.code.bands))
     else:
-        header, picture = read_picture(item.image)
+        header, picture = read_picture(item.image, replace(item.code, upright=False))
     likeness = f"{int(difference_hash(picture.convert('L'))):016x}"
     return Facts(header.height, header.width, f"{header.format}, {header.mode}", header.orientation, likeness=likeness)
 

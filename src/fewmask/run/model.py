@@ -79,6 +79,10 @@ class ModelCard(BaseModel):
             raise ValueError(f"{len(self.mean)} means and {len(self.std)} deviations of {count} channels")
         return self
 
+    def image_code(self) -> ImageCode:
+        """Return how image files become pixels: of one that has more bands than the network, those it knows."""
+        return ImageCode(self.upright, self.channels, colours_only=not self.channels)
+
 
 class Model:
     """One network with everything needed to predict; see ``Model.load``.
@@ -135,7 +139,7 @@ class Model:
         Raises:
             DataError: it cannot be read.
         """
-        return read_image(Path(file), ImageCode(self.card.upright, self.card.channels))
+        return read_image(Path(file), self.card.image_code())
 
     def views(self, flip: bool = False, scales: Sequence[float] | None = None) -> Protocol:
         """Return the model's protocol with more views of an image, whose probabilities are averaged.

@@ -15,7 +15,6 @@ from fewmask.data.bands import shown
 from fewmask.data.files import image_names
 from fewmask.data.geo import mask_bytes
 from fewmask.data.images import georeference, loses_place
-from fewmask.data.index import ImageCode
 from fewmask.data.masks import id_type
 from fewmask.data.mosaic import Mosaic, is_mosaic, opened_mosaic, preview_step
 from fewmask.engine.files import clean_leftovers, json_text, write_atomic, write_errors
@@ -156,7 +155,7 @@ def _picture(model: Model, file: Path, paths: Targets, tile: int | None, how: Pr
 
 def _mosaic(model: Model, file: Path, paths: Targets, tile: int | None, how: Protocol) -> dict[str, Any]:
     """Predict what is read in windows; a band of rows is in memory at a time."""
-    with opened_mosaic(file, ImageCode(model.card.upright, model.card.channels)) as image:
+    with opened_mosaic(file, model.card.image_code()) as image:
         if not (model.tile_for(image, how) if tile is None else tile):
             raise DataError(
                 "an image of this size is predicted in tiles, which this model or --tile 0 rules out", where=file,
