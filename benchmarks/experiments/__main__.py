@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,12 @@ SCRATCH = Path(os.environ.get("FEWMASK_SCRATCH", "runs/experiments"))
 
 def finished(experiment: Experiment, older: bool) -> list[Path]:
     """Return results of this configuration: of this source or one that is proved to be equal, or of any (``older``)."""
-    there = sorted((HERE / "results" / experiment.study).glob(f"{experiment.config_key()}-*.json"))
+    return _results_of(experiment, experiment.study, older)
+
+
+def _results_of(experiment: Experiment, study: str, older: bool) -> list[Path]:
+    """Return the files of a configuration in a study, or in "*", all of them; see ``finished``."""
+    there = sorted((HERE / "results").glob(f"{study}/{experiment.config_key()}-*.json"))
     hashes = [path.stem.rpartition("-")[2] for path in there]
     return [
         path for path, hash in zip(there, hashes, strict=True)
@@ -41,24 +47,29 @@ def finished(experiment: Experiment, older: bool) -> list[Path]:
     ]  # fmt: skip
 
 
-def adopt(experiment: Experiment) -> bool:
-    """Take over what another study has found with this configuration and source; return whether there was such."""
-    for path in sorted((HERE / "results").glob(f"*/{experiment.key()}.json")):
+def adopt(experiment: Experiment, older: bool = False) -> bool:
+    """Take over what another study has found with this configuration; return whether there was such.
+
+    Args:
+        experiment: the run.
+        older: of any source, not of this one alone.
+    """
+    for path in _results_of(experiment, "*", older):
         record = json.loads(path.read_text(encoding="utf-8"))
-        _write(experiment, record | {"study": experiment.study, "arm": experiment.arm})
+        record |= {"study": experiment.study, "arm": experiment.arm}
+        _write(HERE / "results" / experiment.study / path.name, record)
         return True
     return False
 
 
-def _write(experiment: Experiment, record: dict[str, Any]) -> None:
-    target = experiment.result()
+def _write(target: Path, record: dict[str, Any]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def carry_out(experiment: Experiment) -> str:
+def carry_out(experiment: Experiment, older: bool = False) -> str:
     """Train one run in a process of its own and write its JSON; return a line for the log."""
-    if adopt(experiment):  # asked now, not at the start: a run before this one may have been the same
+    if adopt(experiment, older):  # asked now, not at the start: a run before this one may have been the same
         return f"{experiment.data} {experiment.arm} seed {experiment.keys['train.seed']}: another study has it"
     folder, out = SCRATCH / "data" / experiment.data, SCRATCH / experiment.study / experiment.key()
     recipe = experiment.recipe(str(folder))
@@ -75,7 +86,7 @@ def carry_out(experiment: Experiment) -> str:
     if code:
         return f"FAILED ({code}) {experiment.arm} on {experiment.data}: see {out.with_suffix('.log')}"
     record = collect(experiment, out)
-    _write(experiment, record)
+    _write(experiment.result(), record)
     for checkpoints in out.rglob("checkpoints"):  # a hundred MB a run; model/ and pictures/ are what is looked at
         shutil.rmtree(checkpoints)
     scores = {role: s and s["miou"] for role in ("val", "test") for s in [record["metrics"][role]]}
@@ -152,7 +163,7 @@ def main() -> None:
         data_folder(name, SCRATCH)  # before the jobs, which would make the same links at once
     with ThreadPoolExecutor(args.jobs) as pool:
         failed = 0
-        for line in pool.map(carry_out, open_runs):
+        for line in pool.map(partial(carry_out, older=args.keep_older), open_runs):
             failed += line.startswith("FAILED")
             print(line, flush=True)
     sys.exit(1 if failed else 0)

@@ -27,7 +27,7 @@ def one(name: str, arm: str = "a", lr: float = 1e-3) -> study.Experiment:
 
 def test_a_result_serves_every_study_that_asks_for_it(here):
     first, alike, other = one("first"), one("second", "b"), one("second", "b", lr=3e-3)
-    runner._write(first, {"study": "first", "arm": "a", "curve": [1, 2]})
+    runner._write(first.result(), {"study": "first", "arm": "a", "curve": [1, 2]})
     assert runner.adopt(alike) and not runner.adopt(other)
     assert json.loads(alike.result().read_text()) == {"study": "second", "arm": "b", "curve": [1, 2]}
     assert json.loads(first.result().read_text())["study"] == "first"
@@ -35,19 +35,20 @@ def test_a_result_serves_every_study_that_asks_for_it(here):
 
 def test_a_run_that_was_finished_meanwhile_is_not_trained_again(here, monkeypatch):
     monkeypatch.setattr(runner.subprocess, "run", lambda *a, **k: pytest.fail("trained again"))
-    runner._write(one("first"), {"study": "first", "arm": "a"})
+    runner._write(one("first").result(), {"study": "first", "arm": "a"})
     assert runner.carry_out(one("second", "b")).endswith("another study has it")
     assert one("second", "b").result().is_file()
 
 
 def test_a_result_of_another_source_serves_only_where_that_is_asked_for(here, monkeypatch):
     run = one("first")
-    runner._write(run, {"study": "first", "arm": "a"})
+    runner._write(run.result(), {"study": "first", "arm": "a"})
     assert runner.finished(run, older=False) == [run.result()]
     with monkeypatch.context() as patch:
         for module in (study, same):
             patch.setattr(module, "source_hash", lambda method: "0" * 12)
         assert runner.finished(run, older=False) == [] and not runner.adopt(run)
+        assert runner.adopt(run, older=True)
         assert [p.name.split("-")[0] for p in runner.finished(run, older=True)] == [run.config_key()]
 
 
