@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from fewmask.config import Config, load_yaml
-from fewmask.data.sizes import LONG, Resize
+from fewmask.data.sizes import Resize, parse_resize, parse_size
 from fewmask.data.views import Augment
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.engine.optim import OptimConfig
@@ -85,10 +85,7 @@ class DataConfig(Config):
     @field_validator("resize", mode="before")
     @classmethod
     def _input(cls, value: Any) -> Any:
-        if isinstance(value, str) and value.lower().startswith(LONG):
-            side, _ = parse_size(value[len(LONG) :] if "x" not in value.lower() else value)
-            return f"{LONG}{side}"
-        return parse_size(value) if isinstance(value, str | int) else value
+        return parse_resize(value) if isinstance(value, str | int) else value
 
 
 class ModelConfig(Config):
@@ -250,22 +247,6 @@ def for_its_length(recipe: Recipe) -> Recipe:
     if recipe.method_name == "auto" or recipe.train.steps >= SHORT or "authors_code" in recipe.method:
         return recipe
     return recipe.model_copy(update={"method": {**resolve(recipe.method_name).short, **recipe.method}})
-
-
-def parse_size(value: str | int) -> tuple[int, int]:
-    """Return (height, width) of "192" or "160x192".
-
-    Raises:
-        ConfigError: anything else.
-    """
-    parts = str(value).lower().split("x")
-    if not (1 <= len(parts) <= 2 and all(p.strip().isdigit() and int(p) > 0 for p in parts)):
-        raise ConfigError(
-            f"{value!r} is not a size",
-            where="crop, resize",
-            todo="write 192 for a square or 160x192 for height x width; of resize long:1024 for the longer side",
-        )
-    return int(parts[0]), int(parts[-1])
 
 
 def read_recipe(file: Path | None, overrides: Mapping[str, Any], settings: Sequence[str] = ()) -> Recipe:

@@ -2,8 +2,9 @@
 
 import pytest
 
+from fewmask.data.sizes import parse_size
 from fewmask.errors import ConfigError
-from fewmask.recipe import parse_size, read_recipe
+from fewmask.recipe import read_recipe
 from fewmask.run.differences import differences
 
 DIR = {"data.dir": "photos"}

@@ -43,7 +43,7 @@ def export(
     compared on real images; the largest difference is printed.
     """
     from fewmask.data.files import image_names
-    from fewmask.recipe import parse_size
+    from fewmask.data.sizes import parse_size
     from fewmask.run.export import export as write
 
     files = [file for file, _ in image_names(images or [])]

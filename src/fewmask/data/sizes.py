@@ -8,11 +8,41 @@ from fewmask.batch import MAX_CLASSES
 from fewmask.data.images import item_size
 from fewmask.data.index import Item, MaskCode
 from fewmask.data.stream import ItemLoader
+from fewmask.errors import ConfigError
 
 Resize = tuple[int, int] | str | None
 """(height, width); or "long:1024", pixels of the longer side; None = an image's own size."""
 
 LONG = "long:"
+
+
+def parse_size(value: str | int) -> tuple[int, int]:
+    """Return (height, width) of "192" or "160x192".
+
+    Raises:
+        ConfigError: anything else.
+    """
+    parts = str(value).lower().split("x")
+    if not (1 <= len(parts) <= 2 and all(p.strip().isdigit() and int(p) > 0 for p in parts)):
+        raise ConfigError(
+            f"{value!r} is not a size",
+            where="crop, resize",
+            todo="write 192 for a square or 160x192 for height x width; of resize long:1024 for the longer side",
+        )
+    return int(parts[0]), int(parts[-1])
+
+
+def parse_resize(value: str | int) -> tuple[int, int] | str:
+    """Return what "160x192", 192 or "long:1024" means as the size of a network's input.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    text = str(value).lower()
+    if not text.startswith(LONG):
+        return parse_size(value)
+    side, _ = parse_size(text if "x" in text else text.removeprefix(LONG))  # two sides: refused as it stands
+    return f"{LONG}{side}"
 
 
 def input_size(resize: Resize, size: tuple[int, int]) -> tuple[int, int]:

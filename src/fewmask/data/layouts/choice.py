@@ -91,7 +91,7 @@ def read_layout(root: Path, declared: DataYaml) -> Found:
         key, found = declared.layout, _as(declared.layout, root, declared)
     else:
         key, found = _recognised(root, declared)
-    plain = key == "folders" and (root / "images").is_dir() and (root / "masks").is_dir()  # made for this program
+    plain = key == "folders" and _places(root) == _OURS  # made for this program
     sources.settle(root, found, key, chosen=plain or declared.layout is not None or key is None)
     return found
 
@@ -115,13 +115,20 @@ def _as(key: str, root: Path, declared: DataYaml) -> Found:
 
 def _folders(root: Path) -> Found | None:
     """Read folders of images and of masks, or such folders in each role; None where there are none."""
-    both = ("images", "masks") if (root / "images").is_dir() and (root / "masks").is_dir() else None
-    if (places := both or tools.other_folders(root)) is None:
+    if (places := _places(root)) is None:
         inside = tools.in_role_folders(root)
         return tools.inside_roles(root, inside) if inside else None
     found = pairs("folders", root, *places)
-    found.notes += [] if both else [f"images in {places[0]!r}, masks in {places[1]!r}"]
+    found.notes += [] if places == _OURS else [f"images in {places[0]!r}, masks in {places[1]!r}"]
     return found
+
+
+_OURS = ("images", "masks")
+
+
+def _places(root: Path) -> tuple[str, str] | None:
+    """Return the folders of images and of masks: ours where both are there, else those of other names."""
+    return _OURS if all((root / place).is_dir() for place in _OURS) else tools.other_folders(root)
 
 
 def _recognised(root: Path, declared: DataYaml) -> tuple[str, Found]:
@@ -135,9 +142,7 @@ def _recognised(root: Path, declared: DataYaml) -> tuple[str, Found]:
     if signs:
         return signs[0].key, signs[0].read(root)
     inside = tools.in_role_folders(root)
-    both = (root / "images").is_dir() and (root / "masks").is_dir()
-    places = ("images", "masks") if both else tools.other_folders(root)
-    found, key = None, "coco"
+    places, found, key = _places(root), None, "coco"
     if places is None and (found := coco.coco(root)) is None:
         found, key = labelstudio.label_studio(root), "labelstudio"
     if inside and (places is not None or found is not None):
