@@ -7,7 +7,9 @@ import json
 import numpy as np
 import pytest
 
+from fewmask.data import layouts
 from fewmask.data.layouts import read_folder
+from fewmask.data.layouts.found import begins, read_json
 from fewmask.data.masks import read_mask
 from fewmask.errors import ConfigError, DataError
 from fixtures_data import blocks, make_folder, make_voc, save_image, save_mask
@@ -188,3 +190,22 @@ class TestDeclared:
         refuse(tmp_path, ConfigError, "layout: is 'pascal', must be 'folders'")
         (tmp_path / "data.yaml").write_text("layout: folders\nmasks: masks\n")
         refuse(tmp_path, ConfigError, "leave one of them away")
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [(b"\xef\xbb\xbf \r\n[1]", "["), (b"{}", "{"), (b"  \t", ""), (b"", ""), ("é".encode(), "\ufffd")],
+)
+def test_what_json_begins_with(tmp_path, text, first):
+    (tmp_path / "a.json").write_bytes(text)
+    assert begins(tmp_path / "a.json") == first and begins(tmp_path / "none.json") == "" == begins(tmp_path)
+
+
+def test_annotations_are_parsed_once(tmp_path, monkeypatch):
+    """They may have hundreds of megabytes, and every command reads the folder."""
+    data, parsed = tmp_path / "data", list[str]()
+    save_image(data / "images/a.png")
+    coco(data / "annotations.json", "a.png")
+    for module in (layouts.coco, layouts.labelstudio):
+        monkeypatch.setattr(module, "read_json", lambda path: (parsed.append(path.name), read_json(path))[1])
+    assert read_folder(data).layout == "coco" and parsed == ["annotations.json"]

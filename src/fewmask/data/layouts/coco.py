@@ -10,7 +10,7 @@ from fewmask.data.datayaml import check_names
 from fewmask.data.files import image_files
 from fewmask.data.index import Item, Role
 from fewmask.data.layouts.drawn import BACKGROUND, Drawing, Shape, draw
-from fewmask.data.layouts.found import VOID, Found, read_json, single
+from fewmask.data.layouts.found import VOID, Found, begins, read_json, single
 from fewmask.data.layouts.names import ROLE_IN_NAME, Names
 from fewmask.data.roles import role_folder, roles_by_folder
 from fewmask.errors import DataError
@@ -79,6 +79,8 @@ def _trees(root: Path) -> dict[Path, dict[str, Any]]:
 
 def _tree(path: Path) -> dict[str, Any] | None:
     """Return the object in a JSON file; None where there is another thing, which is another tool's business."""
+    if begins(path) != "{":
+        return None
     try:
         tree = read_json(path)
     except DataError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -246,3 +247,17 @@ def read_json(path: Path) -> Any:
         return load_json(read_text(path, most=_ANNOTATIONS))
     except ValueError as error:
         raise DataError(f"is no JSON: {str(error)[:200]}", where=path, todo="export it again") from error
+
+
+def begins(path: Path) -> str:
+    """Return the first character of a text that is no blank, "" = none: what kind of JSON it holds, unparsed.
+
+    Annotations may have hundreds of megabytes, and a list is none of COCO's, nor an object one of Label Studio's.
+    """
+    if not path.is_file():  # a pipe would be waited for
+        return ""
+    try:
+        with path.open("rb") as file:
+            return file.read(256).removeprefix(BOM_UTF8).lstrip()[:1].decode("ascii", "replace")
+    except OSError:
+        return ""

@@ -14,7 +14,7 @@ from fewmask.data.files import image_files
 from fewmask.data.index import Item
 from fewmask.data.layouts.brush import Brush, brush_stream
 from fewmask.data.layouts.drawn import BACKGROUND, Drawing, Shape, draw
-from fewmask.data.layouts.found import VOID, Found, read_json, single
+from fewmask.data.layouts.found import VOID, Found, begins, read_json, single
 from fewmask.data.layouts.names import Names
 from fewmask.data.roles import roles_by_folder
 from fewmask.errors import DataError
@@ -83,6 +83,8 @@ def outlined(root: Path) -> dict[Path, list[str]]:
 
 def _tasks(path: Path) -> list[Any] | None:
     """Return the tasks of an export; None where the file is another thing."""
+    if begins(path) != "[":
+        return None
     try:
         tree = read_json(path)
     except DataError:
