@@ -202,8 +202,9 @@ class RunFolder:
         place = self._place()  # the run was started in another working directory
         if place is None or not place.is_dir():
             return recipe
-        declared = {"data_yaml": str(self.declared.aside)} if self.declared is not None else {}
-        return recipe.replace("data", dir=str(place), **declared)
+        if recipe.data.data_yaml is not None and (noted := self.declared) is not None:
+            recipe = recipe.replace("data", data_yaml=str(noted.aside))
+        return recipe.replace("data", dir=str(place))
 
     def _place(self) -> Path | None:
         """Return where the run's data lay, from the root of the file system; None where that was not written down."""
@@ -281,7 +282,8 @@ class RunFolder:
         stored = self.stored()
         if self._place() == Path(asked.data.dir).resolve():  # however it is spelt
             asked = asked.replace("data", dir=stored["data"]["dir"])
-        if asked.data.data_yaml and self.declared and self.declared.aside == Path(asked.data.data_yaml).resolve():
+        theirs = self.declared if asked.data.data_yaml is not None else None
+        if theirs is not None and theirs.aside == Path(asked.data.data_yaml or "").resolve():
             asked = asked.replace("data", data_yaml=stored["data"]["data_yaml"])
         diff = differences(asked, stored)
         if diff:
