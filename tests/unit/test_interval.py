@@ -167,6 +167,21 @@ def test_copies_of_one_picture_have_no_interval() -> None:
     assert interval.score_interval(counts[:1], [""]) is None
 
 
+def test_many_rare_classes_leave_the_score_inside() -> None:
+    """150 classes, each on one of 12 images and mistaken on others: nearly all resamples score higher than all do."""
+    random = np.random.default_rng(0)
+    counts = np.zeros((12, 3, 150), np.int64)
+    for k in range(150):
+        owner, truth = random.integers(12), random.integers(100, 1000)
+        counts[owner, :, k] = truth // 2, truth, truth // 2
+        counts[random.permutation(12)[:4], 2, k] += random.integers(20, 200)
+    found = interval.score_interval(counts, [""] * 12)
+    assert found is not None
+    below, above = found.value - found.low, found.high - found.value
+    assert min(below, above) > 0.5
+    assert max(below, above) < 3 * min(below, above)
+
+
 def test_absent_classes_are_not_measured() -> None:
     counts = some_counts(6, 3)
     counts[:, 1, 1] = counts[:, 0, 1] = 0
