@@ -18,6 +18,7 @@ from torch import nn
 from fewmask import nets
 from fewmask.data import geo
 from fewmask.data.bands import Band, are_coloured, channels, ordered, shown
+from fewmask.data.check import check
 from fewmask.data.datayaml import DataYaml
 from fewmask.data.declared import load_data_yaml
 from fewmask.data.describe import describe
@@ -121,6 +122,27 @@ def test_files_that_say_what_to_declare(tmp_path):
         read_image(tmp_path / "clear.png")
     with pytest.raises(DataError, match="has 5 bands, data.yaml declares band 9"):
         read_image(five, ImageCode(bands=(Band(9, "x"),)))
+
+
+def test_what_to_declare_suits_all_images_alike(tmp_path):
+    """Each image alone would ask for the bits that its own values need, and cut off those of the others."""
+    (tmp_path / "masks").mkdir()
+    for name, bands, most in (("a", 2, 300), ("b", 2, 4000), ("c", 2, 9), ("d", 5, 70), ("e", 5, 60)):
+        values = np.full((bands, 4, 5), most, np.uint16)
+        values[0] = 1
+        tiff(tmp_path / f"images/{name}.tif", values)
+        Image.fromarray(np.array(4 * [[0, 1, 0, 1, 1]], np.uint8)).save(tmp_path / f"masks/{name}.png")
+    (tmp_path / "data.yaml").write_text("classes: [x, y]\n")
+    report = check(tmp_path, cache=False)
+    todos = {Path(one.where).stem: one.todo for one in report.problems}
+    assert [p.kind for p in report.problems] == 5 * ["pixel_format"]
+    assert len(set(todos.values())) == 2
+    assert todos["a"].endswith("[{band: 1, name: band1, range: [0, 1]}, {band: 2, name: band2, range: [0, 4095]}]")
+    lines = [line for line in report.lines() if "channels: [" in line]
+    assert [line.split(":")[0] for line in lines] == ["  for these 3", "  for these 2"], "once, not once an image"
+    for name, count in (("a", 2), ("d", 5)):
+        (tmp_path / "data.yaml").write_text(f"classes: [x, y]\n{todos[name].partition('ranges: ')[2]}\n")
+        assert len(read_folder(tmp_path).images.bands) == count
 
 
 def test_damaged_and_missing_files(tmp_path):

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import yaml
 
 COLOURS = ("red", "green", "blue")
 MOST = 64
 """Bands that may be declared."""
+_PROPOSED = "write in data.yaml, with your own names and ranges: channels: ["
 
 
 @dataclass(frozen=True)
@@ -95,16 +98,45 @@ def shown(image_HWC: np.ndarray, bands: Bands) -> np.ndarray:
 
 
 def proposal(found: Sequence[tuple[str, np.dtype[Any], float, float]]) -> str:
-    """Return what data.yaml could say of the bands of one image.
+    """Return a remedy: what data.yaml could say of the bands of one image.
 
     Args:
         found: name, type, least and largest value of each band.
     """
-    rows = []
-    for number, (name, kind, least, most) in enumerate(found, start=1):
-        told = name if name.isidentifier() else json.dumps(name)  # YAML reads it as it stands, or as JSON
-        rows.append(f"{{band: {number}, name: {told}, range: [{', '.join(_range(kind, least, most))}]}}")
-    return f"channels: [{', '.join(rows)}]"
+    rows = [_row(n, name, *_range(kind, least, most)) for n, (name, kind, least, most) in enumerate(found, start=1)]
+    return _listed(rows)
+
+
+def for_all(remedies: Sequence[str]) -> list[str]:
+    """Return remedies of several images: where they end in a ``proposal`` of the same bands, it suits all of these.
+
+    Args:
+        remedies: one an image. Those that end in no proposal come back as they are.
+    """
+    alike: dict[tuple[str, tuple[tuple[int, str], ...]], list[Bands]] = defaultdict(list)
+    keys = []
+    for remedy in remedies:
+        before, told, rows = remedy.partition(_PROPOSED)
+        bands = tuple(Band.read(row) for row in yaml.safe_load(f"[{rows}")) if told else ()
+        keys.append((before, tuple((band.number, band.name) for band in bands)))
+        alike[keys[-1]].append(bands)
+    wide = {key: [_spanning(same) for same in zip(*found, strict=True)] for key, found in alike.items()}
+    return [key[0] + _listed(wide[key]) if wide[key] else own for key, own in zip(keys, remedies, strict=True)]
+
+
+def _spanning(bands: Sequence[Band]) -> str:
+    """Return the row of a proposal for one band of several images: its range holds theirs."""
+    return _row(bands[0].number, bands[0].name, min(b.low for b in bands), max(b.high for b in bands))
+
+
+def _listed(rows: Sequence[str]) -> str:
+    return f"{_PROPOSED}{', '.join(rows)}]"
+
+
+def _row(number: int, name: str, low: float, high: float) -> str:
+    told = name if name.isidentifier() else json.dumps(name)  # YAML reads it as it stands, or as JSON
+    span = ", ".join(f"{v:.0f}" if float(v).is_integer() else f"{v:.4g}" for v in (low, high))
+    return f"{{band: {number}, name: {told}, range: [{span}]}}"
 
 
 def _is_range(span: object) -> bool:
@@ -113,10 +145,10 @@ def _is_range(span: object) -> bool:
     return math.isfinite(span[0]) and math.isfinite(span[1]) and span[0] < span[1]
 
 
-def _range(kind: np.dtype[Any], least: float, most: float) -> tuple[str, str]:
+def _range(kind: np.dtype[Any], least: float, most: float) -> tuple[float, float]:
     """Return a range that holds the values: as many bits as they need, 0 to 1, or what they are."""
     if kind.kind in "ui" and least >= 0:
-        return "0", str(2 ** max(1, int(most).bit_length()) - 1)
+        return 0.0, 2.0 ** max(1, int(most).bit_length()) - 1
     if least >= 0 and most <= 1:
-        return "0", "1"
-    return f"{least:.4g}", f"{max(most, least + 1e-3):.4g}"
+        return 0.0, 1.0
+    return least, max(most, least + 1e-3)

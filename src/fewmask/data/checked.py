@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from fewmask.data.doubts import ClassRow
@@ -112,8 +112,12 @@ class CheckReport:
             found = [problem for problem in self.problems if problem.kind == kind]
             if found:
                 yield f"problems, {TITLES[kind]}: {len(found)}"
-            for one in found:
-                yield from _told(one, "problem: ")
+            for todo in dict.fromkeys(problem.todo for problem in found):
+                same = [problem for problem in found if problem.todo == todo]
+                for one in same:
+                    yield from _told(one if len(same) == 1 else replace(one, todo=""), "problem: ")
+                if len(same) > 1 and todo:
+                    yield f"  for these {len(same)}: {todo}"
 
 
 def _of(sentences: Sequence[str]) -> list[Finding]:

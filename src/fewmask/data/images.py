@@ -38,7 +38,6 @@ from fewmask.data.patience import patient
 
 _PRINTED = ("CMYK", "YCbCr", "LAB", "HSV")  # no bands of their own: another way to write colours
 _PLAIN = ("RGB", "L", "1", "P", "LA", "PA", "RGBA")
-_DECLARE = "write in data.yaml, with your own names and ranges: "
 _NAMES = {"gray": "grey", "R": "red", "G": "green", "B": "blue"} | {name: name for name in (*COLOURS, "nir")}
 """What Pillow and GDAL call bands, and what they are called here."""
 _GEO_KEYS = 34735  # TIFF tag of GeoTIFF's keys
@@ -230,7 +229,7 @@ def proposal_for(path: Path, max_pixels: int | None = MAX_PIXELS) -> str:
             values = values[..., None] if values.ndim == 2 else values
             names = ["grey"] if values.shape[2] == 1 else list(image.getbands())
             names = [_NAMES.get(name, name) for name in names]
-            return _DECLARE + proposal([_told(n, values[..., i]) for i, n in enumerate(names)])
+            return proposal([_told(n, values[..., i]) for i, n in enumerate(names)])
     if not installed():
         example = "channels: [{band: 1, name: red, range: [0, 4095]}, ...]"
         return f"pip install 'fewmask[geo]', and declare its bands in data.yaml: {example}"
@@ -241,7 +240,7 @@ def proposal_for(path: Path, max_pixels: int | None = MAX_PIXELS) -> str:
             said or _NAMES.get(kind, f"band{n}")
             for n, (said, kind) in enumerate(zip(file.descriptions, kinds, strict=True), start=1)
         ]
-        return _DECLARE + proposal([_told(n, file.read(i, out_shape=size)) for i, n in enumerate(names, start=1)])
+        return proposal([_told(n, file.read(i, out_shape=size)) for i, n in enumerate(names, start=1)])
 
 
 def _told(name: str, values: np.ndarray) -> tuple[str, np.dtype[Any], float, float]:

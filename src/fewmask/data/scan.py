@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from fewmask.batch import IGNORE, OPEN
-from fewmask.data.bands import shown
+from fewmask.data.bands import for_all, shown
 from fewmask.data.duplicates import difference_hash
 from fewmask.data.facts import Facts, Memory
 from fewmask.data.findings import Finding
@@ -184,12 +184,18 @@ def scan(
         empty_masks=tuple(
             i.name for i, (_, m, _) in zip(items, found, strict=True) if m and set(m.pixels or ()) - {IGNORE} == {0}
         ),
-        problems=(*_two_readings(items, masks, code), *problems),
+        problems=(*_two_readings(items, masks, code), *_declared_at_once(problems)),
         contents=tuple(compared.get(row, "") for row in range(len(items))),
         likenesses=tuple(image.likeness if image else "" for image, _, _ in found),
         open=unfinished,
         lost=memory.lost,
     )
+
+
+def _declared_at_once(problems: Sequence[Finding]) -> list[Finding]:
+    """Return the findings; what to declare of images alike is the same for all of them."""
+    remedies = for_all([one.todo for one in problems])
+    return [replace(one, todo=todo) for one, todo in zip(problems, remedies, strict=True)]
 
 
 def _facts(
