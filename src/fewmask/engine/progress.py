@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fewmask.engine.crowd import Crowd
+
 _PLAIN_EVERY = 10.0  # seconds between plain lines
 _PATIENCE = 2.0  # seconds before a short pass shows how far it is
 _SLOW_DATA = 0.2  # share of the time waiting for data from which advice is given
@@ -77,6 +79,7 @@ class Reporter:
         self._task: Any = None
         self._val = ""
         self._warned = False
+        self._crowd: Crowd | None = Crowd() if visible else None
 
     def __enter__(self) -> Reporter:
         if self._bar is not None:
@@ -103,6 +106,9 @@ class Reporter:
         elif time.perf_counter() - self._spoke > _PLAIN_EVERY or record["step"] == self._total:
             self._spoke = time.perf_counter()
             self._say(f"step {record['step']}/{self._total}  {text}  ETA {self._eta(record['step'])}")
+        if self._crowd is not None and (advice := self._crowd.advice()):
+            self._crowd = None  # once is enough
+            self._say(advice)
         if record["data_wait"] > _SLOW_DATA and record["step"] - self._start > 50 and not self._warned:
             self._warned = True
             self._say(
