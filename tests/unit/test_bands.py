@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+import yaml
 from PIL import Image
 from rasterio.transform import from_origin
 from torch import nn
 
 from fewmask import nets
 from fewmask.data import geo
-from fewmask.data.bands import Band, are_coloured, channels, ordered, shown
+from fewmask.data.bands import Band, are_coloured, channels, for_all, ordered, proposal, shown
 from fewmask.data.check import check
 from fewmask.data.datayaml import DataYaml
 from fewmask.data.declared import load_data_yaml
@@ -143,6 +144,18 @@ def test_what_to_declare_suits_all_images_alike(tmp_path):
     for name, count in (("a", 2), ("d", 5)):
         (tmp_path / "data.yaml").write_text(f"classes: [x, y]\n{todos[name].partition('ranges: ')[2]}\n")
         assert len(read_folder(tmp_path).images.bands) == count
+
+
+@pytest.mark.parametrize("name", ["no", "near infrared", "über", "😀", "a\nb", "\x1b[2J", " ", 'x"]}, {band: 1', "#"])
+@pytest.mark.parametrize("span", [(0, 0), (-1e-5, 1e-5), (12345.6, 12345.6), (1e30, 1e30), (-3, 1e9), (-0.5, 300.25)])
+def test_what_is_proposed_can_be_read_again(name, span):
+    """Files name their bands as they like; one remedy for all is made by reading those of each."""
+    remedy = proposal([(name, np.dtype("float64"), *span), ("red", np.dtype("uint16"), 0, 9)])
+    assert for_all([remedy, remedy]) == [remedy, remedy]
+    first, second = map(Band.read, yaml.safe_load(remedy.partition("channels: ")[2]))
+    assert first.name == (name if name.isprintable() and name.strip() else "band1")
+    assert first.low <= span[0] + 1e-3 * abs(span[0]) and first.high >= span[1] - 1e-3 * abs(span[1])
+    assert first.stretch(np.array(span)).dtype == np.uint8 and second == Band(2, "red", 0, 15)
 
 
 def test_damaged_and_missing_files(tmp_path):

@@ -134,9 +134,19 @@ def _listed(rows: Sequence[str]) -> str:
 
 
 def _row(number: int, name: str, low: float, high: float) -> str:
-    told = name if name.isidentifier() else json.dumps(name)  # YAML reads it as it stands, or as JSON
-    span = ", ".join(f"{v:.0f}" if float(v).is_integer() else f"{v:.4g}" for v in (low, high))
-    return f"{{band: {number}, name: {told}, range: [{span}]}}"
+    """Return a row that ``Band.read`` takes, whatever a file calls its bands and holds."""
+    name = name if name.isprintable() and name.strip() else f"band{number}"
+    bare = name.isidentifier() and yaml.safe_load(name) == name  # not so: no, on, true
+    told = name if bare else json.dumps(name, ensure_ascii=False)
+    span = [_number(low), _number(high)]
+    if not float(span[0]) < float(span[1]):  # alike in so many digits
+        span = [str(math.floor(low)), str(math.floor(high + max(1, abs(high) * 1e-6)))]
+    return f"{{band: {number}, name: {told}, range: [{', '.join(span)}]}}"
+
+
+def _number(value: float) -> str:
+    short = f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
+    return f"{value:.4e}" if "e" in short else short  # YAML takes 1e-05 for a text
 
 
 def _is_range(span: object) -> bool:

@@ -59,10 +59,13 @@ def _used() -> tuple[float, float, float, float] | None:
         words = _STAT.read_text().splitlines()[0].split()
         ticks = os.sysconf("SC_CLK_TCK")
         user, nice, system, idle, waiting, *more = (int(word) / ticks for word in words[1:])
-        own = time.process_time() + sum(_of(child.pid, ticks) for child in multiprocessing.active_children())
+        children = multiprocessing.active_children()  # collects those that have ended
+        ended = os.times()
+        own = time.process_time() + ended.children_user + ended.children_system
+        own += sum(_of(child.pid, ticks) for child in children)
     except (OSError, ValueError, AttributeError, IndexError):  # no Linux
         return None
-    return time.perf_counter(), user + nice + system + sum(more[:3]), idle + waiting, own
+    return time.perf_counter(), user + nice + system + sum(more[:2]), idle + waiting, own  # not what a host has stolen
 
 
 def _of(pid: int | None, ticks: int) -> float:
