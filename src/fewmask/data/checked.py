@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
@@ -109,11 +110,13 @@ class CheckReport:
                 for one in _of([sentence]):
                     yield from _told(one, "  ", without=sentence)
         for kind in KINDS:
-            found = [problem for problem in self.problems if problem.kind == kind]
-            if found:
-                yield f"problems, {TITLES[kind]}: {len(found)}"
-            for todo in dict.fromkeys(problem.todo for problem in found):
-                same = [problem for problem in found if problem.todo == todo]
+            alike: dict[str, list[Finding]] = defaultdict(list)
+            for problem in self.problems:
+                if problem.kind == kind:
+                    alike[problem.todo].append(problem)
+            if alike:
+                yield f"problems, {TITLES[kind]}: {sum(map(len, alike.values()))}"
+            for todo, same in alike.items():
                 for one in same:
                     yield from _told(one if len(same) == 1 else replace(one, todo=""), "problem: ")
                 if len(same) > 1 and todo:
