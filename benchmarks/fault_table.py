@@ -10,9 +10,12 @@ A row whose tests were not run, or failed, says so, and the script leaves with 1
 from __future__ import annotations
 
 import json
+import os
+import platform
 import re
 import sys
 import xml.etree.ElementTree as ET
+from collections import Counter
 from pathlib import Path
 
 from fewmask.config import load_yaml
@@ -20,6 +23,7 @@ from fewmask.config import load_yaml
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
 ROWS = Path(__file__).with_name("faults.yaml")
 RESULTS = Path(__file__).with_name("results")
+SKIPPED = "skipped: "
 START, END = "<!-- fault table -->", "<!-- end -->"
 
 
@@ -49,31 +53,35 @@ def main() -> None:
 
 
 def read_cases(file: Path) -> dict[str, str]:
-    """Return ``module::test`` to "passed", "failed" or "skipped", of a JUnit file of pytest."""
+    """Return ``module::test`` to "passed", "failed" or "skipped: why", of a JUnit file of pytest."""
     cases: dict[str, str] = {}
     for case in ET.parse(file).getroot().iter("testcase"):
         module = (case.get("classname") or "").split("tests.")[-1]
         name = f"{module.replace('.', '::')}::{case.get('name')}".split("::", 1)[-1]
         bad = case.find("failure") is not None or case.find("error") is not None
-        cases[name] = "failed" if bad else "skipped" if case.find("skipped") is not None else "passed"
+        left = case.find("skipped")
+        cases[name] = "failed" if bad else f"{SKIPPED}{left.get('message')}" if left is not None else "passed"
     return cases
 
 
 def summary(file: Path, states: dict[str, str]) -> str:
-    """Return one sentence on the whole test run."""
+    """Return one sentence on the whole test run, which was made on this machine."""
     suite = next(ET.parse(file).getroot().iter("testsuite"))
     day, minutes = suite.get("timestamp", "")[:10], float(suite.get("time", "nan")) / 60
-    counts = [f"{sum(s == state for s in states.values())} {state}" for state in ("passed", "failed", "skipped")]
-    return f"All tests of {day}: {', '.join(counts)}, in {minutes:.0f} minutes."
+    found = Counter(state.partition(":")[0] for state in states.values())
+    counts = [f"{found[state]} {state}" for state in ("passed", "failed", "skipped")]
+    machine = f"{os.cpu_count()} cores ({platform.machine()})"
+    return f"All tests of {day}: {', '.join(counts)}, in {minutes:.0f} minutes on {machine}."
 
 
 def table_row(row: dict[str, str], states: dict[str, str]) -> tuple[str, bool]:
     """Return a line of the table, and whether some of its tests passed and none failed."""
     mine = {name: state for name, state in states.items() if re.match(row["tests"], name)}
-    counts = {state: sum(s == state for s in mine.values()) for state in ("passed", "failed", "skipped")}
+    counts = Counter(mine.values())
     told = f"{counts['passed']} ({row['case']})" if mine else "NOT RUN"
     told += f", {counts['failed']} FAILED" if counts["failed"] else ""
-    told += f", {counts['skipped']} skipped" if counts["skipped"] else ""
+    for state, count in sorted(counts.items()):
+        told += f", {count} skipped ({state.removeprefix(SKIPPED)})" if state.startswith(SKIPPED) else ""
     files = ", ".join(f"`{file}`" for file in sorted({name.split("::")[0] for name in mine}))
     sound = counts["passed"] > 0 and not counts["failed"]
     return f"| {row['fault']} | {row['promise']} | {files} | {told} |", sound
