@@ -5,8 +5,9 @@
 
 From a few random training masks (6 of the white blood cells, 10 of CamVid), three rounds of as many more: those that
 ``suggest`` ranks first with the model of the round before, or random ones. Each round is trained supervised from
-scratch, as the tables of docs/results.md are, and scored on test images that chose nothing. One JSON a training, below
-benchmarks/results/label_budget; what is there is not repeated, and an interrupted training continues.
+scratch, as the tables of docs/results.md are, but in fp32 on every machine, and scored on test images that chose
+nothing. One JSON a training, below benchmarks/results/label_budget; what is there is not repeated, and an interrupted
+training continues.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def train(data: str, seed: int, names: Sequence[str], label: str, ahead: int = 0
     arm = next(e for e in read_study(data) if e.arm == "supervised")
     keys = arm.keys | {
         "data.dir": str(SCRATCH / "data" / data), "data.labelled": str(run.with_suffix(".txt")), "train.seed": seed,
-        "baseline": False,
+        "baseline": False, "machine.precision": "fp32",
     }  # fmt: skip
     recipe = read_recipe(None, keys).complete()
     if recipe["model"]["weights"] == WEIGHTS:
