@@ -29,9 +29,9 @@ import yaml
 
 from benchmarks.experiments.__main__ import SCRATCH, environment
 from benchmarks.experiments.study import SHARED, WEIGHTS, data_folder, read_study
-from fewmask.data.layouts import read_folder
 from fewmask.ops.rng import Permutation
 from fewmask.recipe import read_recipe
+from fewmask.run.data import read_data
 
 OUT = Path(__file__).parent / "results" / "label_budget"
 FIRST = {"wbc": 6, "camvid": 10}
@@ -39,9 +39,17 @@ ROUNDS = 3
 WAYS = ("random", "suggest")
 
 
+def keys_of(data: str) -> dict[str, Any]:
+    """Return the recipe of the comparison's supervised arm, but for seed and masks; val stays the same."""
+    arm = next(e for e in read_study(data) if e.arm == "supervised")
+    ours = {"data.dir": str(SCRATCH / "data" / data), "data.labelled": None, "baseline": False}
+    return arm.keys | ours | {"machine.precision": "fp32"}
+
+
 def names_of(data: str) -> list[str]:
-    """Return the training images that have a mask and may be labelled, by name."""
-    return sorted(item.name for item in read_folder(SCRATCH / "data" / data).labelled)
+    """Return the training images that have a mask and may be labelled, by name: those that are not drawn for val."""
+    found = read_data(read_recipe(None, keys_of(data)), lambda text: None)
+    return sorted(item.name for item in found.pools.labelled)
 
 
 def random_names(pool: Sequence[str], seed: int, count: int) -> list[str]:
@@ -67,11 +75,7 @@ def train(data: str, seed: int, names: Sequence[str], label: str, ahead: int = 0
     run = SCRATCH / "label_budget" / f"{data}-{seed}-{label}-{hashlib.sha256(repr(listed).encode()).hexdigest()[:8]}"
     run.parent.mkdir(parents=True, exist_ok=True)
     run.with_suffix(".txt").write_text("".join(f"{name}\n" for name in listed), encoding="utf-8")
-    arm = next(e for e in read_study(data) if e.arm == "supervised")
-    keys = arm.keys | {
-        "data.dir": str(SCRATCH / "data" / data), "data.labelled": str(run.with_suffix(".txt")), "train.seed": seed,
-        "baseline": False, "machine.precision": "fp32",
-    }  # fmt: skip
+    keys = keys_of(data) | {"data.labelled": str(run.with_suffix(".txt")), "train.seed": seed}
     recipe = read_recipe(None, keys).complete()
     if recipe["model"]["weights"] == WEIGHTS:
         recipe["model"]["weights"] = str(SHARED / "weights" / f"{WEIGHTS}.safetensors")
