@@ -97,7 +97,9 @@ class Prepared:
         return statistics(channels(bands), are_coloured(bands))
 
 
-def prepare(asked: Recipe, folder: RunFolder, say: Say, like: RunFolder | None = None) -> Prepared:
+def prepare(
+    asked: Recipe, folder: RunFolder, say: Say, like: RunFolder | None = None, timed: bool = False
+) -> Prepared:  # fmt: skip
     """Check everything that can be checked before networks are built; nothing is written.
 
     Args:
@@ -105,6 +107,7 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say, like: RunFolder | None =
         folder: claimed (locked) by this process.
         say: receives one sentence for each decision.
         like: a run whose folds, and whose choice of unlabelled images, a new run takes over.
+        timed: the steps are chosen later, to fit a time.
 
     Raises:
         DataError: the data are unusable.
@@ -132,7 +135,7 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say, like: RunFolder | None =
             say(f"doubt: {doubt}")
         if len(doubts) > _TOLD:
             say(f"doubt: and {len(doubts) - _TOLD} more: {shlex.join(['fewmask', 'check', *asked.data.words])}")
-        recipe = fill(asked, pools, counts, say).model_copy(update={"folds": max(1, len(data.folds))})
+        recipe = fill(asked, pools, counts, say, timed).model_copy(update={"folds": max(1, len(data.folds))})
         _tell_of_repeats(recipe, pools, say)
     pools = _partial_for(recipe, pools, say)
     data = replace(data, pools=pools)
