@@ -97,12 +97,13 @@ class ItemLoader:
 
 
 def plan_slots(
-    streams: Mapping[str, Stream], pools: Pools, batch: int, unlabelled_batch: int, rank: int = 0, world: int = 1
-) -> dict[str, Slots]:
-    """Divide the global batch of every stream among the ranks.
+    streams: Mapping[str, Stream], pools: Pools, batch: int, unlabelled_batch: int, rank: int = 0, world: int = 1,
+    parts: int = 1,
+) -> dict[str, Slots]:  # fmt: skip
+    """Divide the global batch of every stream among the ranks, each of which may compute its share in parts.
 
     Raises:
-        ConfigError: a batch does not divide by the number of ranks, or splits items that belong together.
+        ConfigError: a batch does not divide by the number of ranks and parts, or splits items that belong together.
         DataError: a stream's pool is empty.
     """
     sizes = {
@@ -113,17 +114,20 @@ def plan_slots(
     for name, stream in streams.items():
         size = batch if stream.pool == "labelled" else unlabelled_batch
         key = "data.batch" if stream.pool == "labelled" else "data.unlabelled_batch"
-        if size % world:
+        pieces, each = world * parts, "process" if parts == 1 else "part"
+        if size % pieces:
+            of = f" of {parts} parts each (train.accumulate)" if parts > 1 else ""
             raise ConfigError(
-                f"a global batch of {size} does not divide by {world} processes", where=key,
-                todo=f"use a multiple of {world}",
+                f"a global batch of {size} does not divide by {world} processes{of}", where=key,
+                todo=f"use a multiple of {pieces}",
+            )  # fmt: skip
+        count = size // pieces
+        if count % stream.together and (pieces > 1 or count < stream.together):
+            raise ConfigError(
+                f"{count} a {each} cannot be grouped by {stream.together}: this method mixes images of a batch",
+                where=key, todo=f"use a multiple of {stream.together * pieces}",
             )  # fmt: skip
         count = size // world
-        if count % stream.together and (world > 1 or count < stream.together):
-            raise ConfigError(
-                f"{count} a process cannot be grouped by {stream.together}: this method mixes images of a batch",
-                where=key, todo=f"use a multiple of {stream.together * world}",
-            )  # fmt: skip
         if not sizes[stream.pool]:
             raise DataError(
                 f"the method trains on {stream.pool} images and there are none", where=f"stream {name!r}",

@@ -137,6 +137,8 @@ def prepare(
             say(f"doubt: and {len(doubts) - _TOLD} more: {shlex.join(['fewmask', 'check', *asked.data.words])}")
         recipe = fill(asked, pools, counts, say, timed).model_copy(update={"folds": max(1, len(data.folds))})
         _tell_of_repeats(recipe, pools, say)
+        if (parts := recipe.train.accumulate) > 1:
+            say(f"accumulate: each step in {parts} parts, BatchNorm and what losses divide by are a part's own")
     pools = _partial_for(recipe, pools, say)
     data = replace(data, pools=pools)
     task = _task(data)
@@ -226,7 +228,7 @@ def _check_batches(recipe: Recipe, task: Task, pools: Pools) -> None:
     steps_of(method.rounds(), recipe.train.steps)
     world = placement(recipe.machine.devices).world
     for own, one in parts_of(recipe, method):
-        plan_slots(one.streams, pools, own.data.batch, own.data.unlabelled_batch, 0, world)
+        plan_slots(one.streams, pools, own.data.batch, own.data.unlabelled_batch, 0, world, own.train.accumulate)
 
 
 def parts_of(recipe: Recipe, method: Method) -> list[tuple[Recipe, Method]]:
