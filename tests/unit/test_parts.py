@@ -77,7 +77,7 @@ def test_where_as_many_pixels_count_parts_make_the_step_of_the_batch(parts):
 
 
 def test_else_each_part_divides_by_its_own_pixels():
-    """Point 7's toy images have unlike numbers of void pixels: the loss is the mean of the halves' losses."""
+    """The toy images have unlike numbers of void pixels: the loss is the mean of the halves' losses."""
     made: Any = make_learner(Case("supervised"))
     for module in made.nets["net"].modules():
         if isinstance(module, nn.BatchNorm2d | nn.Dropout2d):
