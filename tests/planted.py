@@ -33,6 +33,7 @@ class Adversarial(Method):
     streams = {"l": Stream("labelled", ("weak",)), "u": Stream("unlabelled", ("weak",))}
     flow = {"sup": ("net",), "adv": ("net",), "critic": ("critic",)}
     predictors = ("net",)
+    joined = {"p_u": 0}
     optimisers = {"critic": OptimiserOverride({"lr": 1e-4, "weight_decay": 0.0})}
 
     def networks(self, build):
@@ -204,3 +205,11 @@ class Twins(_Teacher):
         terms = super().losses(nets, batch, step, memo)
         extra = losses.cross_entropy(nets["other"](batch["l"].weak), batch["l"].labels)
         return terms | {"sup": terms["sup"] + extra}
+
+
+class KeepsItems(_Teacher):
+    """Fault: the memo holds a map of each image, and does not say so."""
+
+    def losses(self, nets, batch, step, memo):
+        memo["sure"] = self.target(nets, batch).amax(1)
+        return super().losses(nets, batch, step, memo)

@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("--keep-older", action="store_true", help="skip what an older source has finished")
     parser.add_argument("--older", type=Path, help="another checkout, to compare with")
     parser.add_argument("--lacks", nargs="*", default=[], help="keys that it does not know")
+    parser.add_argument("--precision", help="of the steps that same takes, in place of the arms' own")
     args = parser.parse_args()
     if args.action == "tables":
         from benchmarks.experiments.tables import write_tables
@@ -151,7 +152,7 @@ def main() -> None:
     if args.action == "same":
         if args.older is None:
             parser.error("same needs --older TREE")
-        sys.exit(0 if compare(runs, args.older.resolve(), SCRATCH.resolve(), args.lacks) else 1)
+        sys.exit(0 if compare(runs, args.older.resolve(), SCRATCH.resolve(), args.lacks, args.precision) else 1)
     open_runs = [e for e in runs if not finished(e, args.keep_older)]
     print(f"{len(runs)} runs, {len(open_runs)} not finished", flush=True)
     if args.action == "status":

@@ -75,8 +75,11 @@ class Experiment:
         for name in OPTIONS:  # younger than the first results: where they are null, what is run is what it was
             if recipe["model"][name] is None:
                 del recipe["model"][name]
-        if not recipe["data"]["augment"]["rotate"]:
-            del recipe["data"]["augment"]["rotate"]
+        for name in ("rotate", "class_crops"):
+            if not recipe["data"]["augment"][name]:
+                del recipe["data"]["augment"][name]
+        if recipe["train"]["accumulate"] == 1:
+            del recipe["train"]["accumulate"]
         for name in YOUNGER_SWITCHES.get(self.method, ()):
             if not recipe["method"][name]:
                 del recipe["method"][name]

@@ -82,6 +82,11 @@ class Slots:
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.first, self.first + self.count))
 
+    def part(self, number: int, of: int) -> Slots:
+        """Return one of so many equal shares of this one."""
+        count = self.count // of
+        return replace(self, first=self.first + number * count, count=count)
+
     def view(self, number: int) -> int:
         """Return the view number under which draws of this stream are keyed; at most 64 views a stream."""
         return self.key * 64 + number
@@ -154,6 +159,11 @@ class Items:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def part(self, number: int, of: int) -> Items:
+        """Return one of so many equal shares of the items."""
+        count = len(self) // of
+        return self.map(lambda x: x[number * count : (number + 1) * count])
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Items:
         """Apply ``fn`` to every tensor."""

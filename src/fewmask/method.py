@@ -227,6 +227,8 @@ class Method:
             defaults of Config: ``fewmask train`` takes them below ``recipe.SHORT`` steps, and says so.
         partial: images that are labelled in part stand in the unlabelled pool too, where only the pixels that nobody
             has labelled yet are ``valid``: the terms of unlabelled streams must count no others.
+        joined: entries of the memo that hold items, and the dimension along which those of the parts of a step
+            (``train.accumulate``) are joined. The others hold sums, which are added, but for ``kept``, a share.
 
     Args:
         config: the method's constants.
@@ -245,6 +247,7 @@ class Method:
     optimisers: Mapping[str, OptimiserOverride] = {}
     short: ClassVar[Mapping[str, Any]] = {}
     partial: ClassVar[bool] = False
+    joined: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self, config: Any, task: Task) -> None:
         self.config: Any = config

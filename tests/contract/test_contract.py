@@ -1,4 +1,4 @@
-"""The contract of every method: nine points, and proof that each can fail."""
+"""The contract of every method: ten points, and proof that each can fail."""
 
 import json
 from pathlib import Path
@@ -89,6 +89,7 @@ FAULTS = {
     "MovesTeacherInLosses": ("5 untrained", "changes outside after_step"),
     "UndeclaredTerm": ("1 terms", "flow declares ['con', 'sup']"),
     "IdleParameters": ("4 all trained", "get no gradient: ['spare.weight'"),
+    "KeepsItems": ("10 parts", "memo 'sure' has shape (4, 16, 16), in two parts (2, 16, 16): it is no sum"),
     "Twins": ("9 initial", "'other' and 'student' start equal"),
 }
 

@@ -40,6 +40,15 @@ THREE = {
 """Variant to the three places where its processes die, one after the other; counts are of calls in one process."""
 
 
+def _rounds(variant):
+    return VARIANTS[variant][1] in ("cbst", "dars", "self_training", "st_plus_plus", "three_stage")
+
+
+def _is_there(variant, fault):
+    site = fault.partition(":")[0]
+    return (_rounds(variant) or site not in BETWEEN) and (variant == "st_plus_plus" or site != RANKS)
+
+
 def test_every_method_is_here_and_every_site():
     """A new method gets its own line above, or this fails."""
     assert THREE.keys() | EVERYWHERE == VARIANTS.keys() and not THREE.keys() & EVERYWHERE
@@ -59,11 +68,10 @@ def test_killed_at_every_site_in_turn(variant, data, unbroken, tmp_path, io):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("site", sorted(SITES.keys() - NEVER_HERE))
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("variant", "site"), [(v, s) for v in VARIANTS for s in sorted(SITES.keys() - NEVER_HERE) if _is_there(v, s)]
+)
 def test_one_kill_at_every_site(variant, site, data, unbroken, tmp_path, io):
-    if not _is_there(variant, site):
-        pytest.skip("one round")
     calls = 1 if site in ("save.mid_prune", "save.before_manifest", "round.labelled") else 2
     save_every = _save_every(variant) if site == "save.mid_prune" else 3
     _killed_and_continued(data, unbroken, tmp_path / "run", io, variant, [f"{site}:{calls}"], save_every)
@@ -79,11 +87,6 @@ def _killed_and_continued(data, unbroken, out, io, variant, faults, save_every=3
     assert ended.code == 0, ended.stderr
     assert "continuing after step" in ended.stderr or len(faults) == 1 or _rounds(variant)
     assert_same(outcome(out), outcome(unbroken(variant, save_every)))
-
-
-def _is_there(variant, fault):
-    site = fault.partition(":")[0]
-    return (_rounds(variant) or site not in BETWEEN) and (variant == "st_plus_plus" or site != RANKS)
 
 
 def _save_every(variant):
@@ -135,10 +138,6 @@ def test_killed_as_a_user_starts_it(data, unbroken, tmp_path, io):
     assert process.wait(60) == -signal.SIGKILL
     assert popen(io, command).wait(240) == 0, (io / "stderr").read_text()
     assert_same(outcome(out), outcome(unbroken("cps")))
-
-
-def _rounds(variant):
-    return VARIANTS[variant][1] in ("cbst", "dars", "self_training", "st_plus_plus", "three_stage")
 
 
 def _lines(out):

@@ -51,6 +51,30 @@ def test_sliding_window_sums_probabilities(border):
     torch.testing.assert_close(summed, whole * counts)
 
 
+@pytest.mark.parametrize("border", ["shift", "truncate"])
+@pytest.mark.parametrize("images", [1, 3])
+def test_windows_of_one_size_are_a_batch_beside_a_gpu(border, images):
+    """Without one to test on, a tensor says that it is elsewhere: same sums, fewer passes, never more than eight."""
+
+    class Elsewhere(torch.Tensor):
+        device = torch.device("cuda")
+
+    torch.manual_seed(0)
+    net, x, sizes = nn.Conv2d(3, 4, 3, padding=1), torch.randn(images, 3, 21, 34), list[int]()
+
+    def forward(crops):
+        sizes.append(len(crops))
+        return net(crops.as_subclass(torch.Tensor))
+
+    protocol = Protocol(window=8, stride=5, border=border)
+    with torch.no_grad():
+        one_by_one = image_logits(forward, x, protocol)
+        passes, sizes[:] = len(sizes), []
+        together = image_logits(forward, x.as_subclass(Elsewhere), protocol).as_subclass(torch.Tensor)
+    torch.testing.assert_close(together, one_by_one)
+    assert sum(sizes) == images * passes and images < max(sizes) <= 8 and len(sizes) < passes
+
+
 def test_stride_defaults_to_two_thirds_of_the_window():
     net, x = pixelwise(), torch.randn(1, 3, 20, 20)
     with torch.no_grad():

@@ -39,7 +39,7 @@ def test_a_phase_leaves_the_other_networks_without_gradient():
     made = learner("planted:Adversarial")
     critic = {k: v.clone() for k, v in made.nets["critic"].named_parameters()}
     phase = made.phases[0]
-    made._phase(phase, toy_batch(made.method.streams, made.slots, 0), made.step_at(0), {})
+    made._phase(phase, [(toy_batch(made.method.streams, made.slots, 0), made.step_at(0), {})])
     assert all(p.grad is None for p in made.nets["critic"].parameters())
     assert all(torch.equal(critic[k], v) for k, v in made.nets["critic"].named_parameters())
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from fewmask.data import decode, patience, stream
+from fewmask.data import decode, patience
 from fewmask.data.index import Item, MaskCode
 from fewmask.data.scan import scan
 from fewmask.errors import DataError
@@ -77,7 +77,7 @@ def test_masks_and_images_of_val(times, item, failing, waited):
         if failed is not None:
             lasting: Any = failed.value.__cause__
             assert isinstance(lasting.__cause__, OSError), "--debug shows it"
-    assert waited == 2 * [0.1, 1.0, 5.0], "the loop of the loader does not wait for what has been waited for"
+    assert waited == 2 * [0.1, 1.0, 5.0], "a reader within a reader does not wait again"
 
 
 def test_other_errors_do_not_pass(item, waited):
@@ -97,8 +97,3 @@ def test_a_disk_that_is_gone_is_not_waited_for_at_every_file(tmp_path, failing, 
     failing[items[0].image] = 1
     assert scan(items[:1], 2, MaskCode(), cache=False).problems == (), "the disk is back, and so is patience"
     assert waited[3 * patience._MOST :] == [0.1]
-
-
-def test_the_loader_waits_as_long():
-    """Its loop is part of the source that experiments are hashed by, and stays until they are made anew."""
-    assert stream._AGAIN == patience.AGAIN and stream._PASSING == patience.PASSING

@@ -1,10 +1,12 @@
 """Geometry and photometry: laws, alignment of image and mask, padding."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from fewmask.batch import IGNORE
-from fewmask.data.views import Augment, Geometry, apply_geometry, draw_geometry, photometry
+from fewmask.data.views import Augment, Geometry, apply_geometry, around_a_class, draw_geometry, photometry
 from fewmask.ops.rng import Draws, Purpose
 
 CFG = Augment()
@@ -157,3 +159,48 @@ def test_a_turned_image_and_its_mask_stay_aligned():
     assert same[valid].float().mean() > 0.85
     upright, *_ = apply_geometry(big, labels, Geometry(96, 128, 0, 0, True), (96, 128))
     assert not torch.equal(out, upright)
+
+
+@pytest.mark.parametrize(("turned", "size"), [(0, 1), (60, 3)])
+def test_a_crop_over_a_class_shows_its_pixel(turned, size):
+    """One spot is labelled: unless turning has pushed it out of the image, every crop holds some of it, anywhere."""
+    cfg, mask = Augment(scale=(1, 3), rotate=turned), torch.full((40, 60), IGNORE, dtype=torch.uint8)
+    mask[31 : 31 + size, 7 : 7 + size] = 4
+    image, places, lost = torch.zeros(3, 40, 60, dtype=torch.uint8), [], 0
+    for slot in range(400):
+        source = draws(slot)
+        geometry = around_a_class(draw_geometry(source, 40, 60, (16, 24), cfg), mask, source, (16, 24))
+        assert 0 <= geometry.top <= geometry.height - 16 and 0 <= geometry.left <= geometry.width - 24
+        shown = (apply_geometry(image, mask, geometry, (16, 24))[1] == 4).nonzero()
+        everything = replace(geometry, top=0, left=0), (geometry.height, geometry.width)
+        if len(shown):
+            places.append(shown[0].tolist())
+        else:
+            assert (apply_geometry(image, mask, *everything)[1] == 4).sum() < size * size, "turned out of the image"
+            lost += 1
+    assert lost == 0 if not turned else lost < 80
+    rows, columns = torch.tensor(places).T
+    assert rows.min() <= 1 and rows.max() >= 14 and columns.min() <= 1 and columns.max() >= 22
+
+
+def test_a_crop_over_a_class_takes_each_class_as_often():
+    """A class of one pixel in a hundred is shown by half of the crops, and by a quarter without."""
+    mask = torch.zeros(40, 40, dtype=torch.uint8)
+    mask[20:24, 20:24] = 1
+    cfg, found = Augment(scale=(1, 1)), {}
+    for moved in (False, True):
+        shown = 0
+        for slot in range(600):
+            source = draws(slot)
+            geometry = draw_geometry(source, 40, 40, (8, 8), cfg)
+            geometry = around_a_class(geometry, mask, source, (8, 8)) if moved else geometry
+            shown += bool((apply_geometry(mask[None], mask, geometry, (8, 8))[1] == 1).any())
+        found[moved] = shown / 600
+    # at random: the corner is one of 11² of 33² places; over class 0 (16 of 17 pixels around): about as often
+    assert found[False] == pytest.approx(121 / 1089, abs=0.05)
+    assert found[True] == pytest.approx(0.5 + 0.5 * 121 / 1089, abs=0.08)
+
+
+def test_without_labelled_pixels_a_crop_stays_where_it_is():
+    geometry = draw_geometry(draws(0), 40, 40, (8, 8), CFG)
+    assert around_a_class(geometry, torch.full((40, 40), IGNORE, dtype=torch.uint8), draws(1), (8, 8)) == geometry

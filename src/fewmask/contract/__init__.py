@@ -196,6 +196,26 @@ def check_initial(case: Case) -> None:
         assert not alike, f"networks {one!r} and {other!r} start equal"
 
 
+def check_parts(case: Case) -> None:
+    """Point 10: a step in two parts leaves in the memo what an undivided one leaves there; trained networks move."""
+    plain, divided = make_learner(case), make_learner(case, parts=2)
+    before = {k: v.clone() for k, v in networks_to_flat(divided.nets).items()}
+    memos = [learner.update(case_batch(learner.method, 5), 5)[1] for learner in (plain, divided)]
+    assert memos[0].keys() == memos[1].keys(), f"in parts the memo holds {sorted(memos[1])}, else {sorted(memos[0])}"
+    joined = plain.method.joined
+    for name, (one, other) in ((name, (memos[0][name], memos[1][name])) for name in memos[0]):
+        sizes = [[n for axis, n in enumerate(x.shape) if axis != joined.get(name)] for x in (one, other)]
+        assert sizes[0] == sizes[1], (
+            f"memo {name!r} has shape {tuple(one.shape)}, in two parts {tuple(other.shape)}: it is no sum over the "
+            "batch; name in `joined` the dimension of its items"
+        )
+    assert divided.sound(everything=True), "in parts something is not finite"
+    after = networks_to_flat(divided.nets)
+    still = [name for name in divided.trained if all(torch.equal(v, after[k]) for k, v in before.items()
+                                                     if k.split(".")[0] == name)]  # fmt: skip
+    assert not still, f"in parts {still[0]!r} is not trained"
+
+
 def golden(case: Case, steps: int = 3) -> list[dict[str, float]]:
     """Return the terms of the first steps on toy images: what point 8 compares with recorded numbers."""
     learner = make_learner(case)
@@ -215,6 +235,7 @@ POINTS: dict[str, Callable[[Case], None]] = {
     "6 resume": check_resume,
     "7 two ranks": check_two_ranks,
     "9 initial": check_initial,
+    "10 parts": check_parts,
 }
 
 
@@ -240,7 +261,10 @@ def check_method(name: str, say: Callable[[str], None]) -> list[str]:
 
 
 def run_two_ranks(cases: Sequence[Case]) -> dict[str, str]:
-    """Train every case for 4 steps in two gloo processes; return case to the first tensor that differs, "" if none."""
+    """Train every case in two gloo processes; return case to the first tensor that differs, "" if none.
+
+    Four steps, and one more in parts, where a part need not hold images that belong together.
+    """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
         words = [json.dumps([c.name, dict(c.constants), c.round]) for c in cases]

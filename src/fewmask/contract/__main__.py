@@ -22,6 +22,9 @@ def _rank(out: Path, cases: Sequence[Case]) -> None:
     for case in cases:
         learner = make_learner(case, fabric)
         advance(learner, 0, 4)
+        if all(stream.together == 1 for stream in learner.method.streams.values()):
+            learner.parts = 2
+            advance(learner, 4, 5)
         mine = networks_to_flat(learner.nets)
         theirs = fabric.broadcast(mine, src=0)
         differs = next((k for k in mine if not torch.equal(mine[k], theirs[k])), "")

@@ -155,13 +155,13 @@ def case_batch(method: Method, t: int) -> Batch:
     return toy_batch(method.streams, toy_slots(method.streams), t)
 
 
-def make_learner(case: Case, fabric: Any = None) -> Learner:
-    """Return a learner of the case, in training mode, on one CPU process or on ``fabric``."""
+def make_learner(case: Case, fabric: Any = None, parts: int = 1) -> Learner:
+    """Return a learner of the case, in training mode, on one CPU process or on ``fabric``; its steps in parts."""
     method = case.make()
     fabric = launch("cpu", "fp32") if fabric is None else fabric
     slots = toy_slots(method.streams, fabric.global_rank, fabric.world_size)
     optim = OptimConfig(lr=1e-3)
-    learner = Learner(fabric, method, ToyBuild(), optim, slots, STEPS, 0, Format("fp32", False, ""))
+    learner = Learner(fabric, method, ToyBuild(), optim, slots, STEPS, 0, Format("fp32", False, ""), parts=parts)
     learner.train_mode()
     return learner
 

@@ -6,8 +6,6 @@ number of workers, the number of ranks and interruptions cannot change either (P
 
 from __future__ import annotations
 
-import errno
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -26,16 +24,17 @@ from fewmask.data.index import Item, MaskCode, Pools
 from fewmask.data.masks import read_known
 from fewmask.data.pool import Joined
 from fewmask.data.quarantine import Quarantine, Skip
-from fewmask.data.views import Augment, apply_geometry, as_pictures, draw_geometry, from_pictures, photometry
+from fewmask.data.views import (
+    Augment,
+    apply_geometry,
+    around_a_class,
+    as_pictures,
+    draw_geometry,
+    from_pictures,
+    photometry,
+)
 from fewmask.errors import ConfigError, DataError
 from fewmask.ops.rng import Draws, Purpose, order
-
-_AGAIN = (0.1, 1.0, 5.0)
-"""Seconds between attempts to read a file whose disk has an error that may pass."""
-_PASSING = {
-    getattr(errno, name) for name in ("EIO", "ESTALE", "ETIMEDOUT", "EAGAIN", "EINTR", "ENETDOWN", "ENETUNREACH",
-    "ENETRESET", "ECONNRESET", "ECONNABORTED", "EHOSTDOWN", "EHOSTUNREACH", "EREMOTEIO") if hasattr(errno, name)
-}  # fmt: skip
 
 _POOLS = ("labelled", "unlabelled", "labelled+unlabelled")
 
@@ -68,16 +67,6 @@ class ItemLoader:
         if item in self._kept:
             self._kept.move_to_end(item)
             return self._kept[item]
-        for seconds in _AGAIN:
-            try:
-                return self._read(item)
-            except DataError as error:
-                if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _PASSING:
-                    raise
-                time.sleep(seconds)
-        return self._read(item)
-
-    def _read(self, item: Item) -> tuple[Tensor, Tensor | None]:
         image = torch.from_numpy(np.ascontiguousarray(read_item(item).transpose(2, 0, 1)))
         size = (image.shape[1], image.shape[2])
         files = (
@@ -108,12 +97,13 @@ class ItemLoader:
 
 
 def plan_slots(
-    streams: Mapping[str, Stream], pools: Pools, batch: int, unlabelled_batch: int, rank: int = 0, world: int = 1
-) -> dict[str, Slots]:
-    """Divide the global batch of every stream among the ranks.
+    streams: Mapping[str, Stream], pools: Pools, batch: int, unlabelled_batch: int, rank: int = 0, world: int = 1,
+    parts: int = 1,
+) -> dict[str, Slots]:  # fmt: skip
+    """Divide the global batch of every stream among the ranks, each of which may compute its share in parts.
 
     Raises:
-        ConfigError: a batch does not divide by the number of ranks, or splits items that belong together.
+        ConfigError: a batch does not divide by the number of ranks and parts, or splits items that belong together.
         DataError: a stream's pool is empty.
     """
     sizes = {
@@ -124,17 +114,20 @@ def plan_slots(
     for name, stream in streams.items():
         size = batch if stream.pool == "labelled" else unlabelled_batch
         key = "data.batch" if stream.pool == "labelled" else "data.unlabelled_batch"
-        if size % world:
+        pieces, each = world * parts, "process" if parts == 1 else "part"
+        if size % pieces:
+            of = f" of {parts} parts each (train.accumulate)" if parts > 1 else ""
             raise ConfigError(
-                f"a global batch of {size} does not divide by {world} processes", where=key,
-                todo=f"use a multiple of {world}",
+                f"a global batch of {size} does not divide by {world} processes{of}", where=key,
+                todo=f"use a multiple of {pieces}",
+            )  # fmt: skip
+        count = size // pieces
+        if count % stream.together and (pieces > 1 or count < stream.together):
+            raise ConfigError(
+                f"{count} a {each} cannot be grouped by {stream.together}: this method mixes images of a batch",
+                where=key, todo=f"use a multiple of {stream.together * pieces}",
             )  # fmt: skip
         count = size // world
-        if count % stream.together and (world > 1 or count < stream.together):
-            raise ConfigError(
-                f"{count} a process cannot be grouped by {stream.together}: this method mixes images of a batch",
-                where=key, todo=f"use a multiple of {stream.together * world}",
-            )  # fmt: skip
         if not sizes[stream.pool]:
             raise DataError(
                 f"the method trains on {stream.pool} images and there are none", where=f"stream {name!r}",
@@ -248,6 +241,8 @@ class StepDataset(Dataset[dict[str, Items]]):
             i, image, labels = self._read(name, t, slot)
             draws = Draws(self.seed, Purpose.GEOMETRY, t, slot, slots.view(0))
             geometry = draw_geometry(draws, image.shape[-2], image.shape[-1], self.crop, self.augment)
+            if stream.pool == "labelled" and labels is not None and draws.chance(self.augment.class_crops):
+                geometry = around_a_class(geometry, labels[0], draws, self.crop)
             image, labels, valid = apply_geometry(image, labels, geometry, self.crop)
             geo = iter(sources)
             for v, kind in enumerate(stream.views):

@@ -6,8 +6,9 @@ one call. Library transforms that draw from the global generator are not used: p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -42,6 +43,9 @@ class Augment(Config):
         labelled: "strong" gives labelled images the photometry of the strong views too, whatever the method; for
             pictures whose colours vary more than the few masks show. "half" gives it to every second one, drawn, so
             that BatchNorm sees clean images too.
+        class_crops: probability that the crop of a labelled image is put over a pixel of a class, each class of its
+            mask being equally likely (nnU-Net oversamples the foreground so: Isensee et al., Nature Methods 2021);
+            crops at random show a small class rarely.
     """
 
     scale: tuple[float, ...] = (0.5, 2.0)
@@ -56,6 +60,7 @@ class Augment(Config):
     grey: float = Field(default=0.2, ge=0, le=1)
     blur: float = Field(default=0.5, ge=0, le=1)
     labelled: Literal["weak", "half", "strong"] = "weak"
+    class_crops: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _sensible_scale(self) -> Augment:
@@ -97,6 +102,36 @@ def draw_geometry(draws: Draws, height: int, width: int, crop: tuple[int, int], 
     flip = draws.chance(cfg.flip)
     angle = draws.uniform(-cfg.rotate, cfg.rotate) if cfg.rotate and draws.chance(0.5) else 0.0
     return Geometry(h, w, top, left, flip, angle)
+
+
+def around_a_class(geometry: Geometry, mask_HW: Tensor, draws: Draws, crop: tuple[int, int]) -> Geometry:
+    """Move a crop over a pixel of a class, each class of the mask being equally likely, and each of its pixels.
+
+    The pixel may come to lie anywhere in the crop. Where nothing is labelled, the geometry stays as it is.
+
+    Args:
+        geometry: as drawn.
+        mask_HW: uint8 class indices of the image as stored.
+        draws: source of randomness, consumed in a fixed order.
+        crop: (height, width) of the result.
+    """
+    pixels_K = torch.bincount(mask_HW.flatten(), minlength=IGNORE + 1)[:IGNORE]
+    classes = pixels_K.nonzero().flatten().tolist()
+    if not classes:
+        return geometry
+    chosen = classes[draws.integer(0, len(classes))]
+    place = int((mask_HW.flatten() == chosen).nonzero()[draws.integer(0, int(pixels_K[chosen]))])
+    size, resized = mask_HW.shape, (geometry.height, geometry.width)
+    # the first pixel of the resized mask that shows it; relative to the middle, about which images are turned
+    first = (-(-p * new // old) for p, old, new in zip(divmod(place, size[1]), size, resized, strict=True))
+    y, x = (p + 0.5 - length / 2 for p, length in zip(first, resized, strict=True))
+    turn = math.radians(geometry.angle)
+    y, x = math.cos(turn) * y - math.sin(turn) * x, math.sin(turn) * y + math.cos(turn) * x
+    top, left = (
+        min(max(0, int(p + length / 2) - draws.integer(0, side)), max(0, length - side))
+        for p, side, length in zip((y, x), crop, resized, strict=True)
+    )
+    return replace(geometry, top=top, left=left)
 
 
 def apply_geometry(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,9 @@ from fewmask.config import Config
 
 Forward = Callable[[Tensor], Tensor]
 """Images [B, C, H, W] to logits [B, K, H, W]."""
+
+_AT_ONCE = 8
+"""Windows in one forward pass on a GPU: as many as the images of a usual batch of the papers, without gradients."""
 
 
 class Protocol(Config):
@@ -157,19 +161,27 @@ def image_logits(forward: Forward, images_BCHW: Tensor, protocol: Protocol) -> T
 
 
 def _slid(forward: Forward, images_BCHW: Tensor, protocol: Protocol, window: int) -> Tensor:
-    """Return the sum of the windows' class probabilities, or the mean of their logits."""
-    stride = protocol.stride or -(-2 * window // 3)
+    """Return the sum of the windows' class probabilities, or the mean of their logits.
+
+    On a GPU, which one small window does not fill, neighbouring windows of one size are one batch.
+    """
+    stride, many = protocol.stride or -(-2 * window // 3), len(images_BCHW)
     height, width = images_BCHW.shape[-2:]
+    rows, columns = (windows(length, window, stride, protocol.border) for length in (height, width))
+    boxes = [(..., slice(*row), slice(*column)) for row in rows for column in columns]
+    at_once = 1 if images_BCHW.device.type == "cpu" else max(1, _AT_ONCE // many)
     total: Tensor | None = None
     count = images_BCHW.new_zeros(height, width)
-    for top, bottom in windows(height, window, stride, protocol.border):
-        for left, right in windows(width, window, stride, protocol.border):
-            found = forward(images_BCHW[..., top:bottom, left:right])
+    for _, alike in groupby(boxes, lambda box: images_BCHW[box].shape):
+        todo = list(alike)
+        for some in (todo[i : i + at_once] for i in range(0, len(todo), at_once)):
+            found = forward(torch.cat([images_BCHW[box] for box in some]))
             found = found.softmax(1) if protocol.averages else found
             if total is None:
-                total = found.new_zeros(found.shape[0], found.shape[1], height, width)
-            total[..., top:bottom, left:right] += found
-            count[top:bottom, left:right] += 1
+                total = found.new_zeros(many, found.shape[1], height, width)
+            for box, one in zip(some, found.split(many), strict=True):
+                total[box] += one
+                count[box] += 1
     assert total is not None  # windows() is never empty
     return total if protocol.averages else total / count
 

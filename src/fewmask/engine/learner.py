@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,9 +14,10 @@ from fewmask.engine.checkpoint import Snapshot
 from fewmask.engine.faults import site
 from fewmask.engine.flatten import flatten_optimiser, load_networks, networks_to_flat, restore_optimiser
 from fewmask.engine.optim import OptimConfig, learning_rate, make_optimiser, set_learning_rate
+from fewmask.engine.parts import Part, divided, whole
 from fewmask.engine.precision import Format
 from fewmask.errors import ConfigError
-from fewmask.method import Build, Method, Phase, Step, make_networks
+from fewmask.method import Build, Method, Nets, Phase, Step, make_networks
 from fewmask.ops.rng import Purpose, torch_seed
 
 if TYPE_CHECKING:  # seconds to import, and a run that is only read does without
@@ -37,14 +38,15 @@ class Learner:
         layout: memory format and precision.
         trains: else the networks only predict: there are no optimisers, and nothing is wrapped for distribution, which
             all ranks would have to do together.
+        parts: of each step, computed one after the other: see ``engine.parts``.
     """
 
     def __init__(
         self, fabric: Fabric, method: Method, build: Build, optim: OptimConfig, slots: Mapping[str, Slots],
-        total: int, seed: int, layout: Format, trains: bool = True,
+        total: int, seed: int, layout: Format, trains: bool = True, parts: int = 1,
     ) -> None:  # fmt: skip
         self.fabric, self.method, self.optim = fabric, method, optim
-        self.slots, self.total, self.seed, self.layout = dict(slots), total, seed, layout
+        self.slots, self.total, self.seed, self.layout, self.parts = dict(slots), total, seed, layout, parts
         self.phases = method.phases()
         self.trained = sorted({name for phase in self.phases for name in phase.trained}) if trains else []
         if layout.precision == "fp16" and len(self.trained) > 1:
@@ -52,7 +54,7 @@ class Learner:
             raise ConfigError("fp16 trains one network only", where="machine.precision", todo="use bf16 or fp32")
         self._build = build
         self.nets = self._prepare(make_networks(method, build, seed))
-        self.wrapped: dict[str, nn.Module] = {}
+        self.wrapped: dict[str, Any] = {}
         self.optimisers: dict[str, Any] = {}
         for name in self.trained:
             override = method.optimisers.get(name)
@@ -118,38 +120,52 @@ class Learner:
             The detached loss terms by name, and the memo.
         """
         torch.manual_seed(torch_seed(self.seed, Purpose.DROPOUT, t, slot=self.fabric.global_rank))
-        step, memo, logged = self.step_at(t), {}, {}
+        step, logged = self.step_at(t), {}
+        parts = divided(batch, step, self.parts)
         for phase in self.phases:
-            terms = self._phase(phase, batch, step, memo)
-            logged |= {name: term.detach() for name, term in terms.items()}
+            logged |= self._phase(phase, parts)
+        memo = whole([memo for _, _, memo in parts], self.method.joined)
         self._average_statistics()
         with torch.no_grad():
             self.method.after_step(self.nets, step, memo)
         return logged, memo
 
-    def _phase(self, phase: Phase, batch: Batch, step: Step, memo: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _phase(self, phase: Phase, parts: Sequence[Part]) -> dict[str, Tensor]:
+        """Do one phase of a step and return its loss terms, those of the parts averaged."""
         mine = phase.trained
         if len(self.phases) > 1:  # networks of the other phases must collect no gradient here
             for name in self.trained:
                 self.nets[name].requires_grad_(name in mine)
         nets = {name: self.wrapped[name] if name in mine else net for name, net in self.nets.items()}
-        with self.autocast():
-            terms = phase.losses(nets, batch, step, memo)
-        if terms.keys() != phase.flow.keys():
-            raise ValueError(f"losses returned the terms {sorted(terms)}, flow declares {sorted(phase.flow)}")
-        loss = torch.stack(list(terms.values())).sum()
-        self._finite &= torch.isfinite(loss.detach())
-        self.fabric.backward(loss)
+        found = [self._gradients(phase, nets, part, last=part is parts[-1]) for part in parts]
         site("step.inside")
         for name in mine:
             optimiser = self.optimisers[name]
             cfg: OptimConfig = optimiser.fewmask_config
             if cfg.clip is not None:
                 self.fabric.clip_gradients(self.wrapped[name], optimiser, max_norm=cfg.clip)
-            set_learning_rate(optimiser, learning_rate(cfg, step.t, self.total))
+            set_learning_rate(optimiser, learning_rate(cfg, parts[0][1].t, self.total))
             optimiser.step()
             optimiser.zero_grad()
-        return terms
+        if len(found) == 1:
+            return found[0]
+        return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
+
+    def _gradients(self, phase: Phase, nets: Nets, part: Part, last: bool) -> dict[str, Tensor]:
+        """Add a part's share to the gradients and return its loss terms; the ranks meet in the last part."""
+        batch, step, memo = part
+        with ExitStack() as stack:
+            if not last and self.fabric.world_size > 1:
+                for name in phase.trained:
+                    stack.enter_context(self.fabric.no_backward_sync(self.wrapped[name]))
+            with self.autocast():
+                terms = phase.losses(nets, batch, step, memo)
+            if terms.keys() != phase.flow.keys():
+                raise ValueError(f"losses returned the terms {sorted(terms)}, flow declares {sorted(phase.flow)}")
+            loss = torch.stack(list(terms.values())).sum()
+            self._finite &= torch.isfinite(loss.detach())
+            self.fabric.backward(loss if self.parts == 1 else loss / self.parts)
+        return {name: term.detach() for name, term in terms.items()}
 
     @torch.no_grad()
     def _average_statistics(self) -> None:

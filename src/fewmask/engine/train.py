@@ -32,6 +32,8 @@ class TrainConfig(Config):
         log_every: steps between lines of metrics.jsonl.
         eval_every: steps between scores on val; 0 = only at the end.
         save_every: steps between checkpoints.
+        accumulate: parts of a step, computed one after the other: less memory, the same images, and statistics (of
+            BatchNorm, of what a loss divides by, of selections) of a part in place of the batch.
     """
 
     steps: int = Field(default=2000, ge=1)
@@ -39,6 +41,7 @@ class TrainConfig(Config):
     log_every: int = Field(default=10, ge=1)
     eval_every: int = Field(default=250, ge=0)
     save_every: int = Field(default=250, ge=1)
+    accumulate: int = Field(default=1, ge=1)
 
 
 @dataclass

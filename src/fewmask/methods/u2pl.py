@@ -81,6 +81,7 @@ class U2PL(Method):
     paper = "Wang et al., Semi-supervised semantic segmentation using unreliable pseudo-labels, CVPR 2022"
     year = 2022
     partial = True
+    joined = {"negatives": 1, "real": 1}
 
     class Config(Config):
         """Constants.

@@ -101,7 +101,8 @@ def _plan(asked: Recipe, out: Path | None, say: Say, seconds: float | None) -> d
     if folder.started:
         folder.check_same(settle(asked, folder, seconds))
     devices = "cpu" if placement(asked.machine.devices).accelerator == "cpu" else "1"
-    prepared = prepare(asked.replace("data", unlabelled_by="random"), RunFolder(folder.path / "none"), note)
+    plain, nowhere = asked.replace("data", unlabelled_by="random"), RunFolder(folder.path / "none")
+    prepared = prepare(plain, nowhere, note, timed=seconds is not None)
     fabric = launch(devices, prepared.layout.precision, asked.machine.rank_timeout)
     try:
         found = costs(prepared, fabric)

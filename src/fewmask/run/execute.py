@@ -130,7 +130,7 @@ def _execute(asked: Recipe, out: Path | None, new: bool, say: Notes, seconds: fl
                 say(f"{folder.path} is already finished")
                 say.release()
                 return run
-            prepared = prepare(asked, folder, say)
+            prepared = prepare(asked, folder, say, timed=fits)
             every = (item for items in prepared.index.items.values() for item in items)
             stack.enter_context(told_of_changes(every, say))
             tries = asked.halving and asked.method_name == "auto" and fresh and can_try(prepared, say)

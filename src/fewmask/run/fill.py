@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from statistics import median_low
 
@@ -18,10 +19,13 @@ from fewmask.recipe import SHORT, Recipe, for_its_length
 from fewmask.run.notes import Say
 
 _SMALL, _SEEN = 0.1, 0.25  # of an image: a crop from which on a smaller input is proposed, and what one then shows
+_PASSES = 20  # over the labelled images, at least; with a GPU half as many over the unlabelled ones
+_MOST = {False: 8_000, True: 16_000}  # steps that are chosen without and with a GPU: an hour or two; below SHORT
+_SCORES = 8  # on val, of a run that is longer than the default
 
 
-def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:
-    """Choose what the recipe leaves open, and say each choice."""
+def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say, timed: bool = False) -> Recipe:
+    """Choose what the recipe leaves open, and say each choice; but for the steps if they are ``timed`` later."""
     recipe, cuda = asked, torch.cuda.is_available() and not asked.machine.devices.startswith("cpu")
     if recipe.method_name == "auto":
         name = "fixmatch" if pools.unlabelled or pools.partial else "supervised"
@@ -29,6 +33,11 @@ def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:
         also = f", and {len(pools.partial)} labelled in part" if pools.partial else ""
         if not asked.halving:  # else it only holds the place
             say(f"method: {name}, since there are {len(pools.unlabelled)} unlabelled images{also}")
+    if not timed:
+        recipe = scheduled(recipe, len(pools.labelled), len(pools.unlabelled), cuda)
+        if recipe.train.steps != asked.train.steps:
+            passes = recipe.train.steps * recipe.data.batch / len(pools.labelled)
+            say(f"steps: {recipe.train.steps}, {passes:.0f} passes over {len(pools.labelled)} labelled images")
     if asked.method_name != "auto" or not asked.halving:
         tell_of_constants(recipe, say)
     if (arch := recipe.model.arch) is None:
@@ -63,6 +72,31 @@ def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say) -> Recipe:
         workers = min(8, cores // 2) if cuda else (0 if cores <= 2 else min(4, cores // 4))
         recipe = recipe.replace("machine", workers=workers)
     return recipe
+
+
+def scheduled(asked: Recipe, labelled: int, unlabelled: int, cuda: bool) -> Recipe:
+    """Return the recipe with as many steps as its images want, where nobody has given any.
+
+    2000 are enough for a few hundred images. More images are passed over 20 times; on a GPU, where steps are cheap, the
+    unlabelled ones 10 times. Steps that a recipe or a flag gives stay, and so do scores and checkpoints.
+
+    Args:
+        asked: the recipe as given.
+        labelled: how many images of that kind may be learned from.
+        unlabelled: the same; a method that does not see them takes no steps for them.
+        cuda: whether it trains on a GPU.
+    """
+    given = asked.train.model_fields_set
+    if "steps" in given:
+        return asked
+    wanted = _PASSES * labelled / asked.data.batch
+    if cuda and asked.method_name != "supervised":
+        wanted = max(wanted, _PASSES / 2 * unlabelled / asked.data.unlabelled_batch)
+    steps = min(_MOST[cuda], math.ceil(wanted / 500) * 500)
+    if steps <= asked.train.steps:
+        return asked
+    every = {key: steps // _SCORES for key in ("eval_every", "save_every") if key not in given}
+    return asked.replace("train", steps=steps, **every)
 
 
 def tell_of_constants(recipe: Recipe, say: Say) -> None:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from fewmask.config import load_json
+from fewmask.config import leaves, load_json
 from fewmask.errors import CheckpointError, ConfigError
 from fewmask.recipe import Recipe
+from fewmask.run.fill import scheduled
 from fewmask.run.folder import RunFolder
 from fewmask.run.pace import Cost
 from fewmask.run.prepare import Prepared
@@ -118,13 +119,15 @@ def duration(seconds: float) -> str:
 
 
 def settle(asked: Recipe, folder: RunFolder, seconds: float | None) -> Recipe:
-    """Return the recipe with the steps that a run chose for this time when it began; as asked where it chose none.
+    """Return the recipe with the steps that a run chose when it began, for this time or from its images.
 
     Raises:
         CheckpointError: it was given another time.
     """
-    if seconds is None or not folder.started:
+    if not folder.started:
         return asked
+    if seconds is None:
+        return _as_chosen(asked, folder)
     had = begun_with(folder)
     if had != seconds:
         said = "no --time" if had is None else f"--time {had:g}s"
@@ -134,6 +137,14 @@ def settle(asked: Recipe, folder: RunFolder, seconds: float | None) -> Recipe:
         )  # fmt: skip
     stored = folder.stored()["train"]
     return asked.replace("train", **{key: stored[key] for key in FITTED})
+
+
+def _as_chosen(asked: Recipe, folder: RunFolder) -> Recipe:
+    """Return the recipe with the schedule that the run's images had when it began; it may go on on another machine."""
+    data, stored = folder.manifest(), dict(leaves(folder.stored()))
+    labelled, unlabelled = (n if type(n := data.get(key)) is int else 0 for key in ("labelled", "unlabelled"))
+    ways = [scheduled(asked, labelled, unlabelled, cuda) for cuda in (False, True)]
+    return next((way for way in ways if way.train.steps == stored.get("train.steps")), asked)
 
 
 def begun_with(folder: RunFolder) -> float | None:

@@ -97,7 +97,9 @@ class Prepared:
         return statistics(channels(bands), are_coloured(bands))
 
 
-def prepare(asked: Recipe, folder: RunFolder, say: Say, like: RunFolder | None = None) -> Prepared:
+def prepare(
+    asked: Recipe, folder: RunFolder, say: Say, like: RunFolder | None = None, timed: bool = False
+) -> Prepared:  # fmt: skip
     """Check everything that can be checked before networks are built; nothing is written.
 
     Args:
@@ -105,6 +107,7 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say, like: RunFolder | None =
         folder: claimed (locked) by this process.
         say: receives one sentence for each decision.
         like: a run whose folds, and whose choice of unlabelled images, a new run takes over.
+        timed: the steps are chosen later, to fit a time.
 
     Raises:
         DataError: the data are unusable.
@@ -132,8 +135,10 @@ def prepare(asked: Recipe, folder: RunFolder, say: Say, like: RunFolder | None =
             say(f"doubt: {doubt}")
         if len(doubts) > _TOLD:
             say(f"doubt: and {len(doubts) - _TOLD} more: {shlex.join(['fewmask', 'check', *asked.data.words])}")
-        recipe = fill(asked, pools, counts, say).model_copy(update={"folds": max(1, len(data.folds))})
+        recipe = fill(asked, pools, counts, say, timed).model_copy(update={"folds": max(1, len(data.folds))})
         _tell_of_repeats(recipe, pools, say)
+        if (parts := recipe.train.accumulate) > 1:
+            say(f"accumulate: each step in {parts} parts, BatchNorm and what losses divide by are a part's own")
     pools = _partial_for(recipe, pools, say)
     data = replace(data, pools=pools)
     task = _task(data)
@@ -223,7 +228,7 @@ def _check_batches(recipe: Recipe, task: Task, pools: Pools) -> None:
     steps_of(method.rounds(), recipe.train.steps)
     world = placement(recipe.machine.devices).world
     for own, one in parts_of(recipe, method):
-        plan_slots(one.streams, pools, own.data.batch, own.data.unlabelled_batch, 0, world)
+        plan_slots(one.streams, pools, own.data.batch, own.data.unlabelled_batch, 0, world, own.train.accumulate)
 
 
 def parts_of(recipe: Recipe, method: Method) -> list[tuple[Recipe, Method]]:

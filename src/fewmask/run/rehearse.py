@@ -7,6 +7,7 @@ run's sizes; the picture is as large as the largest that will be predicted.
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from fewmask.batch import Items, Slots, Stream
 from fewmask.data.stream import to_device
 from fewmask.engine import faults
 from fewmask.engine.infer import PROTOCOLS, image_logits, to_grid
+from fewmask.engine.launch import placement
 from fewmask.errors import ConfigError, ResourceError, short_of_memory
 from fewmask.method import Method
 from fewmask.recipe import Recipe
@@ -104,6 +106,14 @@ def made_up(
     return batch
 
 
+def _more_parts(recipe: Recipe, method: Method) -> int | None:
+    """Return the next number of parts that a step of these batches can be computed in; None = there is none."""
+    data, now, world = recipe.data, recipe.train.accumulate, placement(recipe.machine.devices).world
+    pools = {stream.pool for stream in method.streams.values()}
+    share = math.gcd(*(data.batch if pool == "labelled" else data.unlabelled_batch for pool in pools)) // world
+    return next((parts for parts in range(now + 1, share + 1) if share % parts == 0), None)
+
+
 def smaller(recipe: Recipe, method: Method, largest: tuple[int, int]) -> list[str]:
     """Return a table, one row a line, of what to lower and what part of a step's pixels that takes away."""
     data = recipe.data
@@ -124,6 +134,8 @@ def smaller(recipe: Recipe, method: Method, largest: tuple[int, int]) -> list[st
     if data.batch > 1:
         half = data.batch // 2
         rows.append((f"--batch {half}", less((mine - half * views["labelled"]) / (mine + others))))
+    if (parts := _more_parts(recipe, method)) is not None:
+        rows.append((f"train.accumulate={parts}", "the same images a step, in parts, each with statistics of its own"))
     if (share := 1 - sides[0] * sides[1] / (data.crop[0] * data.crop[1])) > 0:
         rows.append((f"--crop {sides[0]}x{sides[1]}", less(share)))
     if recipe.machine.precision == "fp32":

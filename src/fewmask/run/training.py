@@ -96,7 +96,8 @@ def learner_of(prepared: Prepared, method: Method, fabric: Any, trains: bool = T
         channels=channels(prepared.index.images.bands), **model.options,
     )  # fmt: skip
     steps, seed = recipe.train.steps, recipe.train.seed
-    return Learner(fabric, method, build, recipe.optim, slots, steps, seed, prepared.layout, trains)
+    parts = recipe.train.accumulate
+    return Learner(fabric, method, build, recipe.optim, slots, steps, seed, prepared.layout, trains, parts)
 
 
 def pictures_of(prepared: Prepared, learner: Learner) -> Pictures:
