@@ -16,7 +16,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,12 @@ def compare(
     methods = sorted({e.method for e in experiments})
     hashes = [dict(zip(methods, _source_hashes(tree, methods), strict=True)) for tree in trees]
     todo: dict[str, Experiment] = {}
+    sources = _sources({e.study for e in experiments})
     for e in experiments:
         arm, (then, now) = arm_key(e.keys, e.data), (known[e.method] for known in hashes)
-        results = (path.stem.rpartition("-")[2] for path in e.result().parent.glob(f"{e.config_key()}-*.json"))
+        results = sources[arm] | {
+            path.stem.rpartition("-")[2] for path in e.result().parent.glob(f"{e.config_key()}-*")
+        }
         if any(_leads(arm, hash, then, found) for hash in results) and not _leads(arm, then, now, found):
             todo.setdefault(arm, e)
     print(f"{len(todo)} arms", flush=True)
@@ -100,6 +104,16 @@ def compare(
                 found.append(entry | ({"precision": precision} if precision not in (None, own) else {}))
                 FILE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return equal
+
+
+def _sources(studies: Iterable[str]) -> defaultdict[str, set[str]]:
+    """Return the hashes of the sources that arms' results are of; older results lack keys, and have another name."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for study in studies:
+        for path in (HERE / "results" / study).glob("*.json"):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            found[arm_key(record["keys"], record["data"])].add(record["source_hash"])
+    return found
 
 
 def _few_scored(folder: Path) -> Path:
