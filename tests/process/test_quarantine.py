@@ -183,33 +183,6 @@ def test_without_it_the_run_stops(broken_in_step_6, tmp_path):
     assert_refused(ended, 3, "train/bare", "Truncated", first=False)
 
 
-def test_a_disk_error_may_pass(data, monkeypatch):
-    """Three more attempts; then it is an error like any other."""
-    source = dataset(data, None)
-    item = source.item("u", 0)
-    loader = ItemLoader(source.loader.code, None)
-    waited, left = [], []
-    monkeypatch.setattr("fewmask.data.stream.time.sleep", waited.append)
-
-    def failing(item):
-        if left:
-            left.pop()
-            try:
-                raise OSError(5, "Input/output error")
-            except OSError as error:
-                raise DataError("cannot be read", where=item.image) from error
-        return read(item)
-
-    from fewmask.data.images import read_item as read
-
-    monkeypatch.setattr("fewmask.data.stream.read_item", failing)
-    left[:] = [1, 1, 1]
-    assert loader(item)[0].shape[0] == 3 and waited == [0.1, 1.0, 5.0]
-    left[:] = [1, 1, 1, 1]
-    with pytest.raises(DataError, match="cannot be read"):
-        loader(item)
-
-
 def test_met_while_labelling(own_data, tmp_path, io):
     """Between two rounds: it gets no labels and is no image of the next round; images are ranked without it, too."""
     for variant, fault in (("self_training", "select.inside:1"), ("st_plus_plus", "rank.inside:1")):

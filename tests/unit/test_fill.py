@@ -83,9 +83,9 @@ def test_a_run_goes_on_with_the_steps_it_chose(tmp_path):
     """On a GPU it chose 10,000; whoever gives steps, or has other images, has another run."""
     folder = RunFolder(tmp_path)
     begun = scheduled(asked(), 60, 3940, True)
-    folder.config.write_bytes(dump_yaml(begun.complete()))
-    folder.data.write_bytes(dump_yaml({"labelled": 60, "unlabelled": 3940}))
+    folder.config.write_text(dump_yaml(begun.complete()))
+    folder.data.write_text(dump_yaml({"labelled": 60, "unlabelled": 3940}))
     assert settle(asked(), folder, None).train == begun.train
     assert settle(asked(train__steps=2000), folder, None).train.steps == 2000
-    folder.data.write_bytes(dump_yaml({"labelled": 60, "unlabelled": "no number"}))
+    folder.data.write_text(dump_yaml({"labelled": 60, "unlabelled": "no number"}))
     assert settle(asked(), folder, None).train.steps == 2000

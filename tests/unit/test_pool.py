@@ -13,7 +13,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
-from fewmask.data import stream
+from fewmask.data import patience
 from fewmask.data.files import is_below, place_below
 from fewmask.data.index import Item, MaskCode
 from fewmask.data.pool import IndexPool, Joined, _entry, read_index
@@ -197,7 +197,7 @@ class TestRemote:
         with pytest.raises(DataError, match="file does not exist; memory://pool/2.png"):
             ItemLoader(MaskCode(), None)(pool[2])
         waits, fail = [], [TimeoutError("slow"), ConnectionError("reset")]
-        monkeypatch.setattr(stream.time, "sleep", waits.append)
+        monkeypatch.setattr(patience.time, "sleep", waits.append)
         real = MemoryFileSystem.cat_file
 
         def flaky(self, *args, **more):

@@ -75,7 +75,10 @@ class _LongSide(ItemLoader):
         super().__init__(code, None, cache_mb, classes)
         self._long = resize
 
-    def _read(self, item: Item) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, item: Item) -> tuple[Tensor, Tensor | None]:
+        """Return the image and what is known of its pixels, as ``ItemLoader`` does."""
+        if item in self._kept:
+            return super().__call__(item)
         size = input_size(self._long, item_size(item))
         image, labels = ItemLoader(self.code, size, classes=self.classes)(item)
         self._keep(item, image, labels)
