@@ -70,7 +70,7 @@ def _trained(prepared: Prepared, method: Any, fabric: Any) -> str:
             tensors.append(image_logits(lambda x, name=name: method.predict(learner.nets, name, x), picture, protocol))
     digest = hashlib.sha256()
     for x in tensors:
-        digest.update(x.detach().float().contiguous().numpy().tobytes())
+        digest.update(x.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

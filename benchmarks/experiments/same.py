@@ -87,7 +87,7 @@ def compare(
             todo.setdefault(arm, e)
     print(f"{len(todo)} arms", flush=True)
     for data in {e.data for e in todo.values()}:
-        _few_scored(data_folder(data, scratch))
+        data_folder(data, scratch)
     with tempfile.TemporaryDirectory() as folder:
         recipes = [
             _recipes(tree, list(todo.values()), scratch, lacks if tree == older else (), precision) for tree in trees

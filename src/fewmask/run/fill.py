@@ -21,7 +21,8 @@ from fewmask.run.notes import Say
 _SMALL, _SEEN = 0.1, 0.25  # of an image: a crop from which on a smaller input is proposed, and what one then shows
 _PASSES = 20  # over the labelled images, at least; with a GPU half as many over the unlabelled ones
 _MOST = {False: 8_000, True: 16_000}  # steps that are chosen without and with a GPU: an hour or two; below SHORT
-_SCORES = 8  # on val, of a run that is longer than the default
+SCORES = 8
+"""On val, of a run whose steps are chosen."""
 
 
 def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say, timed: bool = False) -> Recipe:
@@ -36,7 +37,7 @@ def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say, timed: bool = Fals
     if not timed:
         recipe = scheduled(recipe, len(pools.labelled), len(pools.unlabelled), cuda)
         if recipe.train.steps != asked.train.steps:
-            passes = recipe.train.steps * recipe.data.batch / len(pools.labelled)
+            passes = recipe.train.steps * recipe.data.batch / max(1, len(pools.labelled))
             say(f"steps: {recipe.train.steps}, {passes:.0f} passes over {len(pools.labelled)} labelled images")
     if asked.method_name != "auto" or not asked.halving:
         tell_of_constants(recipe, say)
@@ -95,7 +96,7 @@ def scheduled(asked: Recipe, labelled: int, unlabelled: int, cuda: bool) -> Reci
     steps = min(_MOST[cuda], math.ceil(wanted / 500) * 500)
     if steps <= asked.train.steps:
         return asked
-    every = {key: steps // _SCORES for key in ("eval_every", "save_every") if key not in given}
+    every = {key: steps // SCORES for key in ("eval_every", "save_every") if key not in given}
     return asked.replace("train", steps=steps, **every)
 
 

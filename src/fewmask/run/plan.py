@@ -9,14 +9,13 @@ from typing import Any
 from fewmask.config import leaves, load_json
 from fewmask.errors import CheckpointError, ConfigError
 from fewmask.recipe import Recipe
-from fewmask.run.fill import scheduled
+from fewmask.run.fill import SCORES, scheduled
 from fewmask.run.folder import RunFolder
 from fewmask.run.pace import Cost
 from fewmask.run.prepare import Prepared
 
 _CHECKPOINTS = 4  # kept at a time: two, the best, and one that is being written
 _LEAST = 20  # steps of a run that --time allows
-_SCORES = 8  # on val, of a run whose steps --time chooses,
 _SCORING = 0.2  # as far as this share of the time allows
 
 FITTED = ("steps", "eval_every", "save_every")
@@ -81,7 +80,7 @@ def fitted(recipe: Recipe, seconds: float, costs: Sequence[Cost], prepared: Prep
         return recipe.seeds * _times(recipe, cost, costs)
 
     once = sum(times(cost) * cost.paces[-1].picture * _scored(prepared) for cost in costs)
-    scores = max(1, min(_SCORES, int(_SCORING * seconds / max(1e-9, once))))
+    scores = max(1, min(SCORES, int(_SCORING * seconds / max(1e-9, once))))
 
     def with_steps(steps: int) -> Recipe:
         every = max(1, -(-steps // scores))

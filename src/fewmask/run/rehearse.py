@@ -109,8 +109,10 @@ def made_up(
 def _more_parts(recipe: Recipe, method: Method) -> int | None:
     """Return the next number of parts that a step of these batches can be computed in; None = there is none."""
     data, now, world = recipe.data, recipe.train.accumulate, placement(recipe.machine.devices).world
-    pools = {stream.pool for stream in method.streams.values()}
-    share = math.gcd(*(data.batch if pool == "labelled" else data.unlabelled_batch for pool in pools)) // world
+    share = 0  # groups of images that stay together, on each process, which every number of parts must divide
+    for stream in method.streams.values():
+        size = data.batch if stream.pool == "labelled" else data.unlabelled_batch
+        share = math.gcd(share, 1 if size % (world * stream.together) else size // (world * stream.together))
     return next((parts for parts in range(now + 1, share + 1) if share % parts == 0), None)
 
 
