@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import subprocess
 import sys
@@ -149,9 +150,9 @@ def test_what_to_declare_suits_all_images_alike(tmp_path):
 @pytest.mark.parametrize("name", ["no", "near infrared", "über", "😀", "a\nb", "\x1b[2J", " ", 'x"]}, {band: 1', "#"])
 @pytest.mark.parametrize("span", [(0, 0), (-1e-5, 1e-5), (12345.6, 12345.6), (1e30, 1e30), (-3, 1e9), (-0.5, 300.25)])
 def test_what_is_proposed_can_be_read_again(name, span):
-    """Files name their bands as they like; one remedy for all is made by reading those of each."""
+    """Files name their bands as they like; errors that propose them travel between processes."""
     remedy = proposal([(name, np.dtype("float64"), *span), ("red", np.dtype("uint16"), 0, 9)])
-    assert for_all([remedy, remedy]) == [remedy, remedy]
+    assert for_all([remedy, "another"]) == [pickle.loads(pickle.dumps(remedy)), "another"]
     first, second = map(Band.read, yaml.safe_load(remedy.partition("channels: ")[2]))
     assert first.name == (name if name.isprintable() and name.strip() else "band1")
     assert first.low <= span[0] + 1e-3 * abs(span[0]) and first.high >= span[1] - 1e-3 * abs(span[1])

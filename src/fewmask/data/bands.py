@@ -11,8 +11,8 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import yaml
@@ -20,7 +20,6 @@ import yaml
 COLOURS = ("red", "green", "blue")
 MOST = 64
 """Bands that may be declared."""
-_PROPOSED = "write in data.yaml, with your own names and ranges: channels: ["
 
 
 @dataclass(frozen=True)
@@ -97,51 +96,73 @@ def shown(image_HWC: np.ndarray, bands: Bands) -> np.ndarray:
     return np.repeat(image_HWC[..., :1], 3, axis=2)
 
 
-def proposal(found: Sequence[tuple[str, np.dtype[Any], float, float]]) -> str:
-    """Return a remedy: what data.yaml could say of the bands of one image.
+class Proposal(str):
+    """A remedy, what data.yaml could say of the bands of an image; a text to everything that does not ask for these."""
+
+    bands: Bands
+    lead: str
+
+    def __new__(cls, bands: Bands, lead: str = "") -> Self:
+        """Make one.
+
+        Args:
+            bands: what could be declared.
+            lead: what stands before that.
+        """
+        rows = ", ".join(_row(band) for band in bands)
+        made = super().__new__(cls, f"{lead}write in data.yaml, with your own names and ranges: channels: [{rows}]")
+        made.bands, made.lead = bands, lead
+        return made
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """Make it again from what it was made of: errors travel between processes."""
+        return self.bands, self.lead
+
+
+def proposal(found: Sequence[tuple[str, np.dtype[Any], float, float]], lead: str = "") -> Proposal:
+    """Return what data.yaml could say of the bands of one image.
 
     Args:
         found: name, type, least and largest value of each band.
+        lead: as of a ``Proposal``.
     """
-    rows = [_row(n, name, *_range(kind, least, most)) for n, (name, kind, least, most) in enumerate(found, start=1)]
-    return _listed(rows)
+    rows = enumerate(found, start=1)
+    return Proposal(tuple(Band(n, name, *_range(kind, least, most)) for n, (name, kind, least, most) in rows), lead)
 
 
 def for_all(remedies: Sequence[str]) -> list[str]:
-    """Return remedies of several images: where they end in a ``proposal`` of the same bands, it suits all of these.
+    """Return remedies of several images: proposals of bands alike become one that suits all of their images.
 
     Args:
-        remedies: one an image. Those that end in no proposal come back as they are.
+        remedies: one an image. Those that are no ``Proposal`` come back as they are.
     """
     alike: dict[tuple[str, tuple[tuple[int, str], ...]], list[Bands]] = defaultdict(list)
-    keys = []
-    for remedy in remedies:
-        before, told, rows = remedy.partition(_PROPOSED)
-        bands = tuple(Band.read(row) for row in yaml.safe_load(f"[{rows}")) if told else ()
-        keys.append((before, tuple((band.number, band.name) for band in bands)))
-        alike[keys[-1]].append(bands)
-    wide = {key: [_spanning(same) for same in zip(*found, strict=True)] for key, found in alike.items()}
-    return [key[0] + _listed(wide[key]) if wide[key] else own for key, own in zip(keys, remedies, strict=True)]
+    for one in remedies:
+        if isinstance(one, Proposal):
+            alike[_kind(one)].append(one.bands)
+    wide = {kind: tuple(map(_spanning, zip(*found, strict=True))) for kind, found in alike.items()}
+    return [Proposal(wide[_kind(one)], one.lead) if isinstance(one, Proposal) else one for one in remedies]
 
 
-def _spanning(bands: Sequence[Band]) -> str:
-    """Return the row of a proposal for one band of several images: its range holds theirs."""
-    return _row(bands[0].number, bands[0].name, min(b.low for b in bands), max(b.high for b in bands))
+def _kind(one: Proposal) -> tuple[str, tuple[tuple[int, str], ...]]:
+    return one.lead, tuple((band.number, band.name) for band in one.bands)
 
 
-def _listed(rows: Sequence[str]) -> str:
-    return f"{_PROPOSED}{', '.join(rows)}]"
+def _spanning(bands: Sequence[Band]) -> Band:
+    """Return one band for that of several images: its range holds theirs."""
+    return replace(bands[0], low=min(b.low for b in bands), high=max(b.high for b in bands))
 
 
-def _row(number: int, name: str, low: float, high: float) -> str:
+def _row(band: Band) -> str:
     """Return a row that ``Band.read`` takes, whatever a file calls its bands and holds."""
-    name = name if name.isprintable() and name.strip() else f"band{number}"
+    name, low, high = band.name, band.low, band.high
+    name = name if name.isprintable() and name.strip() else f"band{band.number}"
     bare = name.isidentifier() and yaml.safe_load(name) == name  # not so: no, on, true
     told = name if bare else json.dumps(name, ensure_ascii=False)
     span = [_number(low), _number(high)]
     if not float(span[0]) < float(span[1]):  # alike in so many digits
         span = [str(math.floor(low)), str(math.floor(high + max(1, abs(high) * 1e-6)))]
-    return f"{{band: {number}, name: {told}, range: [{', '.join(span)}]}}"
+    return f"{{band: {band.number}, name: {told}, range: [{', '.join(span)}]}}"
 
 
 def _number(value: float) -> str:

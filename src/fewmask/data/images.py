@@ -88,15 +88,15 @@ def read_picture(
         refuse_frames(image, path)
         if (more := _beside_colours(image)) and not code.colours_only:
             what = f"image has {more} more band{'s' * (more > 1)} than the {image.mode} that would be read"
-            todo = f"to leave them out, write channels: rgb in data.yaml; else {proposal_for(path)}"
+            todo = proposal_for(path, "to leave them out, write channels: rgb in data.yaml; else ")
             raise BadFile("pixel_format", what, where=path, todo=todo, value=more)
         image.load()
         if image.has_transparency_data:
             image = image.convert("RGBA")
             if np.asarray(image.getchannel("A")).min() < 255:
-                todo = "flatten it onto a background, or remove its alpha channel; if it is no alpha channel, "
+                lead = "flatten it onto a background, or remove its alpha channel; if it is no alpha channel, "
                 what = "image has transparent pixels: no defined colour"
-                raise BadFile("transparency", what, where=path, todo=todo + proposal_for(path))
+                raise BadFile("transparency", what, where=path, todo=proposal_for(path, lead))
         upright = _turned(image, header, code)
         return header, upright if upright.mode == "RGB" else upright.convert("RGB")
 
@@ -214,25 +214,26 @@ def check_count(bands: Bands, count: int, path: Path) -> None:
         raise BadFile("pixel_format", what, where=path, todo=todo, value=count)
 
 
-def proposal_for(path: Path, max_pixels: int | None = MAX_PIXELS) -> str:
+def proposal_for(path: Path, lead: str = "", max_pixels: int | None = MAX_PIXELS) -> str:
     """Return what to write in data.yaml so that a file like this one can be read.
 
     Args:
         path: the file.
+        lead: what stands before that.
         max_pixels: as in ``geo.raster``.
     """
     if not is_tiff(path):
         with opened(path, MAX_PIXELS) as (image, header):
             values = np.asarray(image)
             if header.bits > 8 and not image.mode.startswith(("I", "F")):
-                return "save it as TIFF, of which all bits can be read"
+                return f"{lead}save it as TIFF, of which all bits can be read"
             values = values[..., None] if values.ndim == 2 else values
             names = ["grey"] if values.shape[2] == 1 else list(image.getbands())
             names = [_NAMES.get(name, name) for name in names]
-            return proposal([_told(n, values[..., i]) for i, n in enumerate(names)])
+            return proposal([_told(n, values[..., i]) for i, n in enumerate(names)], lead)
     if not installed():
         example = "channels: [{band: 1, name: red, range: [0, 4095]}, ...]"
-        return f"pip install 'fewmask[geo]', and declare its bands in data.yaml: {example}"
+        return f"{lead}pip install 'fewmask[geo]', and declare its bands in data.yaml: {example}"
     with raster(path, max_pixels=max_pixels) as file:
         size = (min(file.height, _GLANCE), min(file.width, _GLANCE))
         kinds = ["band" if file.count > 1 and c.name == "gray" else c.name for c in file.colorinterp]
@@ -240,7 +241,8 @@ def proposal_for(path: Path, max_pixels: int | None = MAX_PIXELS) -> str:
             said or _NAMES.get(kind, f"band{n}")
             for n, (said, kind) in enumerate(zip(file.descriptions, kinds, strict=True), start=1)
         ]
-        return proposal([_told(n, file.read(i, out_shape=size)) for i, n in enumerate(names, start=1)])
+        found = [_told(n, file.read(i, out_shape=size)) for i, n in enumerate(names, start=1)]
+        return proposal(found, lead)
 
 
 def _told(name: str, values: np.ndarray) -> tuple[str, np.dtype[Any], float, float]:
