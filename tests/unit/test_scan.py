@@ -318,4 +318,4 @@ def test_index_masks_that_have_three_channels(tmp_path):
     see_through = Image.open(items[2].mask)
     see_through.putalpha(0)
     see_through.save(items[2].mask)
-    assert [p.kind for p in look(items, classes=3).problems] == ["undeclared_colour"]
+    assert [p.kind for p in look(items, classes=3).problems] == ["transparency"]

@@ -181,14 +181,14 @@ def _notes_on(found: Scan) -> list[str]:
 
 
 def empty_mask_doubt(found: Scan, index: DataIndex) -> Finding | None:
-    """Return a problem if more than a fifth of the masks hold class 0 only and data.yaml does not say why.
+    """Return a problem if more than a fifth of the masks are blank and data.yaml does not say why.
 
     Labelling tools export frames that nobody annotated as black masks: only the owner knows which these are.
     """
     masks, empty = int(found.masked.sum()), len(found.empty_masks)
     if empty <= _MANY_EMPTY * masks or index.empty_masks is not None:
         return None
-    what = f"{empty} of {masks} masks hold class 0 only, first {found.empty_masks[0]!r}"
+    what = f"{empty} of {masks} masks hold class {index.code.blank} only, first {found.empty_masks[0]!r}"
     todo = "write in data.yaml: empty_masks: labelled (nothing else is there), or empty_masks: unlabelled"
     todo += " (nobody annotated them)"
     return Finding("empty_masks", what, str(index.root), todo, value=empty, names=found.empty_masks)

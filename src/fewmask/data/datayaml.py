@@ -116,6 +116,7 @@ class DataYaml(BaseModel):
     ] = None
     _aside: Path | None = PrivateAttr(default=None)
     _polygons: Mapping[int, str] | None = PrivateAttr(default=None)
+    _places: Mapping[Role, tuple[str, ...]] = PrivateAttr(default_factory=dict)
 
     @property
     def aside(self) -> Path | None:
@@ -126,6 +127,17 @@ class DataYaml(BaseModel):
     def polygons(self) -> Mapping[int, str] | None:
         """The classes of polygons, where it is the file that Ultralytics' tools write of them."""
         return self._polygons
+
+    @property
+    def places(self) -> Mapping[Role, tuple[str, ...]]:
+        """Folders and lists of each role, where it is the file of Ultralytics' tools."""
+        return self._places
+
+    def placed(self, places: Mapping[Role, tuple[str, ...]]) -> DataYaml:
+        """Return the same with folders and lists of each role."""
+        other = self.model_copy()
+        other._places = {role: entries for role, entries in places.items() if entries}
+        return other
 
     def of_polygons(self, names: Mapping[int, str] | None) -> DataYaml:
         """Return the same with classes of polygons."""

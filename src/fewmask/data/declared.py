@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from fewmask.config import load_yaml
 from fewmask.data.datayaml import FILE_NAME, DataYaml
+from fewmask.data.index import ROLES
 from fewmask.errors import ConfigError, did_you_mean
 
 _MAX_BYTES = 1_000_000  # far above any real one; keeps a hostile file from being parsed for hours
@@ -54,6 +56,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
         value = load_yaml(raw)
     except ValueError as e:
         raise ConfigError(f"is no valid YAML: {e}", where=path) from e
+    if value is None:  # nothing but comments: every key is optional
+        return {}
     if not isinstance(value, dict):
         raise ConfigError("is no mapping of keys to values", where=path, todo=_known())
     return value
@@ -82,17 +86,35 @@ def is_ultralytics(value: Mapping[object, object]) -> bool:
     return "names" in value and bool(value.keys() & {"train", "val", "nc", "masks_dir"})
 
 
+_THEIRS = frozenset({"path", "train", "val", "test", "names", "nc", "masks_dir"})
+_OURS = DataYaml.model_fields.keys() - {"version", "images", "masks", "layout"}
+"""What may stand beside Ultralytics' keys: an owner who was asked for it writes it into the file that is there."""
+
+
 def _from_ultralytics(value: Mapping[object, object], path: Path) -> DataYaml:
     """Return what it says in our words: ``masks_dir`` takes the place of "images" in an image's path."""
-    if "masks_dir" not in value:
-        return DataYaml().of_polygons(polygon_names(value))  # of which data.layouts.yolo takes care
-    masks, names = value["masks_dir"], value["names"]
-    if not isinstance(masks, str) or ".." in Path(masks).parts or not isinstance(names, list | dict):
-        raise ConfigError("masks_dir leads away, or names is no list and no {id: name}", where=path, todo="mend it")
+    ours: dict[str, Any] = {
+        str(k): v for k, v in value.items() if k in _OURS and (k != "channels" or not isinstance(v, int))
+    }
+    for key in map(str, value.keys() - _OURS - _THEIRS):  # other tools add what they like, but no slip of ours
+        if close := get_close_matches(key, _OURS, n=1, cutoff=0.8):
+            raise ConfigError(f"unknown key {key!r}", where=path, todo=f"did you mean {close[0]!r}?")
     try:
-        return DataYaml(images="**/images/**", masks=f"**/{masks}/**", classes=names)  # pyright: ignore
+        if "masks_dir" not in value:
+            found = DataYaml(**ours).of_polygons(polygon_names(value))  # of which data.layouts.yolo takes care
+        else:
+            masks, names = value["masks_dir"], value["names"]
+            if not isinstance(masks, str) or ".." in Path(masks).parts or not isinstance(names, list | dict):
+                what = "masks_dir leads away, or names is no list and no {id: name}"
+                raise ConfigError(what, where=path, todo="mend it")
+            found = DataYaml(**({"images": "**/images/**", "masks": f"**/{masks}/**", "classes": names} | ours))
     except ValidationError as e:
         raise _reworded(e, path) from None
+    return found.placed({role: _entries(value.get(role)) for role in ROLES})
+
+
+def _entries(value: object) -> tuple[str, ...]:
+    return tuple(str(one) for one in (value if isinstance(value, list) else [value]) if one)
 
 
 def polygon_names(value: object) -> dict[int, str] | None:

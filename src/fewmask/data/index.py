@@ -95,6 +95,14 @@ class MaskCode:
         same = self.mapping is not None and self.mapping == tuple((i, i) for i in range(len(self.mapping)))
         return replace(self, mapping=None) if same else self
 
+    @property
+    def blank(self) -> int | None:
+        """The class that a mask nobody has drawn on holds: of id 0, or of black; None where these are none."""
+        stored = 0 if self.colours is None else dict(self.colours).get((0, 0, 0), NO_ID)
+        if stored in (NO_ID, *self.ignore):
+            return None
+        return stored if self.mapping is None else dict(self.mapping).get(stored)
+
     def __repr__(self) -> str:
         """The text that data hashes are made of: a field younger than they are stands in it only where it is used."""
         text = f"MaskCode(ignore={self.ignore!r}, mapping={self.mapping!r}, colours={self.colours!r}"
@@ -115,7 +123,7 @@ class DataIndex:
         images: how image files become pixels; the same for all of them.
         drawn: nobody has said which images are "val": they were drawn from the training images.
         exif: what is declared of orientation tags; None = nothing: a mask that fits the turned image alone is a doubt.
-        empty_masks: what is declared of masks that hold class 0 only; None = nothing: many of them are a problem.
+        empty_masks: what is declared of masks that may be untouched; None = nothing: many of them are a problem.
     """
 
     root: Path

@@ -138,6 +138,9 @@ def _refuse_inexact(image: ImageFile.ImageFile, header: Header, path: Path) -> N
             raise BadFile("pixel_format", what, where=path, todo="export the masks again as PNG", value=header.format)
 
 
+_OPAQUE = "save the masks without alpha channel"
+
+
 def _stored_ids(image: ImageFile.ImageFile, header: Header, path: Path) -> np.ndarray:
     """Return the ids of an index mask, uint8 or int32 [H, W]."""
     if image.mode in ("P", "1"):
@@ -156,6 +159,8 @@ def _stored_ids(image: ImageFile.ImageFile, header: Header, path: Path) -> np.nd
     opaque = image.mode == "RGB" or np.asarray(image.getchannel("A")).min() == 255
     if opaque and (shown_HW3 == shown_HW3[..., :1]).all():  # an index mask that some program saved with three channels
         return shown_HW3[..., 0].copy()
+    if not opaque:  # first, since colours that are declared do not help
+        raise BadFile("transparency", "colour mask has transparent pixels", where=path, todo=_OPAQUE)
     found = [_spell(c) for c in np.unique(_packed(shown_HW3))]
     shown = ", ".join(f'"{c}": ...' for c in found[:6]) + (", ..." if len(found) > 6 else "")
     raise BadFile(
@@ -170,8 +175,7 @@ def _stored_colours(image: ImageFile.ImageFile, path: Path) -> np.ndarray:
         todo = "save it as an RGB PNG"
         raise BadFile("pixel_format", f"{image.mode} masks have no colours", where=path, todo=todo, value=image.mode)
     if image.mode == "RGBA" and np.asarray(image.getchannel("A")).min() < 255:
-        todo = "save the masks without alpha channel"
-        raise BadFile("transparency", "colour mask has transparent pixels", where=path, todo=todo)
+        raise BadFile("transparency", "colour mask has transparent pixels", where=path, todo=_OPAQUE)
     return _packed(np.asarray(image.convert("RGB")))
 
 

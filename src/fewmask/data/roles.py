@@ -25,10 +25,14 @@ _FOLDERS: dict[str, Role] = {
 }
 
 
+_YEAR = re.compile(r"[-_ ]?(19|20)[0-9]{2}$")
+"""Of a challenge, as in train2017; other numbers may count videos."""
+
+
 def role_folder(name: str) -> Role | None:
     """Return the role that the first folder of an image's name spells in whatever case, if it spells one."""
     first, slash, _ = name.partition("/")
-    return _FOLDERS.get(first.lower()) if slash else None
+    return _FOLDERS.get(_YEAR.sub("", first.lower())) if slash else None
 
 
 def below_role(name: str) -> str:
@@ -92,6 +96,62 @@ def roles_by_pattern(
         roles["train"] = rest
         return roles, []
     return roles, [f"{len(rest)} images have no role in data.yaml and are left out"] if rest else []
+
+
+def roles_by_place(
+    items: Sequence[Item], places: Mapping[Role, Sequence[str]], root: Path, aside: Path | None = None
+) -> tuple[dict[Role, list[Item]], list[str]]:
+    """Give items their roles as ``train``, ``val`` and ``test`` in Ultralytics' data.yaml name folders or lists.
+
+    Paths are those of the machine that wrote them, so what leads there is dropped until the rest is here. Images that
+    none of them names keep the role that their folder spells, unless that is one which was found; without a mask they
+    are training images, with one they are left out where the training images are named.
+
+    Args:
+        items: all images.
+        places: per role, folders or ``.txt`` lists.
+        root: the data folder.
+        aside: as in ``roles_by_pattern``.
+
+    Raises:
+        DataError: an image gets two roles.
+    """
+    where, notes = aside or root / "data.yaml", list[str]()
+    role_of: dict[str, Role] = {}
+    for role, entries in places.items():
+        for entry in entries:
+            if (found := _placed(items, entry, root, aside)) is None:
+                notes.append(f"{role}: {entry!r}, as data.yaml says, is not here")
+            for item in found or ():
+                if role_of.setdefault(item.name, role) != role:
+                    what = f"{item.name!r} is both {role_of[item.name]} and {role}"
+                    raise DataError(what, where=where, todo="give each image one role")
+    known, lost = set(role_of.values()), list[str]()
+    roles: dict[Role, list[Item]] = {"train": [], "val": [], "test": []}
+    for item in items:
+        spelt = role_folder(item.name)
+        role = role_of.get(item.name) or (spelt if spelt not in known else None)
+        if role is None and item.mask is not None and "train" in known:
+            lost.append(item.name)
+        else:
+            roles[role or "train"].append(item)
+    if lost:
+        what = f"{len(lost)} masked images have no role in data.yaml and are left out, first {lost[0]!r}"
+        notes.append(what)
+    return roles, notes
+
+
+def _placed(items: Sequence[Item], entry: str, root: Path, aside: Path | None) -> list[Item] | None:
+    """Return the images in a folder or list that another machine may have named; None where it is not here."""
+    parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    for start in range(max(1, len(parts) - 1)):  # a last part alone would fit too much
+        for base in (root,) if aside is None else (root, aside.parent):
+            place = base.joinpath(*parts[start:])
+            if place.suffix == ".txt" and place.is_file():
+                return list(match(read_list(place), items))
+            if parts and place.is_dir():
+                return [item for item in items if item.image.is_relative_to(place)]
+    return None
 
 
 def _matching(items: Sequence[Item], pattern: str, root: Path, aside: Path | None) -> Iterable[Item]:

@@ -43,7 +43,7 @@ class Scan:
         sizes: (height, width) of the images, turned where the data say so, int64 [N, 2]; zeros where one could not be
             read.
         encodings: kind of mask file, such as "PNG, palette index", to number of masks.
-        empty_masks: names of the items whose mask holds class 0 and, apart from ignored pixels, nothing else.
+        empty_masks: names of the items whose mask holds, apart from ignored pixels, ``MaskCode.blank`` alone.
         problems: everything that is wrong, in the order of the items.
         contents: ``Facts.content`` of the images that look like another one of the same size, "" for the others, which
             are equal to none; length N.
@@ -174,7 +174,7 @@ def scan(
             problems += _ids_problem(item, mask, classes, code, nothing)
         if image and mask:
             problems += _size_problem(item, image, mask, exif)
-    masks = [mask for _, mask, _ in found if mask]
+    masks, blank = [mask for _, mask, _ in found if mask], {code.blank}
     return Scan(
         names=tuple(i.name for i in items),
         counts=counts,
@@ -182,7 +182,7 @@ def scan(
         sizes=sizes,
         encodings=dict(Counter(mask.encoding for mask in masks).most_common()),
         empty_masks=tuple(
-            i.name for i, (_, m, _) in zip(items, found, strict=True) if m and set(m.pixels or ()) - {IGNORE} == {0}
+            i.name for i, (_, m, _) in zip(items, found, strict=True) if m and {*(m.pixels or ())} - {IGNORE} == blank
         ),
         problems=(*_two_readings(items, masks, code), *_declared_at_once(problems)),
         contents=tuple(compared.get(row, "") for row in range(len(items))),

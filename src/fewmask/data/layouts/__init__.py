@@ -32,6 +32,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fewmask.batch import IGNORE
 from fewmask.data.datayaml import FILE_NAME, DataYaml, check_names
 from fewmask.data.declared import load_data_yaml
 from fewmask.data.findings import Finding, Remark
@@ -40,7 +41,7 @@ from fewmask.data.index import ROLES, DataIndex, ImageCode, Item, MaskCode, Role
 from fewmask.data.layouts.aside import add_unlabelled, tell_of_unused
 from fewmask.data.layouts.choice import read_layout, signs_of
 from fewmask.data.layouts.found import Found, image_files, join, read_text
-from fewmask.data.roles import draw_val, roles_by_folder, roles_by_pattern
+from fewmask.data.roles import draw_val, roles_by_folder, roles_by_pattern, roles_by_place
 from fewmask.data.scan import Scan
 from fewmask.errors import ConfigError, DataError
 
@@ -48,6 +49,7 @@ __all__ = ["propose_groups", "read_folder", "read_unlabelled", "with_classes", "
 
 VAL_FRACTION = 0.2
 """Share of the labelled images that is drawn for "val" where there is none."""
+_SMOOTH = 8  # so many ids that nobody named may be classes
 
 
 def read_folder(
@@ -92,9 +94,12 @@ def read_folder(
     if declared.images is None and declared.masks is None:
         add_unlabelled(root, found)
         tell_of_unused(root, found)
-    if declared.roles is not None:
+    if declared.roles is not None or declared.places:
         everything = sorted((i for items in found.roles.values() for i in items), key=_name)
-        found.roles, notes = roles_by_pattern(everything, declared.roles, root, declared.aside)
+        if declared.roles is not None:
+            found.roles, notes = roles_by_pattern(everything, declared.roles, root, declared.aside)
+        else:
+            found.roles, notes = roles_by_place(everything, declared.places, root, declared.aside)
         found.notes += notes
     classes, code = _legend(root, declared, found)
     _put_in_groups(found, root, declared, groups)
@@ -176,14 +181,23 @@ def with_classes(index: DataIndex, scan: Scan) -> DataIndex:
     if found[-1] + 1 > 2 * len(found):
         ids = ", ".join(f"{i}: ..." for i in found[:8]) + (", ..." if len(found) > 8 else "")
         what = f"nothing names the classes, and masks hold {len(found)} ids from {found[0]} to {found[-1]}"
-        raise DataError(what, where=where, todo=f"write in data.yaml: classes: {{{ids}}} with their names")
+        todo = f"write in data.yaml: classes: {{{ids}}} with their names"
+        void = 0 if index.code.ignore else int(scan.counts[:, -1].sum())
+        if void:
+            what += f", and {IGNORE}, which may be a class or void"
+            todo += f", and {IGNORE}: ... among them if it is a class"
+        pixels = sorted([*map(int, scan.class_pixels), void])
+        if len(found) > _SMOOTH and (share := sum(pixels[-2:]) / sum(pixels)) > 0.8:
+            what += f"; two of them have {share:.0%} of the pixels, as in a mask whose edges were smoothed"
+            todo = f"export the masks again without smoothing (anti-aliasing, resampling); if all are classes, {todo}"
+        raise DataError(what, where=where, todo=todo)
     classes = tuple(f"class {i}" for i in range(found[-1] + 1))
     note = f"nothing names the classes: {len(classes)} are named after the ids found in the masks"
     return replace(index, classes=classes, notes=(*index.notes, note))
 
 
 def without_empty_masks(index: DataIndex, scan: Scan) -> DataIndex:
-    """Return the index with masks of class 0 only taken for "not annotated": ``empty_masks: unlabelled``.
+    """Return the index with blank masks taken for "not annotated": ``empty_masks: unlabelled``.
 
     Training images lose such masks and become unlabelled; "val" and "test" images are left out.
     """
@@ -192,7 +206,7 @@ def without_empty_masks(index: DataIndex, scan: Scan) -> DataIndex:
         role: tuple(i for i in index.items[role] if i.name not in empty) for role in ROLES
     }
     items["train"] = tuple(i.without_mask() if i.name in empty else i for i in index.items["train"])
-    note = f"{len(empty)} masks hold class 0 only: taken for not annotated, as data.yaml says"
+    note = f"{len(empty)} masks hold class {index.code.blank} only: taken for not annotated, as data.yaml says"
     return replace(index, items=items, notes=(*index.notes, note))
 
 

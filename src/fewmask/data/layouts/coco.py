@@ -16,6 +16,7 @@ from fewmask.data.roles import role_folder, roles_by_folder
 from fewmask.errors import DataError
 
 _PLACES = ("*.json", "annotations/*.json", "*/_annotations.coco.json")
+_NOTHING = (BACKGROUND, "_background_")  # as labelme calls it
 _KEYS = ("images", "annotations", "categories")
 
 
@@ -74,7 +75,14 @@ def _trees(root: Path) -> dict[Path, dict[str, Any]]:
     """Return what each annotation file holds."""
     paths = sorted({path for place in _PLACES for path in root.glob(place) if path.is_file()})
     trees = {path: tree for path in paths if (tree := _tree(path)) is not None}
-    return {path: tree for path, tree in trees.items() if all(isinstance(tree.get(key), list) for key in _KEYS)}
+    trees = {path: tree for path, tree in trees.items() if all(isinstance(tree.get(key), list) for key in _KEYS)}
+    # as COCO itself is unpacked, joints of persons lie beside the objects, with their outlines once more
+    objects = {path: tree for path, tree in trees.items() if not _of_joints(tree)}
+    return objects or trees
+
+
+def _of_joints(tree: dict[str, Any]) -> bool:
+    return any(isinstance(one, dict) and "keypoints" in one for one in tree["categories"])
 
 
 def _tree(path: Path) -> dict[str, Any] | None:
@@ -113,6 +121,9 @@ def _classes(trees: dict[Path, dict[str, Any]]) -> tuple[tuple[str, ...], dict[i
         try:
             mine = {int(c["id"]): str(c["name"]) for c in tree["categories"]}
             parents = {str(c.get("supercategory")) for c in tree["categories"] if c.get("supercategory") != c["name"]}
+            if any("segments_info" in a for a in tree["annotations"]):
+                what, todo = "is COCO's panoptic format, which is not read", "export instances, or masks as PNG"
+                raise DataError(what, where=path, todo=todo)
             used = {int(a["category_id"]) for a in tree["annotations"]}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"a category or annotation has no {error}", where=path, todo="export it again") from error
@@ -123,12 +134,12 @@ def _classes(trees: dict[Path, dict[str, Any]]) -> tuple[tuple[str, ...], dict[i
         if first is not None and mine != ids:
             raise DataError(f"has other categories than {first}", where=path, todo="export all with the same ones")
         first, ids = path, mine
-    names = [name for _, name in sorted(ids.items()) if name.lower() not in (BACKGROUND, *VOID)]
+    names = [name for _, name in sorted(ids.items()) if name.lower() not in (*_NOTHING, *VOID)]
     try:
         classes = check_names([BACKGROUND, *names])
     except ValueError as error:
         raise DataError(f"categories: {error}", where=first, todo="rename them") from error
-    special = {BACKGROUND: 0} | dict.fromkeys(VOID, IGNORE)
+    special: dict[str, int] = {**dict.fromkeys(_NOTHING, 0), **dict.fromkeys(VOID, IGNORE)}
     return classes, {i: special[n.lower()] if n.lower() in special else classes.index(n) for i, n in ids.items()}
 
 

@@ -85,14 +85,14 @@ def _classes(labels: Sequence[str], path: Path) -> tuple[tuple[str, ...], dict[i
 def _drawing(item: Any, kinds: dict[int, int], names: Names, path: Path, lost: list[str]) -> Drawing | None:
     """Return what to draw of one image; None where nobody drew."""
     shapes = []
-    for n, one in enumerate(sorted(item["annotations"], key=lambda a: a.get("z_order", 0))):
-        label = f"annotation {n + 1}"
+    for n, one in enumerate(item["annotations"]):
+        label, level = f"annotation {n + 1}", int(one.get("z_order", 0))
         if one["type"] in _SILENT:
             continue
         if one["type"] == "mask":
-            shapes.append(Shape(kinds[one["label_id"]], one["rle"], label))
+            shapes.append(Shape(kinds[one["label_id"]], one["rle"], label, level))
         elif one["type"] == "polygon":
-            shapes.append(Shape(kinds[one["label_id"]], [one["points"]], label))
+            shapes.append(Shape(kinds[one["label_id"]], [one["points"]], label, level))
         else:
             raise DataError(
                 f"{label} of {item['id']!r} is of type {one['type']}", where=path, todo="export masks or polygons"

@@ -1,7 +1,7 @@
 """Masks that are described as shapes (polygons, run lengths): drawn once, as index PNGs in the user's cache.
 
-Class 0 is what no shape covers. Where shapes overlap, the smaller one lies on top. Pixels are those of pycocotools, by
-the extra ``coco``.
+Class 0 is what no shape covers. Where shapes overlap, the higher level lies on top, of one level the smaller shape.
+Pixels are those of pycocotools, by the extra ``coco``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fewmask.data.layouts.brush import Brush
 from fewmask.errors import ConfigError, DataError, WriteError
 
 BACKGROUND = "background"
-_VERSION = 1  # of what is drawn for the same shapes
+_VERSION = 2  # of what is drawn for the same shapes
 _DONE = "DONE"
 _LONGEST = 100  # outlines of objects are not a hundred times as long as the image is high and wide
 
@@ -40,11 +40,13 @@ class Shape:
         outline: polygons [[x1, y1, x2, y2, …], …], or run lengths {"size": [H, W], "counts": …}, as COCO has them; or a
             ``Brush``.
         label: names it in errors.
+        level: what has a higher one lies on top.
     """
 
     kind: int
     outline: Any
     label: str
+    level: int = 0
 
 
 @dataclass
@@ -116,11 +118,13 @@ def paint(one: Drawing, where: Path) -> np.ndarray:
     """
     if not (0 < one.height and 0 < one.width and one.height * one.width <= MAX_PIXELS):
         raise DataError(f"{one.name!r} is said to be {one.width}x{one.height}", where=where, todo="mend its size")
-    parts: list[tuple[int, int, Any]] = []
+    parts: list[tuple[tuple[int, int], int, Any]] = []
     for shape in one.shapes:
         try:
             area, outline = _measured(shape.outline, one.height, one.width, where)
-            parts.append((area, shape.kind, outline))  # not its pixels: thousands of objects are thinkable
+            parts.append(
+                ((shape.level, -area), shape.kind, outline)
+            )  # not its pixels: thousands of objects are thinkable
         except ConfigError:  # which is a ValueError, too
             raise
         except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
@@ -129,7 +133,7 @@ def paint(one: Drawing, where: Path) -> np.ndarray:
                 todo="mend it, or take it out",
             ) from error  # fmt: skip
     mask = np.zeros((one.height, one.width), dtype=np.uint8)
-    for _, kind, outline in sorted(parts, key=lambda part: -part[0]):  # a stable sort: of equal ones the later wins
+    for _, kind, outline in sorted(parts, key=lambda part: part[0]):  # a stable sort: of equal ones the later wins
         mask[_pixels(outline, where)] = kind
     return mask
 

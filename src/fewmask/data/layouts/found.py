@@ -14,6 +14,7 @@ from unicodedata import normalize
 
 from fewmask.config import load_json
 from fewmask.data.colours import Colour
+from fewmask.data.decode import EXTENSIONS
 from fewmask.data.files import image_files
 from fewmask.data.findings import Finding, Remark
 from fewmask.data.index import NO_ID, Item, MaskCode, Role
@@ -25,7 +26,8 @@ DO = "see the layouts in the documentation, or write data.yaml with images: and 
 _ANNOTATIONS = 4 * 2**30  # bytes of the largest file of annotations
 ENDINGS = ("_mask", "-mask", "_masks", "_label", "_labels", "-label", "_seg", "_segmentation", "_gt")
 """What the name of a mask may have after that of its image."""
-_OF_IMAGES = ("", "_sat", "_image", "_img")  # what the name of an image may have, where its mask's has such an ending
+OF_IMAGES = ("", "_sat", "_image", "_img")
+"""What the name of an image may have, where its mask's has such an ending."""
 VOID = ("ignore", "ignored", "void", "unlabelled", "unlabeled")
 """Names, in lower case, of colours that do not count."""
 
@@ -71,7 +73,7 @@ def pairs(layout: str, root: Path, image_place: str, mask_place: str) -> Found:
 
 
 def with_image_names(images: Files, masks: Files, where: Path, notes: list[str]) -> Files:
-    """Return masks under the names of their images, where these have an ending more: X_mask.png is the mask of X.jpg.
+    """Return masks under the names of their images: X_mask.png is the mask of X.jpg, and so is X.jpg.png.
 
     Args:
         images: by name.
@@ -84,8 +86,13 @@ def with_image_names(images: Files, masks: Files, where: Path, notes: list[str])
     """
     out, found = dict(masks), dict[str, str]()  # found: ending to the first mask that has it
     for name in sorted(masks):
+        bare, dot, extension = name.rpartition(".")
+        whole = dot and f".{extension.lower()}" in EXTENSIONS  # the name of the image's file
+        if whole and bare in images and name not in images and bare not in masks:
+            out[bare] = out.pop(name)
+            continue
         end = next((e for e in sorted(ENDINGS, key=len, reverse=True) if name.endswith(e)), None)
-        hit = next((n for o in _OF_IMAGES if (n := name.removesuffix(end) + o) in images), None) if end else None
+        hit = next((n for o in OF_IMAGES if (n := name.removesuffix(end) + o) in images), None) if end else None
         if end is None or hit is None:
             continue
         found.setdefault(end, name)

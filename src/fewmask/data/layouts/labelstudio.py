@@ -45,7 +45,9 @@ def label_studio(root: Path) -> Found | None:
             if not result:
                 continue
             file = _image_of(task, path)
-            name = names.find(file, path) or names.find(file.rpartition("/")[2].partition("-")[2], path)
+            bare = file.rpartition("/")[2].partition("-")[2]  # uploads get a number before, and their names are quoted
+            spelt = dict.fromkeys((file, bare, unquote(file), unquote(bare)))
+            name = next((hit for one in spelt if (hit := names.find(one, path)) is not None), None)
             if name is None:
                 lost.append(file)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from fewmask.data.colours import Colour
@@ -38,6 +39,7 @@ COLOUR_TABLE = "label_colors.txt"
 """Of CamVid, and of tools that write other data sets in its manner or that of Cityscapes."""
 # ids of gtFine/*_labelIds.png in the order of the classes above; all others of 0..33 are ignored
 _CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+_VOC_IMAGE = re.compile(r"(19|20)[0-9]{2}_[0-9]{6}")
 _VOC_LISTS: dict[Role, tuple[str, ...]] = {
     "train": ("trainaug.txt", "train_aug.txt", "train.txt"),
     "val": ("val.txt",),
@@ -73,9 +75,21 @@ def voc(root: Path) -> Found:
         for name, paths in sorted(images.items())
     ]
     if not labelmap.is_file():
-        return Found("voc", _listed(root, items, notes), notes, VOC_CLASSES)
+        return Found("voc", _listed(root, items, notes), notes, _voc_names(root, items, notes))
     classes, code = colour_legend(_labelmap(labelmap), labelmap)
     return Found("voc with labelmap.txt", _subsets(root, items, notes), notes, classes, code)
+
+
+def _voc_names(root: Path, items: Sequence[Item], notes: list[str]) -> tuple[str, ...]:
+    """Return the names that labelme writes beside such folders; else those of PASCAL VOC, if the images are its own."""
+    table = root / "class_names.txt"
+    if table.is_file():
+        names = [line.strip() for line in read_text(table).splitlines() if line.strip()]
+        return tuple("background" if name == "_background_" else name for name in names if name != "__ignore__")
+    if any(_VOC_IMAGE.fullmatch(item.name) for item in items):
+        return VOC_CLASSES
+    notes.append("the images are not those of PASCAL VOC, whose class names are not taken therefore")
+    return ()
 
 
 def _images_of_tools(root: Path, notes: list[str]) -> dict[str, list[Path]]:

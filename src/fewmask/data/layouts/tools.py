@@ -15,6 +15,7 @@ from fewmask.data.index import Item, MaskCode
 from fewmask.data.layouts.found import (
     DO,
     ENDINGS,
+    OF_IMAGES,
     VOID,
     Files,
     Found,
@@ -32,6 +33,7 @@ from fewmask.errors import DataError
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "ground_truth",
                  "segmentation", "segmentations", "targets", "ann_dir")  # fmt: skip
 _COMPANION = ("annot", *ENDINGS)
+_IMAGE_COMPANION = ("", "_images", "-images", "_image", "_imgs", "_img")
 UNLABELLED = ("unlabelled", "unlabeled")
 _CLASS_TABLES = ("class_dict.csv", "class_dict_seg.csv")
 # frames of CamVid are recognised by the videos they come from
@@ -135,15 +137,16 @@ def beside(root: Path) -> Found | None:
     notes: list[str] = []
     every, companions = image_files(root, ".", []), _companions(root)  # the tables beside them are no mistake
     if companions:
-        images = {n: p for n, p in every.items() if n.partition("/")[0] in {image for image, _ in companions}}
-        masks = {}
-        for image, mask in companions:
+        images, masks = dict[str, list[Path]](), dict[str, list[Path]]()
+        for role, image, _ in companions:
+            images |= {f"{role}/{n.partition('/')[2]}": p for n, p in every.items() if n.partition("/")[0] == image}
+        for role, _, mask in companions:
             for name, paths in every.items():
                 top, _, rest = name.partition("/")
                 if top == mask:
-                    masks[_same(f"{image}/{rest}", images)] = paths
+                    masks[_same(f"{role}/{rest}", images)] = paths
     else:
-        suffix = _suffix(every)
+        suffix = _suffix(every, root)
         if suffix is None:
             return None
         masks = {n.removesuffix(suffix): paths for n, paths in every.items() if n.endswith(suffix)}
@@ -157,18 +160,20 @@ def beside(root: Path) -> Found | None:
         found.classes, found.code = colour_legend(_colours_of(table), table)
     elif (table := root / COLOUR_TABLE).is_file():
         found.classes, found.code = colour_legend(colour_rows(table), table)
-    elif companions and all(mask.endswith("annot") for _, mask in companions):
+    elif companions and all(mask.endswith("annot") for *_, mask in companions):
         if all(_CAMVID_VIDEO.search(item.name) for item in items):
             found.layout, found.classes, found.code = "camvid (SegNet)", CAMVID_CLASSES, MaskCode(ignore=(11,))
     return found
 
 
-def _companions(root: Path) -> list[tuple[str, str]]:
-    """Return (folder of images, folder of masks) of each role that has both."""
+def _companions(root: Path) -> list[tuple[str, str, str]]:
+    """Return (role, folder of images, folder of masks) of each role that has both, the role as they spell it."""
     names = {p.name for p in root.iterdir() if p.is_dir() and not hidden(p.name)}
     return [
-        (name, name + end) for name in sorted(names) for end in _COMPANION
-        if name + end in names and role_folder(f"{name}/x") is not None
+        (name.removesuffix(of_images), name, name.removesuffix(of_images) + end)
+        for name in sorted(names) for of_images in _IMAGE_COMPANION for end in _COMPANION
+        if name.endswith(of_images) and name.removesuffix(of_images) + end in names
+        and role_folder(f"{name.removesuffix(of_images)}/x") is not None
     ]  # fmt: skip
 
 
@@ -178,13 +183,38 @@ def _same(name: str, images: Collection[str]) -> str:
     return name if name in images else bare
 
 
-def _suffix(names: Collection[str]) -> str | None:
-    """Return what the names of masks end in that lie beside their images."""
+def _suffix(names: Collection[str], root: Path) -> str | None:
+    """Return what the names of masks end in that lie beside their images.
+
+    Raises:
+        DataError: there is a second ending, of masks or of other pictures made of the images with masks.
+    """
+    found = dict[str, set[str]]()
     for end in ENDINGS:
         stems = {name.removesuffix(end) for name in names if name.endswith(end)}
-        if stems and any(stem in names or f"{stem}_sat" in names or f"{stem}_image" in names for stem in stems):
-            return end
-    return None
+        if any(stem + other in names for stem in stems for other in OF_IMAGES):
+            found[end] = stems
+    if not found:
+        return None
+    end, stems = next(iter(found.items()))
+    others = found.keys() - {end} or _made_of(stems & set(names), end, names)
+    if others:
+        other, stem = min(others), min(stems)
+        raise DataError(
+            f"beside {stem}{end} lies {stem}{other}, and so with the others: masks, images, or neither", where=root,
+            todo=f'take away what is neither, or write in data.yaml images: "**/*.jpg" and masks: "**/*{end}.png", or '
+            f'"**/*{other}.png", as they are',
+        )  # fmt: skip
+    return end
+
+
+def _made_of(stems: Collection[str], end: str, names: Collection[str]) -> set[str]:
+    """Return endings, besides that of masks, which the names of images have that each image with a mask has, too."""
+    if len(stems) < 2:
+        return set()
+    first = min(stems)
+    more = {name[len(first) :] for name in names if name.startswith(f"{first}_") or name.startswith(f"{first}-")}
+    return {other for other in more - {end} if all(stem + other in names for stem in stems)}
 
 
 def _colours_of(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
