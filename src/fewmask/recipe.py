@@ -95,7 +95,8 @@ class ModelConfig(Config):
         arch: architecture; null = chosen for the machine.
         encoder: encoder; null = chosen for the machine.
         weights: "imagenet", "none", or a .safetensors file of encoder tensors; ``FILE#sha256=…`` takes no other file.
-        init: networks to start from instead: a run folder or a .safetensors file of networks; null = none.
+        init: networks to start from instead: a run folder, whose network, resize and protocol count where none is
+            given, or a .safetensors file of networks; null = none.
         output_stride: pixels a cell of the encoder's last map, where the architecture can dilate it; null = its own.
         atrous_rates: of ASPP, where the architecture has one; null = its own.
     """

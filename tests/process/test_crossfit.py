@@ -96,6 +96,8 @@ def test_what_is_told_is_of_all_folds_together(crossed):
     assert [fold["val"]["miou"] for fold in metrics["folds"]] == [metrics_of(p)["val"]["miou"] for p in parts]
     drawn = sorted(p.name for p in (out / "pictures").iterdir())
     assert {name.split("-")[0] for name in drawn} == {"best", "median", "worst"}
+    again = next(line for line in (out / "NEXT_STEPS.txt").read_text().splitlines() if "--init" in line)
+    assert f" --init {out} --method fixmatch " in again and "--no-baseline" not in again
     assert "--split test" in (out / "NEXT_STEPS.txt").read_text() and str(out / "all") not in (
         out / "NEXT_STEPS.txt"
     ).read_text()  # fmt: skip

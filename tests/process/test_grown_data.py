@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -154,3 +156,25 @@ def test_other_classes_are_no_start(grown, tmp_path, io):
     assert_refused(ended, 4, "the classes are ['b', 'a'], and ['a', 'b'] in the run", first=False)
     ended = run(io, training(data, tmp_path / "run", "--init", str(tmp_path / "nope"), *ALONE))
     assert_refused(ended, 2, "what --init names does not exist", first=False)
+
+
+def test_the_line_that_a_run_prints_goes_on_from_where_it_was(tmp_path, io):
+    """As pasted from NEXT_STEPS.txt: its network, input and settings; step 0 scores what the run scored."""
+    data = without_roles(tmp_path / "photos", 12, 2)
+    words = ["--method", "fixmatch", "--folds", "1", "--resize", "18x24", "method.tau=0.4", "optim.lr=0.01"]
+    good(run(io, training(data, tmp_path / "run", *words)))
+    save_mask(data / "masks" / "12.png", blocks((0, 1)))
+    line = next(
+        line
+        for line in (tmp_path / "run" / "NEXT_STEPS.txt").read_text().splitlines()
+        if line.startswith("fewmask train")
+    )
+    for word in ("method.tau=0.4", "optim.lr=0.01", "--crop 12x12", "--steps 12", "--folds 1"):
+        assert word in line
+    machine = ["--precision", "fp32", "--devices", "cpu", "--workers", "0"]
+    ended = good(run(io, [*shlex.split(line)[1:], "--out", str(tmp_path / "next"), *machine]))
+    assert f"tiny with tiny, from {tmp_path / 'run'}" in ended.stderr
+    first = json.loads((tmp_path / "next" / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["step"] == 0 and first["val"] == metrics_of(tmp_path / "run")["delivered"]["val"]
+    again = good(run(io, [*shlex.split(line)[1:], "--out", str(tmp_path / "next"), *machine]))
+    assert "already finished" in again.stderr

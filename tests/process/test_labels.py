@@ -144,7 +144,7 @@ def test_what_is_refused(trained, own_data, tmp_path, io):
     assert "-n 900: only 7 images are unlabelled" in ended.stderr
     again = (tmp_path / "x/NEXT_STEPS.txt").read_text().splitlines()[-1]
     assert again.startswith("fewmask train ") and f" --init {trained} --method " in again
-    assert "--arch tiny" in again
+    assert "--crop 12x12" in again and "--arch" not in again, "the network is that of the run"
 
 
 def test_doubtful_masks(own_data, tmp_path, io):

@@ -99,7 +99,8 @@ class TestUltralytics:
 
     def test_what_it_does_not_name(self, root):
         """Without a mask it is unlabelled, with one it is left out; a folder that is not here is said."""
-        polygons(root, ("part1/a", "part2/b", "part3/c"), "train: images/part1\nval: images/part2\ntest: ../test/images")
+        places = "train: images/part1\nval: images/part2\ntest: ../test/images"
+        polygons(root, ("part1/a", "part2/b", "part3/c"), places)
         image(root / "images" / "part3" / "d.png")
         index = read_folder(root, val_fraction=0)
         assert names(index, "train") == ["part1/a", "part3/d"] and names(index, "val") == ["part2/b"]

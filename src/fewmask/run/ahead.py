@@ -13,6 +13,7 @@ from fewmask.engine.launch import launch, leave, placement
 from fewmask.errors import ConfigError
 from fewmask.nets.provenance import provenance
 from fewmask.recipe import Recipe
+from fewmask.run.again import as_before
 from fewmask.run.arms import SUPERVISED, comparable
 from fewmask.run.folder import RunFolder, choose_folder
 from fewmask.run.halving import METHODS, can_try
@@ -86,7 +87,7 @@ def plan_only(asked: Recipe, out: Path | None, say: Say = print, time: str | Non
         CheckpointError: the folder holds another run.
     """
     with Notes(say) as notes, deterministic(asked.machine.deterministic):
-        return _plan(asked, out, notes, budget(asked, time))
+        return _plan(as_before(asked), out, notes, budget(asked, time))
 
 
 def _plan(asked: Recipe, out: Path | None, say: Say, seconds: float | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import torch
 from fewmask.engine.evaluate import scores
 from fewmask.engine.files import write_atomic, write_json
 from fewmask.report.record import Picture, read_pictures
+from fewmask.run.again import init_command
 from fewmask.run.arms import folds_of, matched, on_all
 from fewmask.run.evaluation import Evaluation, joined, load_evaluation, save_evaluations
 from fewmask.run.finish import take_delivery, worst_of
@@ -79,6 +80,8 @@ def gather(run: Prepared) -> dict[str, Any]:
     _take_pictures(folds, folder.pictures)
     worst = [f"#   {name}" for fold in folds for name in worst_of(fold)]
     text = last.next_steps.read_text(encoding="utf-8").replace(str(last.path), str(folder.path))
+    again = init_command(run.recipe, folder.path)  # in place of the one of that training, which has no baseline
+    text = "\n".join(again if line.startswith("fewmask train ") else line for line in text.split("\n"))
     head = ["", "# the images with the lowest scores, of networks that had not seen them"] if worst else []
     write_atomic(folder.next_steps, text + "".join(f"{line}\n" for line in [*head, *worst]))
     write_atomic(folder.log, last.log.read_bytes())
@@ -105,15 +108,11 @@ def _summary(run: Prepared, folds: Sequence[RunFolder], found: Evaluation) -> di
     each = [fold.read_metrics() for fold in folds]
     val, test = scores(torch.from_numpy(found.matrix), run.index.classes), mean_score([m["test"] for m in each])
     first = each[0]
-    reported = next(iter(first["predictors"]))
     return {
         **{k: first[k] for k in ("method", "seed", "steps", "protocol")},
         "labelled": len(run.pools.labelled), "unlabelled": len(run.pools.unlabelled), "val": val, "test": test,
         "best": {"step": first["steps"], "val": val, "test": test},  # chosen on the images that it is scored on: never
-        "predictors": {
-            name: val if name == reported else mean_score([m["predictors"][name] for m in each])
-            for name in first["predictors"]
-        },
+        "predictors": {next(iter(first["predictors"])): val},  # of the others no counts are kept to put together
         "baseline": None, "gain": None,
         "delivered": {"run": "method", "checkpoint": "last", "step": first["steps"], "val": val["miou"]},
         "seconds": sum(m["seconds"] for m in each),

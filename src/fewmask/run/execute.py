@@ -20,6 +20,7 @@ from fewmask.engine.signals import stoppable
 from fewmask.errors import CheckpointError, Interrupted
 from fewmask.methods import resolve
 from fewmask.recipe import Recipe, for_its_length, read_recipe
+from fewmask.run.again import as_before
 from fewmask.run.ahead import RUNS, budget, foretold, plan_of
 from fewmask.run.arms import Arm, arms_of, runs_of
 from fewmask.run.changes import told_of_changes
@@ -93,7 +94,7 @@ def execute(
     Raises:
         FewmaskError: see ``docs/exit-codes.md``.
     """
-    seconds = budget(asked, time)
+    asked, seconds = as_before(asked), budget(asked, time)
     with (
         Notes(say if is_first_process() else _silent) as notes, deterministic(asked.machine.deterministic),
         stoppable("between trainings"),

@@ -53,6 +53,8 @@ def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say, timed: bool = Fals
     if recipe.model.init is None:
         assert recipe.model.encoder  # chosen above
         say(f"weights: {provenance(recipe.model.encoder, recipe.model.weights)}")
+    else:
+        say(f"networks: {recipe.model.arch} with {recipe.model.encoder}, from {recipe.model.init}")
     if recipe.data.crop is None:
         stored = counts.sizes[counts.rows(pools.labelled)].tolist()
         sizes = [input_size(recipe.data.resize, (height, width)) for height, width in stored]

@@ -26,10 +26,10 @@ from fewmask.engine.train import Progress
 from fewmask.errors import CheckpointError, printable
 from fewmask.ops.metrics import mean_iou
 from fewmask.report.pictures import save_png, side_by_side
+from fewmask.run.again import init_command
 from fewmask.run.evaluation import Evaluation, save_evaluations
 from fewmask.run.folder import RunFolder
 from fewmask.run.gain import gain_over, interval_of
-from fewmask.run.init import init_command
 from fewmask.run.notes import Say
 from fewmask.run.prepare import Prepared
 from fewmask.run.score import Scorer

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +11,6 @@ from fewmask.engine.checkpoint import Store
 from fewmask.errors import CheckpointError, ConfigError
 from fewmask.nets.segmenter import plain as without_heads
 from fewmask.nets.weights import read_weights
-from fewmask.recipe import Recipe
 from fewmask.run.folder import RunFolder
 from fewmask.run.notes import Say
 
@@ -73,14 +70,6 @@ def start_from(nets: Mapping[str, nn.Module], source: Path, say: Say, classes: S
             part = {k.removeprefix("encoder."): v for k, v in delivered.items() if k.startswith("encoder.")}
             _load(encoder, part, source, f"encoder of {name!r}")
             say(f"{name}: starts from the encoder of {source}, with a decoder of its own")
-
-
-def init_command(recipe: Recipe, run: Path) -> str:
-    """Return the command that trains again from a run's networks, which only the same network can take."""
-    chosen = {key: value for key, value in recipe.model.options.items() if value is not None}
-    words = ["fewmask", "train", *recipe.data.words, "--init", str(run), "--method", recipe.method_name]
-    words += ["--arch", str(recipe.model.arch), "--encoder", str(recipe.model.encoder), "--weights", "none"]
-    return shlex.join([*words, *(f"model.{key}={json.dumps(value)}" for key, value in chosen.items())])
 
 
 def _check_classes(folder: RunFolder, classes: Sequence[str]) -> None:

@@ -29,9 +29,9 @@ from fewmask.errors import ConfigError, DataError
 from fewmask.method import Task
 from fewmask.nets.segmenter import Segmenter
 from fewmask.ops.rank import by_worth_and_distance, distance
+from fewmask.run.again import init_command
 from fewmask.run.doubt import csv_bytes, pools_of
 from fewmask.run.folder import RunFolder
-from fewmask.run.init import init_command
 from fewmask.run.labels import copy_images, refuse_full, write_files
 from fewmask.run.look import SIDE, Look
 from fewmask.run.model import Model
