@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fewmask.batch import Stream
+from fewmask.batch import IGNORE, Stream
 from fewmask.method import Method, OptimiserOverride, Phase
 from fewmask.ops import ema, losses
 
@@ -41,16 +41,17 @@ class Adversarial(Method):
 
     def segment(self, nets, batch, step, memo):
         p_l, p_u = nets["net"](batch["l"].weak), nets["net"](batch["u"].weak)
-        memo["p_u"] = p_u.detach().softmax(1)
-        fooled = nets["critic"](p_u.softmax(1))
+        p_u = p_u.softmax(1) * batch["u"].valid.unsqueeze(1)
+        memo["p_u"] = p_u.detach()
+        fooled = nets["critic"](p_u)
         return {
-            "sup": losses.cross_entropy(p_l, batch["l"].labels),
+            "sup": losses.cross_entropy(p_l, batch["l"].labels, average=step.average),
             "adv": 0.01 * F.binary_cross_entropy_with_logits(fooled, torch.ones_like(fooled)),
         }
 
     def judge(self, nets, batch, step, memo):
         y = batch["l"].labels
-        real = F.one_hot(y.clamp(max=self.task.classes - 1), self.task.classes).movedim(-1, 1).float()
+        real = F.one_hot(y, IGNORE + 1)[..., : self.task.classes].movedim(-1, 1).float()  # nothing in padding and void
         r, f = nets["critic"](real), nets["critic"](memo["p_u"])
         return {
             "critic": F.binary_cross_entropy_with_logits(r, torch.ones_like(r))
@@ -83,10 +84,16 @@ class _Teacher(Method):
     def source(self, nets, batch):
         return nets["student"](batch["u"].strong[0]).softmax(1)
 
+    def truth(self, batch):
+        return batch["l"].labels
+
+    def valid(self, batch):
+        return batch["u"].valid
+
     def losses(self, nets, batch, step, memo):
         p = nets["student"](batch["l"].weak)
-        con = losses.softmax_mse(self.source(nets, batch), self.target(nets, batch), batch["u"].valid)
-        return {"sup": losses.cross_entropy(p, batch["l"].labels), "con": con}
+        con = losses.softmax_mse(self.source(nets, batch), self.target(nets, batch), self.valid(batch), step.average)
+        return {"sup": losses.cross_entropy(p, self.truth(batch), average=step.average), "con": con}
 
     def after_step(self, nets, step, memo):
         ema.ema_update(nets["teacher"], nets["student"], 0.9)
@@ -213,3 +220,130 @@ class KeepsItems(_Teacher):
     def losses(self, nets, batch, step, memo):
         memo["sure"] = self.target(nets, batch).amax(1)
         return super().losses(nets, batch, step, memo)
+
+
+class IgnoresLabels(_Teacher):
+    """Fault: the supervised term compares with the network's own classes."""
+
+    def losses(self, nets, batch, step, memo):
+        p = nets["student"](batch["l"].weak)
+        own = torch.where(batch["l"].valid, p.argmax(1), IGNORE)
+        return super().losses(nets, batch, step, memo) | {"sup": losses.cross_entropy(p, own, average=step.average)}
+
+
+class UnknownNetwork(_Teacher):
+    """Fault: flow names a network that there is not."""
+
+    flow = {"sup": ("student",), "con": ("studnet",)}
+
+
+class LearnsPadding(_Teacher):
+    """Fault: the mean of the consistency term runs over the padding too."""
+
+    def valid(self, batch):
+        return torch.ones_like(batch["u"].valid)
+
+
+class LearnsKnown(_Teacher):
+    """Fault: partly labelled images are unlabelled ones too, and pixels that have a label count there as well."""
+
+    partial = True
+
+    def valid(self, batch):
+        return batch["u"].valid if batch["u"].inside is None else batch["u"].inside
+
+
+class LearnsVoid(_Teacher):
+    """Fault: void is learned as a class."""
+
+    def truth(self, batch):
+        known = batch["l"].labels.clamp(max=self.task.classes - 1)
+        return torch.where(batch["l"].valid, known, IGNORE)
+
+
+class Counts(_Teacher):
+    """Fault: a ramp over a counter of the method's own, which a resumed run begins anew."""
+
+    steps = 0
+
+    def losses(self, nets, batch, step, memo):
+        self.steps += 1
+        terms = super().losses(nets, batch, step, memo)
+        return terms | {"con": min(1.0, self.steps / 10) * terms["con"]}
+
+
+class DrawsGlobally(_Teacher):
+    """Fault: noise from the global generator, which differs on each process and in each part of a step."""
+
+    def source(self, nets, batch):
+        x = batch["u"].strong[0]
+        return nets["student"](x + 0.1 * torch.randn_like(x)).softmax(1)
+
+
+class LeavesMode(_Teacher):
+    """Fault: the student stays in evaluation mode after it has labelled."""
+
+    def target(self, nets, batch):
+        nets["student"].eval()
+        return super().target(nets, batch)
+
+
+class ChangesBatch(_Teacher):
+    """Fault: the unlabelled images are changed in place."""
+
+    def target(self, nets, batch):
+        batch["u"].weak.mul_(0.9)
+        return super().target(nets, batch)
+
+
+class LocalMean(_Teacher):
+    """Fault: each process divides by the number of its own pixels."""
+
+    def losses(self, nets, batch, step, memo):
+        con = losses.softmax_mse(self.source(nets, batch), self.target(nets, batch), self.valid(batch))
+        return super().losses(nets, batch, step, memo) | {"con": con}
+
+
+class OneWaits(_Teacher):
+    """Fault: only one process asks for the sum over both."""
+
+    def losses(self, nets, batch, step, memo):
+        if step.rank == 0:
+            step.reduce(torch.ones(()))
+        return super().losses(nets, batch, step, memo)
+
+
+class UnknownPredictor(_Teacher):
+    """Fault: a predictor that there is not."""
+
+    predictors = ("averaged",)
+
+
+class FewerClasses(_Teacher):
+    """Fault: the last class is never predicted."""
+
+    def predict(self, nets, name, images):
+        return nets[name](images)[:, :-1]
+
+
+class Probabilities(_Teacher):
+    """Fault: a prediction is probabilities, where logits are expected."""
+
+    def predict(self, nets, name, images):
+        return nets[name](images).softmax(1)
+
+
+class Undeliverable(_Teacher):
+    """Fault: the network that is delivered has a part that the run's architecture has not."""
+
+    def networks(self, build):
+        nets = super().networks(build)
+        nets["teacher"].spare = nn.Linear(2, 2)
+        return nets
+
+
+class Raises(_Teacher):
+    """Fault: an image's third view is asked for, and there are two."""
+
+    def source(self, nets, batch):
+        return nets["student"](batch["u"].views[2]).softmax(1)

@@ -1,7 +1,8 @@
 """Every command in the README and the documents runs: at small size, in the order of its page, in a folder of its own.
 
 A command line is taken as it stands; training is made small by what is put behind it. What cannot run here is in
-``ELSEWHERE`` with the reason; a command that is neither run nor there fails the test.
+``ELSEWHERE`` with the reason; a command that is neither run nor there fails the test. What is not run, there and in
+running text, is still looked at: commands, options, recipes and scripts that it names are there.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from safetensors.torch import save_file
+from typer.main import get_command
 
+from fewmask.cli import app
 from fewmask.nets import build
 from fixtures_data import save_mask
 from process.helpers import FIXMATCH, good, run, tiny_data, training
@@ -30,18 +34,28 @@ SMALL = [
     "2", "--precision", "fp32", "--devices", "cpu", "--workers", "0", "train.eval_every=0",
 ]  # fmt: skip
 ELSEWHERE = {
-    r"make |source |export |pip |git |head |hf |for |done$|if \[|RECIPE|(\.venv/bin/)?python ": "not a command of ours",
-    r"fewmask demo": "test_demo.py",
-    r"fewmask push": "test_push.py, against a stand-in of the Hub",
-    r"torchrun |srun ": "test_ranks.py",
-    r"fewmask .*(\$|CAMVID|VOC )": "needs real data; the recipes are tested at small size in test_recipe_steps.py",
+    r"make (install|demo)$": "builds this environment; test_demo.py",
+    r"(source|export|for|if|done|head|RECIPE|RECIPES)\b": "the shell's, around a command that is looked at by itself",
+    r"(pip install|git clone|hf auth) ": "needs a network",
+    r"python -m benchmarks\.experiments (run|same|status|tables)\b": "hours of training; test_experiment_runner.py",
+    r"(\.venv/bin/)?python -m benchmarks\.(parity|interval_coverage)\b": "the authors' code; minutes",
+    r"(\.venv/bin/)?python benchmarks/\w+\.py\b": "measures a machine, minutes to hours",
+    r"python model_example\.py ": "which `fewmask export` has written: test_export.py",
+    r"fewmask demo$": "test_demo.py",
+    r"fewmask push ": "test_push.py, against a stand-in of the Hub",
+    r"torchrun .*-m fewmask (train|pseudolabel) ": "test_ranks.py",
+    r"srun (--ntasks=1 )?fewmask train ": "test_ranks.py, with SLURM's variables",
+    r"fewmask train (CAMVID|VOC) ": "needs real data; the recipes are tested at small size in test_recipe_steps.py",
+    r"fewmask recipes expand \"\$RECIPE\"": "of a job array; test_recipes.py",
     r"fewmask (report|compare) RUN": "how it is called, not a command",
-    r"fewmask \w+ runs/camvid16": "of a run on real data",
+    r"fewmask (compare|evaluate|predict) runs/camvid16": "of a run on real data",
     r"fewmask methods check package": "stands for a method of the reader's: test_new_method.py",
-    r"fewmask train DIR": "large networks; test_nets.py builds them",
+    r"fewmask train DIR ": "large networks, which are built below",
 }
+"""Beginnings of lines that are not run, and why."""
 WITHOUT_VAL = {"docs/cross-fitting.md"}
 WITH_BASELINE = {"README.md", "docs/baseline.md", *WITHOUT_VAL}
+NETWORK_KEYS = ("model.output_stride=", "model.atrous_rates=")
 STEPS = "20"  # cbst has seven rounds
 
 
@@ -115,6 +129,7 @@ def provide(words: list[str], root: Path, store: Path, io: Path, page: str) -> N
 def shrink(words: list[str], root: Path, page: str) -> list[str]:
     """Return the command with less to do; what is given twice counts as it is given last."""
     words = [word.replace("5000:", "3:") for word in words]
+    words = [word for word in words if not word.startswith(NETWORK_KEYS)]  # which the small network does not take
     less = {"suggest": ["-n", "2"]}.get(words[0], [])
     if words[0] == "bench":
         less = ["--methods", "fixmatch", "--rounds", "1", "model.arch=tiny", "model.encoder=tiny", "data.crop=12"]
@@ -160,3 +175,59 @@ def test_every_reason_is_needed():
     lines = [line for page in PAGES for line in commands(page)]
     assert len(lines) > 100
     assert [p for p in ELSEWHERE if not any(re.match(p, line) for line in lines)] == []
+
+
+def asides(page: str) -> list[str]:
+    """Return what looks like a command of ours or of the repository's: lines that are not run, and code in the text."""
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+    return [line for line in commands(page) if elsewhere(line)] + spans
+
+
+def unknown(line: str) -> list[str]:
+    """Return the commands, options, recipes and scripts that a line names and that there are not."""
+    wrong = [path for path in re.findall(r"(?:recipes/\S+\.yaml|(?:benchmarks|docs|tests)/\w[\w/]*\.py)", line)
+             if not list(ROOT.glob(path))]  # fmt: skip
+    for module in re.findall(r"python -m (benchmarks[\w.]*)", line):
+        place = ROOT / module.replace(".", "/")
+        wrong += [] if place.is_dir() or place.with_suffix(".py").is_file() else [module]
+    found = re.search(r"(?:^|[ (])fewmask ([a-z].*)", line)
+    if found is None:
+        return wrong
+    words, command = re.sub(r"[\[\]]| [>|] .*", "", found[1]).split(), get_command(app)
+    while words and (below := getattr(command, "commands", {})):
+        name = words.pop(0)
+        if name not in below:
+            return [*wrong, f"fewmask {name}"]
+        command = below[name]
+    known = {"--help", *(o for p in command.params for o in (*p.opts, *p.secondary_opts))}
+    return wrong + [word for word in words if re.match(r"--?[a-z]", word) and word.split("=")[0] not in known]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_not_run_names_what_there_is(page):
+    assert {line: wrong for line in asides(page) if (wrong := unknown(line))} == {}
+
+
+def test_what_there_is_not_is_found():
+    line = "fewmask train VOC --recipe recipes/none.yaml --sed 1"
+    assert unknown(line) == ["recipes/none.yaml", "--sed"]
+    assert unknown("fewmask trian photos/") == ["fewmask trian"]
+    assert unknown("fewmask labels diff DIR --too") == ["--too"]
+    assert unknown("python -m benchmarks.experiment run") == ["benchmarks.experiment"]
+    assert unknown("python benchmarks/none.py") == ["benchmarks/none.py"]
+    assert not elsewhere("python -m something") and not elsewhere("fewmask train photos/")
+
+
+NETWORKS = sorted(
+    {line for page in PAGES for line in commands(page) if "--encoder tu-" in line and "CAMVID" not in line}
+)
+
+
+@pytest.mark.parametrize("line", NETWORKS)
+def test_the_networks_of_the_commands_are_built(line):
+    words = shlex.split(line)
+    given = {a.removeprefix("--"): b for a, b in zip(words, words[1:], strict=False) if a in ("--arch", "--encoder")}
+    keys = {word.split("=")[0].removeprefix("model."): yaml.safe_load(word.split("=")[1]) for word in words
+            if word.startswith(NETWORK_KEYS)}  # fmt: skip
+    assert build(given["arch"], given["encoder"], 2, weights="none", **keys).stride

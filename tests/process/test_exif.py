@@ -55,7 +55,7 @@ def test_turned_pictures_train_like_upright_ones(own_data, tmp_path, io):
     a, b = (tmp_path / data.name / "run" for data in (plain, phone))
     assert (a / "model/model.safetensors").read_bytes() == (b / "model/model.safetensors").read_bytes()
     card = json.loads((b / "model/config.json").read_text())
-    assert card["upright"] is True and "upright" not in json.loads((a / "model/config.json").read_text())
+    assert card["upright"] is True
     scores = [json.loads((r / "metrics.json").read_text())["val"] for r in (a, b)]
     assert scores[0] == scores[1]
     masks = []
@@ -80,3 +80,42 @@ def test_turned_pictures_train_like_upright_ones(own_data, tmp_path, io):
             (image,) = (r / "next/images").glob(f"{one['name']}.*")
             assert pixels(r / "next/masks" / f"{one['name']}.png").shape == pixels(image).shape[:2], "what a tool shows"
     assert lists[0] == lists[1]
+
+
+def test_what_nothing_was_decided_of_is_turned(own_data, tmp_path, io):
+    """No image of the training carries a tag: a photo then lies as every viewer shows it, in the example too."""
+    as_png(own_data)
+    out, photo = tmp_path / "run", tmp_path / "photo.jpg"
+    good(run(io, training(own_data, out, "--method", "supervised")))
+    assert json.loads((out / "model/config.json").read_text())["upright"] is True
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.open(next((own_data / "images/val").iterdir())).resize((40, 24)).save(photo, exif=exif)
+    ended = good(run(io, ["predict", str(out), str(photo), "-o", str(tmp_path / "masks")]))
+    mask = np.asarray(Image.open(tmp_path / "masks/photo.png"))
+    assert mask.shape == pixels(photo).shape[:2] == (40, 24) and "orientation" not in ended.stderr
+    good(run(io, ["export", str(out), "-o", str(tmp_path / "model.onnx")]))
+    command = [sys.executable, str(tmp_path / "model_example.py"), str(photo), str(tmp_path / "mask.png")]
+    subprocess.run(command, check=True, capture_output=True)
+    assert (np.asarray(Image.open(tmp_path / "mask.png")) == mask).all()
+
+
+def test_what_was_decided_is_kept_and_said(own_data, tmp_path, io):
+    """By data.yaml, or by training images with a tag whose masks were drawn on the stored pixels."""
+    as_png(own_data)
+    tagged = own_data / "images/train/00.png"
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.open(tagged).save(tagged, exif=exif)
+    (own_data / "photo.png").write_bytes(tagged.read_bytes())
+    for n, more in enumerate(("", "exif: ignore\n")):
+        with (own_data / "data.yaml").open("a") as file:
+            file.write(more)
+        out = tmp_path / f"run{n}"
+        good(run(io, training(own_data, out, "--method", "supervised")))
+        assert "upright" not in json.loads((out / "model/config.json").read_text())
+        words = ["predict", str(out), str(own_data / "photo.png"), str(own_data / "images/val"), "-o"]
+        ended = good(run(io, [*words, str(tmp_path / f"masks{n}")]))
+        assert "1 of 4 images carries an EXIF orientation, which this model ignores" in ended.stderr
+        assert np.asarray(Image.open(tmp_path / f"masks{n}/photo.png")).shape == (12, 16)
+        Image.open(tagged).save(tagged)  # without the tag: declared all the same

@@ -52,6 +52,25 @@ def test_the_example_predicts_the_same(form, name, trained, data, tmp_path, io):
     assert_refused(again, 2, "the file exists", name)
 
 
+def test_the_example_refuses_what_predict_refuses(trained, tmp_path, io):
+    """16 bits, inks and transparent pixels would become a mask of something else."""
+    good(run(io, ["export", str(trained), "-o", str(tmp_path / "m.onnx")]))
+    pixels = np.random.default_rng(0).integers(0, 255, (9, 8, 4), np.uint8)
+    pictures = {
+        "deep.png": Image.fromarray(pixels[..., 0].astype(np.uint16) * 257), "clear.png": Image.fromarray(pixels),
+        "inks.jpg": Image.fromarray(pixels, mode="CMYK"), "grey.png": Image.fromarray(pixels[..., 0]),
+        "opaque.png": Image.fromarray(pixels[..., :3]).convert("RGBA"),
+        "paletted.png": Image.fromarray(pixels[..., :3]).convert("P"),
+    }  # fmt: skip
+    for name, picture in pictures.items():
+        picture.save(tmp_path / name)
+        command = [sys.executable, str(tmp_path / "m_example.py"), str(tmp_path / name), str(tmp_path / "mask.png")]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        predicted = run(io, ["predict", str(trained), str(tmp_path / name), "-o", str(tmp_path / f"out-{name}")])
+        assert (ended.returncode == 0) == (predicted.code == 0) == (name in ("grey.png", "opaque.png", "paletted.png"))
+        assert predicted.code == 0 or "convert it to RGB" in ended.stderr and len(ended.stderr.splitlines()) == 1
+
+
 def test_two_formats_of_one_name(trained, tmp_path, io):
     """Each has an example of its own beside it."""
     for form, name in (("onnx", "model.onnx"), ("torch-export", "model.pt2")):

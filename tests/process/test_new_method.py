@@ -38,3 +38,14 @@ def test_no_name_of_a_class(name, tmp_path, io, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert_refused(run(io, ["methods", "new", name]), 2, "is no name of a class")
     assert not list(tmp_path.glob("*.py")) and not list(tmp_path.parent.glob("*.py"))
+
+
+def test_a_file_with_an_error_is_told_with_its_line(tmp_path, io, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    good(run(io, ["methods", "new", "Broken"]))
+    path = tmp_path / "broken.py"
+    text = path.read_text().replace('return {"student"', 'return {"student', 1)
+    path.write_text(text)
+    line = 1 + text[: text.index('return {"student:')].count("\n")
+    assert_refused(run(io, ["methods", "check", "broken:Broken"]), 2, "SyntaxError", f"broken.py:{line}")

@@ -119,7 +119,7 @@ def test_predict_files_and_folders(unbroken, tmp_path, io):
         p = np.load(out / "probs" / f"{name}.npy", allow_pickle=False)
         assert p.shape == (3, *size) and p.dtype == np.float16 and abs(p.sum(0) - 1).max() < 0.01
         assert (np.array([5, 0, 9])[p.argmax(0)] == mask).mean() > 0.99  # float16 may tie
-    assert len([p for p in out.rglob("*") if p.is_file()]) == 4 * len(sizes)
+    assert len([p for p in out.rglob("[!.]*") if p.is_file()]) == 4 * len(sizes)
 
 
 def test_predict_in_tiles(unbroken, tmp_path, io):
@@ -189,13 +189,56 @@ def test_predict_writes_over_nothing(occupied, unbroken, tmp_path, io):
     assert (out / occupied).read_text() == "precious"
 
 
-@pytest.mark.parametrize("names", [("a.jpg", "a.png"), ("a.jpg", "colour/a.jpg")])
-def test_predict_refuses_images_that_would_meet(names, unbroken, tmp_path, io):
-    for n, name in enumerate(names):
+def test_predict_refuses_images_that_would_meet(unbroken, tmp_path, io):
+    files = [save_image(tmp_path / "photos" / name, seed=n) for n, name in enumerate(("a.jpg", "colour/a.jpg"))]
+    for inputs in ([tmp_path / "photos"], [files[0], files[0]]):
+        ended = run(io, ["predict", str(unbroken("cps")), *map(str, inputs), "-o", str(tmp_path / "masks")])
+        assert ended.code == 2 and "two images would write the same file" in ended.error
+        assert all(str(file) in ended.error for file in (files if len(inputs) == 1 else files[:1]))
+        assert not (tmp_path / "masks").exists()
+
+
+def test_images_of_one_name_keep_their_extension(unbroken, tmp_path, io):
+    for n, name in enumerate(("a.jpg", "a.png", "b.png")):
         save_image(tmp_path / "photos" / name, seed=n)
-    ended = run(io, ["predict", str(unbroken("cps")), str(tmp_path / "photos"), "-o", str(tmp_path / "masks")])
-    assert ended.code == 2 and "two images would write the same file" in ended.error
-    assert not (tmp_path / "masks").exists()
+    words = ["predict", str(unbroken("cps")), str(tmp_path / "photos"), "-o", str(tmp_path / "masks"), "--json"]
+    found = one_json(good(run(io, words)).stdout)
+    assert [row["name"] for row in found["images"]] == ["a.jpg", "a.png", "b"]
+    assert sorted(path.name for path in (tmp_path / "masks").glob("*.png")) == ["a.jpg.png", "a.png.png", "b.png"]
+
+
+def test_what_predict_wrote_is_no_photo(unbroken, tmp_path, io):
+    """Below the folder, beside the photos, and where the output goes; a file that is named is taken."""
+    photos, seen = tmp_path / "photos", []
+    for n, name in enumerate(("a.jpg", "sub/b.jpg")):
+        save_image(photos / name, seed=n)
+    for out in (photos / "one", photos, photos / "two"):
+        ended = good(run(io, ["predict", str(unbroken("cps")), str(photos), "-o", str(out), "--json"]))
+        assert [row["name"] for row in one_json(ended.stdout)["images"]] == ["a", "sub/b"]
+        seen.append(ended.stderr)
+    assert "left out" not in seen[0] and "6 images that predict wrote" in seen[1] and "12 images that" in seen[2]
+    ended = good(run(io, ["predict", str(unbroken("cps")), str(photos / "a.png"), "-o", str(tmp_path / "named")]))
+    assert "1 masks" in ended.stderr
+    refused = run(io, ["predict", str(unbroken("cps")), str(photos / "one"), "-o", str(tmp_path / "none")])
+    assert_refused(refused, 3, "predict wrote all images in the folder", str(photos / "one"))
+
+
+def test_a_damaged_image_does_not_stop_the_others(unbroken, tmp_path, io):
+    photos, out = tmp_path / "photos", tmp_path / "masks"
+    for n in range(6):
+        save_image(photos / f"{n}.png", seed=n)
+    for n in (0, 2, 3, 5):
+        (photos / f"{n}.png").write_bytes(b"")
+    words = ["predict", str(unbroken("cps")), str(photos), "-o", str(out), "--json"]
+    ended = run(io, words)
+    assert ended.code == 3 and "4 of 6 images are not predicted, first 0.png: file is empty (0 bytes); 2" in ended.error
+    assert "3.png" in ended.error and "5.png" not in ended.error and "2 masks in" in ended.stderr
+    assert [row["name"] for row in one_json(ended.stdout)["images"]] == ["1", "4"]
+    assert sorted(path.name for path in out.glob("*.png")) == ["1.png", "4.png"]
+    for n in (0, 2, 3, 5):
+        (photos / f"{n}.png").unlink()
+    ended = good(run(io, words))
+    assert "continuing: 2 of 2 images are done" in ended.stderr
 
 
 def test_a_prediction_that_was_stopped_continues(unbroken, tmp_path, io):
@@ -208,15 +251,15 @@ def test_a_prediction_that_was_stopped_continues(unbroken, tmp_path, io):
     words = ["predict", str(unbroken("supervised")), str(photos), "-o", str(out), "--json"]
     ended = run(io, words)
     assert ended.code == 3 and "2.png" in ended.error
-    assert (out / "1.png").is_file() and not (out / "2.png").exists()
+    assert (out / "1.png").is_file() and (out / "3.png").is_file() and not (out / "2.png").exists()
     first = (out / "1.png").stat().st_mtime_ns
     (out / "overlay/2.png").write_bytes(b"half")  # what a kill leaves
     (photos / "2.png").write_bytes(whole)
     ended = good(run(io, words))
-    assert "continuing: 2 of 4 images are done" in ended.stderr and (out / "1.png").stat().st_mtime_ns == first
+    assert "continuing: 3 of 4 images are done" in ended.stderr and (out / "1.png").stat().st_mtime_ns == first
     found = one_json(ended.stdout)
     assert [row["name"] for row in found["images"]] == ["0", "1", "2", "3"]
-    assert not list(out.glob(".*")), "a finished call leaves no note"
+    assert [p.name for p in out.glob(".*")] == [".predict.json"], "a finished call leaves no other note"
     words[words.index(str(out))] = str(tmp_path / "again")
     fresh = one_json(good(run(io, words)).stdout)
     alike = [{k: v for k, v in row.items() if k != "mask"} for row in fresh["images"]]
@@ -235,3 +278,5 @@ def test_another_model_does_not_continue_it(unbroken, tmp_path, io):
     assert_refused(run(io, [*words, "--flip"]), 2, "the file exists; nothing is written over")
     words[1] = str(unbroken("cps"))
     assert_refused(run(io, words), 2, "the file exists; nothing is written over")
+    words[2] = str(save_image(tmp_path / "c.png"))
+    assert_refused(run(io, words), 2, "predictions of another model", str(unbroken("supervised") / "model"))

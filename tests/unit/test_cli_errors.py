@@ -23,3 +23,9 @@ def test_what_may_not_be_read_is_no_failed_write(tmp_path, monkeypatch):
     assert code == 74 and said.startswith("could not write (Permission denied)")
     said, code = cli._explain(PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "new")))
     assert code == 74, "what is not there was to be written"
+
+
+def test_what_takes_less_memory_are_options_of_the_command():
+    said, code = cli._explain(MemoryError(), "predict")
+    assert code == 7 and "--tile 1024" in said and "--probs" in said and "--batch" not in said
+    assert "--unlabelled-batch" in cli._explain(MemoryError(), "train")[0]

@@ -112,11 +112,14 @@ def test_a_run_of_several_seeds_stands_for_its_seeds(tmp_path):
     write_seeds(tmp_path / "run", NAMES)
     scores = [json.loads((tmp_path / f"run/seeds/{n}/metrics.json").read_text())["val"]["miou"] for n in range(3)]
     found = as_json(compare_runs([tmp_path / "run"]))
-    (row,) = found["groups"][0]["rows"]
+    row, along = found["groups"][0]["rows"]
     assert row["seeds"] == [0, 1, 2] and row["val"]["last"]["values"] == scores
-    assert any("add the baseline of" in note for note in found["notes"])
     baselines = [tmp_path / f"run/seeds/{n}/baseline" for n in range(3)]
-    row, _ = as_json(compare_runs([tmp_path / "run", *baselines]))["groups"][0]["rows"]
+    assert along["runs"] == list(map(str, baselines)) and along["taken_along"] and not row["taken_along"]
+    assert row["gain"]["to"] == along["name"] == "Supervised baseline (taken along)"
+    assert "taken along" in found["notes"][0] and str(baselines[0]) in found["notes"][0]
+    given, typed = as_json(compare_runs([tmp_path / "run", *baselines]))["groups"][0]["rows"]
+    assert given["gain"] == {**row["gain"], "to": typed["name"]} and not typed["taken_along"]
     assert row["gain"]["val"]["n"] == 3
     arms = [
         np.stack([np.load(run / "evaluation.npz")["val_counts"] for run in arm])
@@ -141,9 +144,57 @@ def test_a_run_of_several_seeds_stands_for_its_seeds(tmp_path):
     for file in ("config.yaml", "data.yaml"):
         (tmp_path / "run" / file).write_text("data_hash: x\n")
     (row,) = as_json(compare_runs([tmp_path / "run"]))["groups"][0]["rows"]
-    assert row["val"]["last"]["n"] == 3 and row["val"]["last"]["mean"] == pytest.approx(np.mean(scores))
+    assert (
+        row["gain"] is None
+        and row["val"]["last"]["n"] == 3
+        and row["val"]["last"]["mean"] == pytest.approx(np.mean(scores))
+    )
     assert row["val"]["last"]["sd"] == pytest.approx(np.std(scores, ddof=1))
     assert row["val"]["interval"] is None, "a sum of seeds does not tell how they differ"
+
+
+def test_a_baseline_is_taken_along_once(tmp_path):
+    """Of two methods that were compared with the same one; not where a supervised run of that kind was given."""
+    for name, method in (("a", "fixmatch"), ("b", "cps")):
+        write_run(tmp_path / name, NAMES, method=method, metrics={"baseline_run": str(tmp_path / "s")})
+    write_run(tmp_path / "s", NAMES, method="supervised", skill=0.6)
+    runs = [tmp_path / "a", tmp_path / "b"]
+    comparison = compare_runs(runs)
+    found = as_json(comparison)["groups"][0]["rows"]
+    assert [row["runs"] for row in found] == [[str(path)] for path in (*runs, tmp_path / "s")]
+    assert [row["gain"] and row["gain"]["to"] for row in found] == ["Supervised baseline (taken along)"] * 2 + [None]
+    assert "Comparison of 2 runs" in cells(write_comparison(comparison, tmp_path / "c.html"))
+    given = as_json(compare_runs([*runs, tmp_path / "s"]))
+    assert [row["taken_along"] for row in given["groups"][0]["rows"]] == [False] * 3 and not given["notes"]
+    shutil.rmtree(tmp_path / "s")
+    found = as_json(compare_runs(runs))
+    assert [row["gain"] for row in found["groups"][0]["rows"]] == [None, None]
+    assert f"no gain of {tmp_path / 'a'}: its baseline, {tmp_path / 's'}, cannot be read" in found["notes"][0]
+
+
+def test_methods_have_a_paired_difference(tmp_path, capsys):
+    """To the first row that is not supervised, with the interval of the same images."""
+    for n in range(3):
+        write_run(tmp_path / f"s{n}", NAMES, method="supervised", seed=n, skill=0.5)
+        write_run(tmp_path / f"a{n}", NAMES, seed=n, skill=0.7)
+        write_run(tmp_path / f"b{n}", NAMES, method="cps", seed=n, skill=0.6)
+    write_run(tmp_path / "far", NAMES, method="u2pl", seed=9)
+    runs = [tmp_path / f"{name}{n}" for name in "sab" for n in range(3)] + [tmp_path / "far"]
+    supervised, first, second, far = as_json(compare_runs(runs))["groups"][0]["rows"]
+    assert supervised["difference"] is first["difference"] is far["difference"] is None
+    found = second["difference"]
+    arms = [np.stack([np.load(run / "evaluation.npz")["val_counts"] for run in runs[a : a + 3]]) for a in (6, 3)]
+    expected = paired_gain(*arms, [f"video {n // 8}" for n in range(24)])
+    assert found["to"] == first["name"] and found["seeds"] == [0, 1, 2] and expected
+    assert found["val"]["mean"] == pytest.approx(expected.miou.value)
+    told = found["interval"]["val"]
+    assert (told["low"], told["high"]) == pytest.approx((expected.miou.low, expected.miou.high), abs=1e-4)
+    assert (expected.verdict, told["verdict"]) in [("hurt", "behind"), ("not shown", "not shown")]
+    text = cells(write_comparison(compare_runs(runs), tmp_path / "c.html"))
+    assert f"{told['low']:+.1f} to {told['high']:+.1f} {told['verdict']}" in text and "Beside FixMatch" in text
+    assert cli(["compare", *map(str, runs)]) == 0
+    line = f"{second['name']} beside {first['name']} on val: {found['val']['mean']:+.2f}".replace("-", "\u2212")
+    assert line in capsys.readouterr().out
 
 
 def test_no_interval_where_the_masks_differ(tmp_path):

@@ -21,6 +21,7 @@ from fewmask.errors import DataError, WriteError
 from fewmask.run import model as large
 from fewmask.run import predict
 from fewmask.run.model import Model
+from fewmask.run.places import Places
 from fewmask.run.predict import predict_file, targets_of
 from fixtures_model import pixel_model
 
@@ -209,3 +210,89 @@ def test_a_mask_that_is_not_finished_is_not_there(tmp_path):
         with mask_file(tmp_path / "nowhere" / "m.tif", (300, 50), np.dtype(np.uint8), 255, {}) as append:
             append(rows)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- images that are read at once
+
+
+def small(path: Path, pixels_HWC: np.ndarray, **more: Any) -> Path:
+    """Write a TIFF without a place unless ``more`` says one."""
+    height, width, count = pixels_HWC.shape
+    shape = {"height": height, "width": width, "count": count, "dtype": pixels_HWC.dtype.name}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **more) as file:
+        file.write(pixels_HWC.transpose(2, 0, 1))
+    return path
+
+
+@pytest.fixture
+def few(pixels: np.ndarray) -> np.ndarray:
+    pixels = pixels[:60, :50].copy()
+    pixels[20:40, :10] = 0
+    return pixels
+
+
+def test_pixels_that_hold_nothing_of_small_images(model, few, tmp_path):
+    """As of large ones: no class, not counted, the mask's nodata value."""
+    expected = np.array(model.ids)[model.predict(few)]
+    plain, plain_paths = made(model, small(tmp_path / "p.tif", few, **PLACE), tmp_path / "plain")
+    assert (np.asarray(Image.open(plain_paths["mask"])) == expected).all()
+    expected[20:40, :10] = 254
+    told, paths = made(model, small(tmp_path / "a.tif", few, nodata=0, **PLACE), tmp_path / "out")
+    with rasterio.open(paths["tiff"]) as found:
+        assert (found.read(1) == expected).all() and found.nodata == 254
+    assert (np.asarray(Image.open(paths["mask"])) == expected).all()
+    assert (np.asarray(Image.open(paths["overlay"]))[20:40, :10] == 0).all(), "the photograph alone"
+    assert sum(told["pixels"].values()) == few.shape[0] * few.shape[1] - 200 != sum(plain["pixels"].values())
+    p = model.probabilities(few).max(0)
+    assert told["confidence"] == pytest.approx(p[expected != 254].mean(), abs=1e-6)
+    assert plain["confidence"] == pytest.approx(p.mean(), abs=1e-6)
+
+
+def test_nothing_is_where_the_image_is_turned_to(few, tmp_path):
+    """Pillow turns a TIFF as its orientation says; what GDAL says of its pixels is turned alike."""
+    file = tmp_path / "t.tif"
+    Image.fromarray(few).save(file, tiffinfo={274: 6, 42113: "0"})  # GDAL's own tag of the nodata value
+    found, image = mosaic.pixels_without_content(file, ImageCode()), read_image(file)
+    assert found is not None and found.shape == image.shape[:2] == (50, 60)
+    assert (found == (image == 0).all(2)).all() and found.sum() == 200
+
+
+def test_ground_control_points_are_kept(model, few, tmp_path):
+    points = [rasterio.control.GroundControlPoint(r, c, 5e5 + c, 5e6 - r) for r, c in ((0, 0), (0, 50), (60, 0))]
+    _, paths = made(model, small(tmp_path / "g.tif", few, gcps=points, crs="EPSG:32632"), tmp_path / "out")
+    with rasterio.open(paths["tiff"]) as found:
+        assert [(p.row, p.col, p.x, p.y) for p in found.gcps[0]] == [(p.row, p.col, p.x, p.y) for p in points]
+        assert found.gcps[1].to_epsg() == 32632
+
+
+def test_a_world_file_is_read(model, few, tmp_path):
+    """It names the middle of the upper left pixel: half a pixel beside what GDAL calls the origin."""
+    file = small(tmp_path / "w.tif", few)
+    (tmp_path / "w.tfw").write_text("0.5\n0.0\n0.0\n-0.5\n1000.25\n1999.75\n")
+    _, paths = made(model, file, tmp_path / "out")
+    with rasterio.open(paths["tiff"]) as found:
+        assert found.transform == rasterio.transform.from_origin(1000, 2000, 0.5, 0.5) and found.crs is None
+    with rasterio.open(file) as gdal:
+        assert gdal.transform == rasterio.transform.from_origin(1000, 2000, 0.5, 0.5), "GDAL's own reading"
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "text"),
+    [
+        ("w.tif", "w.tfw", "0.5 0 0 -0.5 1000"), ("w.tif", "w.TFW", "none"), ("w.tif", "w.wld", "0 0 0 0 1 2"),
+        ("w.tif", "w.tif.aux.xml", "<PAMDataset><GeoTransform> 1, 2, 3, 4, 5, 6</GeoTransform></PAMDataset>"),
+        ("w.png", "w.pgw", "1 0 0 -1 5 5"), ("w.jpg", "w.jgw", "1 0 0 -1 5 5"),
+    ],
+)  # fmt: skip
+def test_a_place_that_is_not_read_is_said(name, beside, text, model, few, tmp_path):
+    Image.fromarray(few).save(tmp_path / name)
+    (tmp_path / "w.png.aux.xml").write_text("<PAMDataset><Metadata/></PAMDataset>")
+    said: list[str] = []
+    places = Places(ImageCode(), 1)
+    places.look(tmp_path / name, targets_of(tmp_path, "w", tmp_path / name, False))
+    places.tell(said.append)
+    assert said == []
+    (tmp_path / beside).write_text(text)
+    places.look(tmp_path / name, targets_of(tmp_path, "w", tmp_path / name, False))
+    places.tell(said.append)
+    assert len(said) == 1 and f"{tmp_path / beside}, which may say where an image lies, is not read" in said[0]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fewmask.errors import CheckpointError
-from fewmask.run.quality import FEWEST, FILE, Quality, add_row, fit, load, summary
+from fewmask.run.quality import FEWEST, FILE, Quality, fit, load, summary, write_table
 
 
 def test_knots_by_hand() -> None:
@@ -82,13 +82,16 @@ def test_a_damaged_calibration(change: dict, tmp_path: Path) -> None:
 
 
 def test_rows(tmp_path: Path) -> None:
-    """A second command adds to the table."""
-    for name in ("a,b", "ü"):
-        add_row(tmp_path / "quality.csv", name, 0.51234, (80.123, 70, 90))
+    """A second command adds to the table, and replaces its own rows; an image may be called as the first column."""
+    expected = {"pixel_accuracy": 80.123, "low": 70, "high": 90}
+    for names in (("a,b", "none"), ("ü", "a,b"), ("name",)):
+        told = [{"name": n, "confidence": 0.51234, "expected": None if n == "none" else expected} for n in names]
+        write_table(tmp_path / "quality.csv", told)
     with (tmp_path / "quality.csv").open(newline="", encoding="utf-8") as file:
         found = list(csv.reader(file))
     assert found[0] == ["name", "confidence", "expected_pixel_accuracy", "low", "high"]
-    assert found[1:] == [[name, "0.5123", "80.12", "70.00", "90.00"] for name in ("a,b", "ü")]
+    assert found[1:] == [[name, "0.5123", "80.12", "70.00", "90.00"] for name in ("a,b", "ü", "name")]
+    assert [path.name for path in tmp_path.iterdir()] == ["quality.csv"]
 
 
 def test_summary_by_hand() -> None:

@@ -247,6 +247,22 @@ def test_vanished_classes_are_named():
     assert unharmed is not None and unharmed.vanished == []
 
 
+def test_the_end_of_a_short_run_is_its_last_logged_step():
+    """The table then says what the chart ends with; one batch alone makes no class vanish."""
+    lines = [{"step": 10 * n, "kept": 0.5, "pseudo": [0.7, 0.3 - 0.05 * n, 0.05 * n]} for n in range(1, 7)]
+    manifest = {"classes": NAMES, "labelled_pixels": {"sky": 600, "sea": 300, "sand": 100}}
+    recipe = {"data": {"unlabelled_batch": 4, "crop": [100, 50]}}
+    found = pseudo(Record({}, recipe=recipe, manifest=manifest, log=lines))
+    assert found is not None and [s.end for s in found.shares] == ["70 %", "0 %", "30 %"] and found.vanished == []
+    assert found.window == "At the end: the last of 6 logged steps."
+    # half of 4 x 100 x 50 pixels
+    assert "50 % of the valid unlabelled pixels trained, 10,000 of the 20,000 in a step at most" in found.kept_sentence
+    assert [s.pixels for s in found.shares] == ["7,000", "0", "3,000"]
+    many = pseudo(Record({}, manifest=manifest, log=[{**lines[0], "step": n} for n in range(1, 31)]))
+    assert many is not None and many.window == "At the end: the mean of the last 3 of 30 logged steps."
+    assert [s.pixels for s in many.shares] == [""] * 3
+
+
 def test_without_labelled_pixels_nothing_is_said_to_have_vanished():
     lines = [{"step": n, "pseudo": [1, 0, 0]} for n in (1, 2)]
     found = pseudo(Record({}, manifest={"classes": NAMES}, log=lines))
@@ -269,9 +285,11 @@ def test_alarms_of_the_training_are_told_again():
     rounds = [{**line, "round": n > 15} for n, line in enumerate(sick)]
     apart = pseudo(Record({}, manifest=manifest, log=rounds))
     assert apart is not None and apart.alarms == [], "neither round lasts long enough"
-    both = Record({}, manifest=manifest, seeds=[Record({}, log=sick), Record({}, log=sick)])
+    both = Record({}, manifest=manifest, seeds=[Record({"seed": n}, log=sick) for n in range(2)])
     twice = pseudo(both)
-    assert twice is not None and len(twice.alarms) == 4 and twice.alarms[2].startswith("seed 2 of 2, step 200: class")
+    assert twice is not None and len(twice.alarms) == 4 and twice.alarms[2].startswith("seed 1, step 200: class")
+    folds = pseudo(Record({}, manifest=manifest, folds=[Record({}, log=sick), Record({}, log=sick)]))
+    assert folds is not None and folds.alarms[0].startswith("fold 1, step 200: class")
 
 
 # --- pictures
@@ -283,7 +301,7 @@ def test_masks_keep_their_colours_and_are_told_in_words(tmp_path):
     found = gallery(read_record(tmp_path / "run"))
     assert found is not None and [r.kind for r in found.rows] == ["best", "median", "worst"] and len(found.more) == 6
     assert [(r.number, r.score, r.name) for r in found.rows] == [
-        (1, "59", "val_001"), (2, "38", "val_002"), (3, "17", "val_003"),
+        (1, "59", "val/001"), (2, "38", "val/002"), (3, "17", "val/003"),
     ]  # fmt: skip
     with Image.open(tmp_path / "run/pictures/best-1-59-val_001.png") as file:
         whole = np.asarray(file)

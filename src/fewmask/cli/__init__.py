@@ -53,7 +53,7 @@ def run(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _fail(_INTERRUPTED, 130, arguments)
     except Exception as error:
-        return _fail(*_explain(error), arguments)
+        return _fail(*_explain(error, next((w for w in arguments if w[:1] != "-"), "")), arguments)
 
 
 def _hint(error: FewmaskError) -> list[str]:
@@ -71,14 +71,17 @@ _INTERRUPTED = "interrupted; what was not saved yet is lost; run the same comman
 _NAMES = "ENOSPC EROFS EDQUOT EACCES EPERM ENOTDIR EISDIR EEXIST EIO ESTALE ENAMETOOLONG EFBIG"
 _NO_WRITE = {getattr(errno, n) for n in _NAMES.split() if hasattr(errno, n)}
 
+_LESS = {"predict": "give --tile 1024 or less, and no --probs"}
+"""What takes less memory, by command, where that has other options than training."""
+
 _LOST = {"DistError", "DistBackendError", "DistNetworkError", "DistStoreError"}
 """Of torch.distributed, by name: an error is explained where torch was never imported, too."""
 
 
-def _explain(error: Exception) -> tuple[str, int]:
+def _explain(error: Exception, command: str = "") -> tuple[str, int]:
     """Turn what libraries raise into what, where, what to do, and an exit code."""
     if short_of_memory(error):
-        return "out of memory; this machine; lower --batch, --unlabelled-batch or --crop", 7
+        return f"out of memory; this machine; {_LESS.get(command, 'lower --batch, --unlabelled-batch or --crop')}", 7
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return f"{str(error).splitlines()[0]}; a loader process; lower --workers or machine.cache_mb", 7
     lost = type(error).__name__ in _LOST or "gloo" in str(error) or "NCCL" in str(error)

@@ -82,8 +82,9 @@ def compare(
 
 def _print(comparison: Any) -> None:
     from rich.console import Console
+    from rich.text import Text
 
-    from fewmask.report.html import drawn_anew
+    from fewmask.report.html import difference_lines, drawn_anew
     from fewmask.report.text import clean
 
     console = Console(highlight=False)
@@ -92,6 +93,8 @@ def _print(comparison: Any) -> None:
     for group in comparison.groups:
         console.print(_scores(group))
         console.print(drawn_anew(group))
+        for line in difference_lines(group):
+            console.print(Text(clean(line)))
         if (classes := _classes(group)) is not None:
             console.print(classes)
     for note in comparison.notes:

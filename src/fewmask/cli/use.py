@@ -113,7 +113,9 @@ def predict(
     ] = False,
     tile: Annotated[
         int | None,
-        typer.Option(help="Side of tiles, 0 = the image at once; default: 2048 or less, above 16 megapixels.", min=0),
+        typer.Option(
+            help="Side of tiles, 0 = the image at once; default: 2048 or less, of large images and many classes.", min=0
+        ),
     ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirror image's probabilities.")] = False,
     scales: Annotated[
@@ -124,12 +126,14 @@ def predict(
     """Example: fewmask predict runs/photos-fixmatch-001 new-photos/ -o masks
 
     Writes for every image: OUT/NAME.png (class ids, paletted; 16-bit grey where an id needs that),
-    OUT/colour/NAME.png, OUT/overlay/NAME.png, of a georeferenced TIFF OUT/NAME.tif too; and adds a line to
-    OUT/quality.csv: the pixel accuracy to expect. OUT/quality-summary.json has it of all images together, and names the
-    least sure. Of a TIFF of more than 300 million pixels, which is read in windows: OUT/NAME.tif, and a small
-    OUT/overlay/NAME.png.
+    OUT/colour/NAME.png, OUT/overlay/NAME.png, of a georeferenced TIFF OUT/NAME.tif too; and keeps a line in
+    OUT/quality.csv: the pixel accuracy to expect. OUT/quality-summary.json has it of all images of the call together,
+    and names the least sure. Images that cannot be read do not stop the others: the error at the end names them. What
+    an earlier predict wrote is left out. Of a TIFF of more than 300 million pixels, which is read in windows:
+    OUT/NAME.tif, and a small OUT/overlay/NAME.png.
     """
     from fewmask.run.model import Model
+    from fewmask.run.outputs import failure
     from fewmask.run.predict import predict_files
     from fewmask.run.result import load
 
@@ -138,15 +142,18 @@ def predict(
     model = Model.load(folder)
     how = model.views(flip, _numbers(scales))
     averaged = flip or scales is not None
-    rows, together = predict_files(
+    rows, together, failed = predict_files(
         model, folder, inputs, out, tile, how, probs=probs, averaged=averaged, say=say, along=_progress
     )
-    say(f"{len(rows)} masks in {out}")
+    if rows:
+        say(f"{len(rows)} masks in {out}")
     if together is not None:
         _tell(out, together)
     if as_json:
         views = {"protocol": how.name, "flip": how.flip, "scales": list(how.scales)}
         print(json.dumps({"out": str(out), **views, "expected": together, "images": rows}, indent=2))
+    if (error := failure(failed, len(rows) + len(failed))) is not None:
+        raise error
 
 
 def _numbers(text: str | None) -> list[float] | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -138,16 +140,41 @@ def trained_by(method: Method) -> set[str]:
     return {name for phase in method.phases() for name in phase.trained}
 
 
-def all_terms(method: Method, nets: Mapping[str, nn.Module], batch: Batch, t: int) -> dict[str, Tensor]:
-    """Return the terms of all phases, with dropout drawn alike every time."""
-    torch.manual_seed(0)
+def all_terms(
+    method: Method, nets: Mapping[str, nn.Module], batch: Batch, t: int, seed: int = 0, step: Step | None = None
+) -> dict[str, Tensor]:
+    """Return the terms of all phases, with dropout drawn alike every time.
+
+    Args:
+        method: whose losses are called.
+        nets: its networks.
+        batch: what they see.
+        t: the step.
+        seed: of the global generators, which networks may draw from, and methods may not.
+        step: in place of that of a single process.
+    """
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
     memo: dict[str, Tensor] = {}
     out: dict[str, Tensor] = {}
     for phase in method.phases():
-        out |= phase.losses(nets, batch, toy_step(method, t), memo)
+        out |= phase.losses(nets, batch, step or toy_step(method, t), memo)
     loose = [name for name, x in memo.items() if x.requires_grad]
     assert not loose, f"memo holds tensors with gradient: {loose}"
     return out
+
+
+def moved(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:
+    """Return the terms that differ; what is not a number is so in both."""
+    return [name for name in one if not torch.equal(one[name].nan_to_num(), other[name].nan_to_num())]
+
+
+def turned(items: Items) -> Items:
+    """Return labelled items with another class in every labelled pixel, others as they are."""
+    if items.mask is None:
+        return items
+    return replace(items, mask=torch.where(items.mask < CLASSES, (items.mask + 1) % CLASSES, items.mask))
 
 
 def case_batch(method: Method, t: int) -> Batch:

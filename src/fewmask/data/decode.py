@@ -200,7 +200,7 @@ def _header(image: ImageFile.ImageFile, first: bytes) -> Header:
     )
 
 
-def _pictures(image: ImageFile.ImageFile) -> int:
+def _pictures(image: Image.Image) -> int:
     """Return how many frames or pages a file holds; a TIFF's smaller versions and masks of a picture are none."""
     frames = getattr(image, "n_frames", 1)
     if frames == 1 or not isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -213,7 +213,7 @@ def _pictures(image: ImageFile.ImageFile) -> int:
     return pages
 
 
-def refuse_frames(image: ImageFile.ImageFile, path: Path) -> None:
+def refuse_frames(image: Image.Image, path: Path | str) -> None:
     """Do nothing if a file holds one picture.
 
     Raises:

@@ -20,13 +20,13 @@ for; that of TIFF is part of the format: Pillow always applies it. Declared band
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin
 
 from fewmask.data.bands import COLOURS, Bands, proposal
 from fewmask.data.decode import MAX_PIXELS, Header, OtherBands, is_tiff, opened, refuse_frames
@@ -80,25 +80,50 @@ def read_picture(
         DataError: see :func:`read_image`.
     """
     with _opened(path, max_pixels) as (image, header):
-        if header.bits > 8 or image.mode not in _PLAIN:
-            kind = f"{header.bits}-bit {image.mode}" if header.bits > 8 else image.mode
-            todo = "convert it to 8-bit RGB or grey" if image.mode in _PRINTED else proposal_for(path)
-            what = f"{kind} images are not read without declaration"
-            raise BadFile("pixel_format", what, where=path, todo=todo, value=kind)
-        refuse_frames(image, path)
-        if (more := _beside_colours(image)) and not code.colours_only:
-            what = f"image has {more} more band{'s' * (more > 1)} than the {image.mode} that would be read"
-            todo = proposal_for(path, "to leave them out, write channels: rgb in data.yaml; else ")
-            raise BadFile("pixel_format", what, where=path, todo=todo, value=more)
-        image.load()
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            if np.asarray(image.getchannel("A")).min() < 255:
-                lead = "flatten it onto a background, or remove its alpha channel; if it is no alpha channel, "
-                what = "image has transparent pixels: no defined colour"
-                raise BadFile("transparency", what, where=path, todo=proposal_for(path, lead))
-        upright = _turned(image, header, code)
-        return header, upright if upright.mode == "RGB" else upright.convert("RGB")
+        return header, _colours(image, header, path, code, lambda lead="": proposal_for(path, lead))
+
+
+def _colours(
+    image: Image.Image, header: Header, where: Path | str, code: ImageCode, propose: Callable[..., str]
+) -> Image.Image:
+    """Return the picture of mode RGB of what Pillow has opened; ``propose`` says, after a lead, what to declare."""
+    if header.bits > 8 or image.mode not in _PLAIN:
+        kind = f"{header.bits}-bit {image.mode}" if header.bits > 8 else image.mode
+        todo = "convert it to 8-bit RGB or grey" if image.mode in _PRINTED else propose()
+        what = f"{kind} images are not read without declaration"
+        raise BadFile("pixel_format", what, where=where, todo=todo, value=kind)
+    refuse_frames(image, where)
+    if (more := _beside_colours(image)) and not code.colours_only:
+        what = f"image has {more} more band{'s' * (more > 1)} than the {image.mode} that would be read"
+        todo = propose("to leave them out, write channels: rgb in data.yaml; else ")
+        raise BadFile("pixel_format", what, where=where, todo=todo, value=more)
+    image.load()
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if np.asarray(image.getchannel("A")).min() < 255:
+            lead = "flatten it onto a background, or remove its alpha channel; if it is no alpha channel, "
+            what = "image has transparent pixels: no defined colour"
+            raise BadFile("transparency", what, where=where, todo=propose(lead))
+    upright = _turned(image, header, code)
+    return upright if upright.mode == "RGB" else upright.convert("RGB")
+
+
+def picture_pixels(image: Image.Image, code: ImageCode = PHOTOGRAPH) -> np.ndarray:
+    """Return what Pillow has opened or made as uint8 [H, W, C], as :func:`read_image` returns its file.
+
+    Raises:
+        DataError: truncated, or of a kind the table refuses.
+    """
+    try:
+        image.load()  # of a TIFF, this turns it and takes its orientation away
+    except Exception as e:  # damaged files make Pillow raise nearly anything
+        raise BadFile("damaged_file", f"cannot be read: {e}", where="image", todo="open another file") from e
+    bits = 16 if image.mode.startswith("I;16") else 32 if image.mode in ("I", "F") else 8
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+    header = Header(str(image.format), image.mode, bits, image.height, image.width, turned if 1 <= turned <= 8 else 1)
+    if code.bands:
+        return _stored_bands(image, header, "image", code)
+    return np.array(_colours(image, header, "image", code, lambda lead="": f"{lead}convert it to 8-bit RGB or grey"))
 
 
 def read_item(item: Item) -> np.ndarray:
@@ -166,7 +191,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[tuple[ImageFile.ImageFile, 
         raise BadFile(error.kind, error.what, where=path, todo=proposal_for(path)) from error
 
 
-def _beside_colours(image: ImageFile.ImageFile) -> int:
+def _beside_colours(image: Image.Image) -> int:
     """Return how many bands of a TIFF Pillow passes over, such as infrared after red, green and blue."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return 0
@@ -187,7 +212,7 @@ def _raster_bands(path: Path, bands: Bands, max_pixels: int) -> np.ndarray:
         return out
 
 
-def _stored_bands(image: ImageFile.ImageFile, header: Header, path: Path, code: ImageCode) -> np.ndarray:
+def _stored_bands(image: Image.Image, header: Header, path: Path | str, code: ImageCode) -> np.ndarray:
     """Return the declared bands of what Pillow has opened."""
     refuse_frames(image, path)
     image.load()
@@ -201,7 +226,7 @@ def _stored_bands(image: ImageFile.ImageFile, header: Header, path: Path, code: 
     return np.stack([band.stretch(values[..., band.number - 1]) for band in code.bands], axis=2)
 
 
-def check_count(bands: Bands, count: int, path: Path) -> None:
+def check_count(bands: Bands, count: int, path: Path | str) -> None:
     """Refuse an image that has fewer bands than are declared.
 
     Raises:
@@ -209,7 +234,7 @@ def check_count(bands: Bands, count: int, path: Path) -> None:
     """
     most = max(band.number for band in bands)
     if most > count:
-        what = f"image has {count} band{'s' * (count != 1)}, data.yaml declares band {most} (channels)"
+        what = f"image has {count} band{'s' * (count != 1)}, band {most} is declared (channels)"
         todo = "mend channels in data.yaml, or replace this file"
         raise BadFile("pixel_format", what, where=path, todo=todo, value=count)
 

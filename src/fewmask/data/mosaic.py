@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import TiffImagePlugin
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from fewmask.data.decode import MAX_PIXELS, is_tiff, opened, refuse_frames, refuse_large
 from fewmask.data.findings import BadFile
@@ -52,7 +52,7 @@ class Mosaic:
             _refuse_others(path)
             self._numbers = (1, 1, 1) if kinds[0] == "gray" else (1, 2, 3)
         self.shape = (dataset.height, dataset.width, len(self._bands) or 3)
-        self.place = place_of(dataset)
+        self.place = place_of(dataset, path)
 
     def __getitem__(self, where: tuple[slice, slice]) -> np.ndarray:
         """Return a window, uint8 [h, w, C]; what holds nothing is 0 there."""
@@ -71,19 +71,8 @@ class Mosaic:
         That is the file's nodata value in all bands that are read, or what its mask or its alpha band makes less than
         opaque. A band that is declared as one of the image's is no alpha band, whatever the file says of it.
         """
-        kinds = [kind.name for kind in self._dataset.colorinterp]
-        alpha = kinds.index("alpha") + 1 if "alpha" in kinds else None
         numbers = [band.number for band in self._bands] or list(dict.fromkeys(self._numbers))
-        holds = None
-        for number in numbers:
-            by_alpha = any(flag.name == "alpha" for flag in self._dataset.mask_flag_enums[number - 1])
-            if by_alpha and alpha in numbers:
-                (top, bottom), (left, right) = self._window(where)
-                return np.zeros((bottom - top, right - left), bool)
-            here = self._read(self._dataset.read_masks, number, where) == 255
-            holds = here if holds is None else holds | here
-        assert holds is not None  # an image has a band
-        return ~holds
+        return _empty(self._dataset, numbers, lambda n: self._read(self._dataset.read_masks, n, where))
 
     def _read(self, what: Callable[..., np.ndarray], number: int, where: tuple[slice, slice]) -> np.ndarray:
         """Return a band's window; what is wrong with the file is told as such, also while a mask is being written."""
@@ -96,6 +85,45 @@ class Mosaic:
     def _window(self, where: tuple[slice, slice]) -> tuple[tuple[int, int], tuple[int, int]]:
         (top, bottom, _), (left, right, _) = (part.indices(side) for part, side in zip(where, self.shape, strict=False))
         return (top, bottom), (left, right)
+
+
+def _empty(dataset: Any, numbers: Sequence[int], masks: Callable[[int], np.ndarray]) -> np.ndarray:
+    """Return which pixels hold nothing in all of the bands ``numbers``; ``masks`` reads what the file says of one."""
+    kinds = [kind.name for kind in dataset.colorinterp]
+    alpha = kinds.index("alpha") + 1 if "alpha" in kinds else None
+    holds = None
+    for number in numbers:
+        by_alpha = any(flag.name == "alpha" for flag in dataset.mask_flag_enums[number - 1])
+        here = masks(number) == 255
+        if by_alpha and alpha in numbers:
+            return np.zeros(here.shape, bool)
+        holds = here if holds is None else holds | here
+    assert holds is not None  # an image has a band
+    return ~holds
+
+
+def pixels_without_content(path: Path, code: ImageCode) -> np.ndarray | None:
+    """Return which pixels of an image that is read at once hold nothing, bool [H, W], as ``Mosaic.empty`` does.
+
+    None = the file does not say so of any: it is no TIFF, or rasterio is not there.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if not is_tiff(path) or not installed():
+        return None
+    with raster(path) as dataset:
+        numbers = [band.number for band in code.bands] or [1, 2, 3][: 3 if dataset.count >= 3 else 1]
+        if all(flag.name == "all_valid" for n in numbers for flag in dataset.mask_flag_enums[n - 1]):
+            return None
+        found = _empty(dataset, numbers, dataset.read_masks)
+    if code.bands:
+        return found  # they come as stored
+    with opened(path, MAX_PIXELS) as (image, _):
+        assert isinstance(image, TiffImagePlugin.TiffImageFile)
+        turned = Image.fromarray(found)
+        turned.getexif()[_TURNED] = image.tag_v2.get(_TURNED, 1)
+    return np.array(ImageOps.exif_transpose(turned))  # as Pillow turned the image itself
 
 
 def is_mosaic(path: Path) -> bool:

@@ -51,6 +51,7 @@ class Scan:
         aside: unlabelled items that are left out for what is wrong with them, which is no problem then: name to reason.
         open: pixels that nobody has labelled yet, int64 [N]; they count as ignored in ``counts``.
         lost: ``Memory.lost``.
+        tagged: whether an image carries an EXIF orientation.
     """
 
     names: tuple[str, ...]
@@ -65,6 +66,7 @@ class Scan:
     aside: dict[str, str] = field(default_factory=dict)
     open: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     lost: str = ""
+    tagged: bool = False
 
     @cached_property
     def class_pixels(self) -> np.ndarray:
@@ -189,6 +191,7 @@ def scan(
         likenesses=tuple(image.likeness if image else "" for image, _, _ in found),
         open=unfinished,
         lost=memory.lost,
+        tagged=any(image.orientation > 1 for image, _, _ in found if image),
     )
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 from fewmask.config import leaves
 from fewmask.ops.interval import Gain
+from fewmask.report.along import held, kind, lost, supervised
 from fewmask.report.paired import class_ends, gain_of, interval_of, told_gain
 from fewmask.report.record import Record, get, is_number
+from fewmask.report.text import listing
 
 _SCORES = {"last": (), "best": ("best",)}
 _ROLES = ("val", "test")
-SUPERVISED = "supervised"
+_AHEAD = {"helped": "ahead", "hurt": "behind"}  # of two methods none is the one without
 
 
 @dataclass(frozen=True)
@@ -25,15 +27,22 @@ class Row:
     Attributes:
         name: the method, and what distinguishes it from other rows of that method.
         records: one a seed, ordered by seed.
+        along: nobody gave them: they are the baselines that the other rows' runs hold.
     """
 
     name: str
     records: Sequence[Record]
+    along: bool = False
 
     @property
     def seeds(self) -> list[Any]:
         """Seeds, in the order of ``records``; an averaged run whose seeds are gone stands for all of its own."""
         return [seed for r in self.records for seed in r.numbers]
+
+    @property
+    def supervised(self) -> bool:
+        """Whether it used no unlabelled images."""
+        return supervised(self.records[0])
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,11 @@ class Group:
         """Any of its records: they share the data."""
         return self.rows[0].records[0]
 
+    @property
+    def leader(self) -> Row:
+        """The row that others are set beside: the first that is not supervised, else the first."""
+        return next((row for row in self.rows if not row.supervised), self.rows[0])
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -63,7 +77,7 @@ class Comparison:
 
 
 def compare(records: Iterable[Record]) -> Comparison:
-    """Return runs in comparable groups, seeds of a configuration in one row.
+    """Return runs in comparable groups, seeds of a configuration in one row, with the baselines that they hold.
 
     Args:
         records: runs with labels; one of several seeds stands for its seeds.
@@ -84,11 +98,18 @@ def compare(records: Iterable[Record]) -> Comparison:
         )
     made = []
     for key, configurations in groups.items():
+        given = [record for parts in configurations.values() for part in parts for record in part]
+        arms = [arm for arm in held(given) if _group_key(arm) == _group_key(given[0])]
+        for arm in arms:  # several runs may have been compared with the same one
+            _place(configurations.setdefault(identity(arm), []), arm, [])
         parts = [sorted(part, key=_by_seed) for parts in configurations.values() for part in parts]
-        made.append(Group([Row(n, p) for n, p in zip(_names(parts), parts, strict=True)], key))
-        beside = [r for part in parts for r in part if r.metrics.get("baseline_run")]
-        if beside and all(r.metrics.get("method") != SUPERVISED for part in parts for r in part):
-            notes.append(f"no gain without a supervised run: add the baseline of {beside[0].label} to the runs")
+        along = [any(part[0] is arm for arm in arms) for part in parts]
+        names = [f"{n} (taken along)" if a else n for n, a in zip(_names(parts), along, strict=True)]
+        made.append(Group([Row(*row) for row in zip(names, parts, along, strict=True)], key))
+        if arms:
+            taken = listing(dict.fromkeys(record.label for record in arms), 3)
+            notes.append(f"taken along, since no supervised run of that kind was given: {taken}")
+        notes += lost([record for part in parts for record in part])
     return Comparison(made, list(dict.fromkeys(notes)))
 
 
@@ -195,16 +216,37 @@ def gain(row: Row, group: Group) -> dict[str, Any] | None:
     Matched: the same network, weights and steps; of several the one that differs in the fewest settings.
 
     Returns:
-        {"to", "seeds", "val": stat, "test": stat, "interval": role → ``told_gain``, "iou": role → class → {"gain",
-        "low", "high"}, None for a class that is not measured}, or None where there is no such row or the row is one
-        itself.
+        As ``_between``, or None where there is no such row or the row is one itself.
     """
-    if row.records[0].metrics.get("method") == SUPERVISED:
-        return None
-    rivals = [r for r in group.rows if r.records[0].metrics.get("method") == SUPERVISED and _matches(row, r)]
+    rivals = [] if row.supervised else [r for r in group.rows if r.supervised and _matches(row, r)]
+    own = {r.baseline.label for r in row.records if r.baseline is not None}
     if not rivals:
         return None
-    rival = min(rivals, key=lambda r: _distance(row, r))
+    return _between(row, min(rivals, key=lambda r: (_distance(row, r), own.isdisjoint(x.label for x in r.records))))
+
+
+def difference(row: Row, group: Group) -> dict[str, Any] | None:
+    """Return how far the last checkpoint is ahead of that of the group's leader over the seeds that both have.
+
+    Returns:
+        As ``_between``, where the verdict is ahead, behind or not shown; None for the leader, for a supervised row
+        beside others, of which ``gain`` tells, and without a common seed.
+    """
+    leader = group.leader
+    if row is leader or row.supervised != leader.supervised or not _pairs(row, leader):
+        return None
+    found = _between(row, leader)
+    told = {r: i and {**i, "verdict": _AHEAD.get(i["verdict"], i["verdict"])} for r, i in found["interval"].items()}
+    return {**found, "interval": told}
+
+
+def _between(row: Row, rival: Row) -> dict[str, Any]:
+    """Return what is ahead and by how much, paired by seed and image.
+
+    Returns:
+        {"to", "seeds", "val": stat, "test": stat, "interval": role → ``told_gain``, "iou": role → class → {"gain",
+        "low", "high"}, None for a class that is not measured}.
+    """
     pairs = _pairs(row, rival)
     found = {role: gain_of(pairs, role) for role in _ROLES}
     return {
@@ -232,14 +274,7 @@ def _pairs(row: Row, rival: Row) -> list[tuple[Record, Record]]:
 
 
 def _matches(row: Row, rival: Row) -> bool:
-    ours, theirs = row.records[0], rival.records[0]
-    same = _network(ours) == _network(theirs)
-    return same and ours.metrics.get("steps") == theirs.metrics.get("steps") and bool(_pairs(row, rival))
-
-
-def _network(record: Record) -> dict[str, Any]:
-    """Return the keys of the model section that are set: a run may be older than one of them."""
-    return {key: value for key, value in (get(record.recipe, "model") or {}).items() if value is not None}
+    return kind(row.records[0]) == kind(rival.records[0]) and bool(_pairs(row, rival))
 
 
 def _distance(row: Row, rival: Row) -> int:
@@ -278,5 +313,5 @@ def _row_json(row: Row, group: Group) -> dict[str, Any]:
             } if role in roles else None
             for role in _ROLES
         },
-        "gain": gain(row, group),
+        "gain": gain(row, group), "difference": difference(row, group), "taken_along": row.along,
     }  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from fewmask.report.record import Record
+from fewmask.report.tables import miou
 from fewmask.report.text import count, number, percent
 
 READABLE = 24
@@ -41,15 +42,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Confusions:
-    """The section: ``rows`` for few classes, ``image`` (a data URI) for many."""
+    """The section: ``rows`` for few classes, ``image`` (a data URI) for many; ``miou`` is that of the matrix."""
 
-    role: str
+    place: str
     largest: list[Confusion]
     names: list[str]
     rows: list[tuple[str, list[Cell] | None]]
     image: str
     hidden: str
     seeds: int
+    miou: str
 
 
 def confusions(record: Record) -> Confusions | None:
@@ -65,7 +67,10 @@ def confusions(record: Record) -> Confusions | None:
     hidden = f"Together they are {percent(told / off)} of all wrong pixels." if off else ""
     shares = row_shares(matrix)
     rows = [(name, _cells(shares[k], k) if matrix[k].sum() else None) for k, name in enumerate(names)] if few else []
-    return Confusions(role, worst, names, rows, "" if few else heat_map(shares), hidden, record.counts[role].seeds)
+    return Confusions(
+        record.place(role), worst, names, rows, "" if few else heat_map(shares), hidden,
+        record.counts[role].seeds, number(miou(np.stack((matrix.diagonal(), matrix.sum(1), matrix.sum(0))))),
+    )  # fmt: skip
 
 
 def row_shares(matrix_KK: np.ndarray) -> np.ndarray:

@@ -13,10 +13,11 @@ import numpy as np
 from fewmask.ops.monitor import VANISHED, Monitor
 from fewmask.report.figures import Chart, Points, Series, Stack, binned, line_chart, stack_chart
 from fewmask.report.record import Record, get, is_number
-from fewmask.report.text import percent
+from fewmask.report.text import count, percent, plural
 
 _NOT_TERMS = {"step", "round", "lr", "loss", "kept", "pseudo", "agree", "data_wait", "val", "val_iou"}
 _BINS = 80
+_STEADY = 5  # logged steps over which a class has to be gone
 SHOWN = 12
 """So many classes a stacked chart shows; the others are put together."""
 
@@ -30,6 +31,7 @@ class Share:
     name: str
     index: int
     end: str
+    pixels: str
     prior: str
     ratio: str
     vanished: bool
@@ -37,10 +39,11 @@ class Share:
 
 @dataclass(frozen=True)
 class Pseudo:
-    """The section on pseudo-labels; what was not recorded is None or empty."""
+    """The section on pseudo-labels; what was not recorded is None or empty. ``window`` says what "at the end" is."""
 
     kept: Chart | None
     kept_sentence: str
+    window: str
     alarms: list[str]
     stack: Stack | None
     shares: list[Share]
@@ -64,7 +67,7 @@ def mean_of(lines: Sequence[Points]) -> list[tuple[float, float]]:
 
 
 def val_series(record: Record, name: str, style: int) -> Series:
-    """Return the mIoU on val over the steps, with the seeds beside their mean."""
+    """Return the mIoU on val over the steps, with the seeds or folds beside their mean."""
     lines = [line for log in record.logs if (line := points_of(log, lambda r: r.get("val")))]
     mean = mean_of(lines)
     return Series(name, mean, style, siblings=lines if len(lines) > 1 else (), dots=len(mean) <= 60)
@@ -75,7 +78,12 @@ def val_chart(record: Record) -> Chart | None:
     series = [val_series(record, record.method, 0)]
     if record.baseline is not None:
         series.append(val_series(record.baseline, "supervised baseline", 1))
-    return line_chart("mIoU on val", series, unit="%")
+    return line_chart(val_title(record), series, unit="%")
+
+
+def val_title(record: Record) -> str:
+    """Return the title of the curves of ``val_series``: a fold is scored on the images that it has not seen."""
+    return "mIoU on the images of the fold" if record.crossed else "mIoU on val"
 
 
 def loss_chart(record: Record) -> Chart | None:
@@ -101,26 +109,42 @@ def pseudo(record: Record) -> Pseudo | None:
     steps, shares = _histogram(record)
     if chart is None and not len(steps):
         return None
-    sentence = ""
+    sentence, in_step = "", _pixels_in_step(record)
+    trained = in_step * kept.last / 100 if in_step and kept.last is not None else None
     if kept.points:
         sentence = f"At the end {percent((kept.last or 0) / 100)} of the valid unlabelled pixels trained"
+        sentence += "" if trained is None else f", {count(trained)} of the {count(in_step)} in a step at most"
         sentence += f"; on {percent((agree.last or 0) / 100)} of these" if agree.points else "."
         sentence += " the trained network itself said what the pseudo-label says." if agree.points else ""
-    rest = _against_prior(record, steps, shares) if len(steps) else (None, [], 0, [])
-    return Pseudo(chart, sentence, _alarms(record), *rest)
+    rest = _against_prior(record, steps, shares, trained) if len(steps) else (None, [], 0, [])
+    return Pseudo(chart, sentence, _window(len(steps)), _alarms(record), *rest)
+
+
+def _pixels_in_step(record: Record) -> int | None:
+    """Return how many pixels the unlabelled crops of a step have; those beyond the edge of an image are not valid."""
+    batch, crop = get(record.recipe, "data", "unlabelled_batch"), get(record.recipe, "data", "crop")
+    known = is_number(batch) and isinstance(crop, list) and all(map(is_number, crop))
+    return batch * math.prod(crop) if known else None
+
+
+def _window(steps: int) -> str:
+    """Say what the end is, of so many logged steps."""
+    last = len(range(steps)[_tail(steps)])
+    which = "the last" if last == 1 else f"the mean of the last {last}"
+    return f"At the end: {which} of {plural(steps, 'logged step')}." if steps else ""
 
 
 def _alarms(record: Record) -> list[str]:
     """Return what was, or would have been, said about the pseudo-labels while they trained."""
     prior, found = _prior(record), []
-    for n, log in enumerate(record.logs):
+    for name, training in record.trainings:
         said: list[str] = []
-        for _, lines in itertools.groupby(log, lambda line: line.get("round")):
+        for _, lines in itertools.groupby(training.log, lambda line: line.get("round")):
             monitor = Monitor(record.classes, None if prior is None else prior.tolist(), said.append)
             for line in lines:
                 if is_number(line.get("kept")):
                     monitor.record(dict(line))
-        where = f"seed {n + 1} of {len(record.logs)}, " if len(record.logs) > 1 else ""
+        where = f"{name}, " if name else ""
         found += [where + text.removeprefix("WARNING: ") for text in said]
     return found
 
@@ -132,9 +156,9 @@ def _prior(record: Record) -> np.ndarray | None:
     return np.array(pixels, np.float64) / sum(pixels) if known else None
 
 
-def _tail(count: int) -> slice:
-    """Return the last tenth of so many values, at least five: single steps are noisy."""
-    return slice(-max(5, count // 10), None)
+def _tail(length: int) -> slice:
+    """Return the last tenth of so many values, at least one."""
+    return slice(-max(1, length // 10), None)
 
 
 def _histogram(record: Record) -> tuple[list[float], np.ndarray]:
@@ -155,14 +179,15 @@ def _histogram(record: Record) -> tuple[list[float], np.ndarray]:
 
 
 def _against_prior(
-    record: Record, steps: list[float], shares_TK: np.ndarray
+    record: Record, steps: list[float], shares_TK: np.ndarray, trained: float | None
 ) -> tuple[Stack, list[Share], int, list[str]]:
     names = record.classes
     shares = _prior(record)
     known = shares is not None
     prior = np.zeros(len(names)) if shares is None else shares
     end = shares_TK[_tail(len(shares_TK))].mean(0)
-    gone = [k for k in range(len(names)) if known and prior[k] > 0 and end[k] < VANISHED * prior[k]]
+    most = np.maximum(end, shares_TK[-_STEADY:].mean(0))  # a short run ends with one batch, which may lack a class
+    gone = [k for k in range(len(names)) if known and prior[k] > 0 and most[k] < VANISHED * prior[k]]
     chosen = _chosen(prior if known else np.zeros_like(end), end)
     rest = [k for k in range(len(names)) if k not in chosen]
     parts: list[tuple[str, int | None, np.ndarray, float]] = [(names[k], k, shares_TK[:, k], prior[k]) for k in chosen]
@@ -175,8 +200,9 @@ def _against_prior(
     )  # fmt: skip
     shown = [
         Share(
-            names[k], k, percent(float(end[k])), percent(float(prior[k])) if known else "",
-            f"{end[k] / prior[k]:.2f}" if prior[k] > 0 else "", k in gone,
+            names[k], k, percent(float(end[k])), "" if trained is None else count(float(end[k]) * trained),
+            percent(float(prior[k])) if known else "", f"{end[k] / prior[k]:.2f}" if prior[k] > 0 else "",
+            k in gone,
         )
         for k in chosen
     ]  # fmt: skip

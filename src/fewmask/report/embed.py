@@ -6,11 +6,12 @@ import base64
 import io
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image
 
+from fewmask.data.files import flat_name
 from fewmask.report.pictures import palette
 from fewmask.report.record import KINDS, Picture, Record
 from fewmask.report.text import UNMEASURED, percent
@@ -74,6 +75,8 @@ def gallery(record: Record, budget: int = BUDGET) -> Gallery | None:
     if not chosen:
         return None
     names, notes = record.classes, []
+    images = {flat_name(name): name for counts in record.counts.values() for name in counts.names}
+    chosen = [replace(p, name=images.get(p.name, p.name)) for p in chosen]
     opened = [(p, parts) for p in chosen if (parts := _open(p, notes)) is not None]
     rows: list[Shown] = []
     for width in _WIDTHS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,16 @@ def facts(record: Record) -> Facts:
         command(words) if isinstance(words, list) else "", settings, labelled[:200], max(0, len(labelled) - 200),
         *(_sentences(record.manifest.get(key)) for key in ("notes", "doubts")),
     )  # fmt: skip
+
+
+def relabel_command(text: str) -> str:
+    """Return the command that ranks all training masks of a run; it is called there as NEXT_STEPS.txt calls it."""
+    found = next((line for line in text.splitlines() if line.startswith("fewmask suggest ")), "fewmask suggest RUN")
+    try:
+        run = shlex.split(found)[2]
+    except ValueError:
+        run = "RUN"
+    return command(["fewmask", "suggest", run, "--relabel", "-n", 20, "-o", "doubtful"])
 
 
 def _sentences(found: Any, most: int = 40) -> list[str]:
@@ -100,7 +111,9 @@ def _data(record: Record) -> Rows:
     return [
         ("Folder", record.data), ("Classes", count(len(record.classes))),
         ("Labelled images", count(metrics.get("labelled"))), ("Unlabelled images", count(metrics.get("unlabelled"))),
-        ("Val images", count(manifest.get("val"))), ("Test images", count(manifest.get("test"))),
+        ("Val images", "none: labelled images, by networks that had not seen them" if record.crossed
+         else count(manifest.get("val"))),
+        ("Test images", count(manifest.get("test"))),
         ("Protocol", str(metrics.get("protocol", NOT_RECORDED)) + (f": {record.protocol}" if record.protocol else "")),
         *hashes,
     ]  # fmt: skip

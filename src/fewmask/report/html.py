@@ -18,10 +18,10 @@ from fewmask.ops.interval import covers
 from fewmask.report import compare as comparing
 from fewmask.report.compare import Comparison, Group, Row
 from fewmask.report.confusion import confusions
-from fewmask.report.curves import loss_chart, pseudo, val_chart, val_series
+from fewmask.report.curves import loss_chart, pseudo, val_chart, val_series, val_title
 from fewmask.report.embed import gallery, look_again
 from fewmask.report.expected import expected
-from fewmask.report.facts import facts, next_steps
+from fewmask.report.facts import facts, next_steps, relabel_command
 from fewmask.report.figures import Axis, line_chart
 from fewmask.report.learning import learning
 from fewmask.report.paired import interval_of
@@ -66,8 +66,8 @@ def report_page(record: Record) -> bytes:
         "expected": expected(record), "learning": learning(record),
         "facts": facts(record),
         "steps": next_steps(record.next_steps), "about": _about(record), "seeds_text": seeds_text(record),
-        "other_delivered": _other_delivered(record), "several": len(record.numbers) > 1,
-        "delivered_seed": str(get(record.metrics, "delivered", "seed")),
+        "aside": _aside(record), "several": len(record.numbers) > 1, "parts": _parts(record),
+        "delivered_seed": _delivered_seed(record), "relabel": relabel_command(record.next_steps),
     }  # fmt: skip
     return _render("report.html", context)
 
@@ -75,7 +75,7 @@ def report_page(record: Record) -> bytes:
 def compare_page(comparison: Comparison) -> bytes:
     """Return the comparison as one HTML file."""
     groups = [_group(group) for group in comparison.groups]
-    runs = sum(len(row.records) for group in comparison.groups for row in group.rows)
+    runs = sum(len(row.records) for group in comparison.groups for row in group.rows if not row.along)
     return _render("compare.html", {"groups": groups, "notes": comparison.notes, "runs": plural(runs, "run")})
 
 
@@ -84,11 +84,29 @@ def _render(template: str, context: dict[str, Any]) -> bytes:
     return _environment().get_template(template).render(context).encode("utf-8", "replace")
 
 
-def _other_delivered(record: Record) -> bool:
-    """Return whether the delivered model is not the last checkpoint of the method, whose counts the report shows."""
+def _aside(record: Record) -> str:
+    """Say that the delivered model is not the last checkpoint of the method, whose counts the report shows; else ""."""
+    if record.crossed:
+        return " in the folds, while the delivered model was trained on all of them"
     run, which = get(record.metrics, "delivered", "run"), get(record.metrics, "delivered", "checkpoint")
     best = get(record.metrics, "best", "step") != record.metrics.get("steps")
-    return run == "baseline" or (which == "best" and best)
+    return ", which is not the delivered model" if run == "baseline" or (which == "best" and best) else ""
+
+
+def _delivered_seed(record: Record) -> str:
+    """Return the seed whose scores, as the report shows them, are of the delivered model; of no seed, "".
+
+    Shown are scores of the method, and of a cross-fitted run those of its folds.
+    """
+    told = record.metrics.get("delivered")
+    return str(get(told, "seed")) if get(told, "run") == "method" and not record.crossed else ""
+
+
+def _parts(record: Record) -> str:
+    """Return what the trainings of a run are to each other."""
+    if len(record.numbers) > 1:
+        return "trainings of all seeds and folds" if record.crossed else "seeds"
+    return "folds"
 
 
 def _about(record: Record) -> list[str]:
@@ -125,10 +143,42 @@ def _group(group: Group) -> dict[str, Any]:
     axis = gain_axis(one for each in ends for one in each.values())
     for row, each in zip(rows, ends, strict=True):
         row["places"] = {role: _places(axis, one) for role, one in each.items()} if axis else {}
+    where = {role: group.first.place(role) for role in _ROLES}
     return {
+        "where": where, "crossed": group.first.crossed, "leader": group.leader.name,
+        "differences": _differences(group, roles),
         "title": title(group), "about": _about_group(group), "rows": rows, "roles": roles, "axis": axis,
         "drawn": drawn_anew(group), "chart": _curves(group), "classes": _class_rows(group, gains),
     }  # fmt: skip
+
+
+def _differences(group: Group, roles: Sequence[str]) -> dict[str, Any] | None:
+    """Return the rows that are set beside the leader, and the axis of their differences; None where there are none."""
+    found = [(row.name, told) for row in group.rows if (told := comparing.difference(row, group))]
+    axis = gain_axis(_ends(told, role) for _, told in found for role in roles)
+    if axis is None:
+        return None
+    rows = [
+        (name, plural(len(told["seeds"]), "seed"),
+         {role: (between(told, role), _places(axis, _ends(told, role))) for role in roles})
+        for name, told in found
+    ]  # fmt: skip
+    return {"rows": rows, "axis": axis}
+
+
+def difference_lines(group: Group) -> list[str]:
+    """Return a sentence for each row that is set beside the leader, and each role that both were scored on."""
+    found = [(row.name, told) for row in group.rows if (told := comparing.difference(row, group))]
+    return [
+        f"{name} beside {told['to']} on {group.first.place(role)}: {_in_a_line(between(told, role))}, "
+        f"{plural(len(told['seeds']), 'paired seed')}"
+        for name, told in found for role in _ROLES if told[role]["n"]
+    ]  # fmt: skip
+
+
+def _in_a_line(cells: Sequence[str]) -> str:
+    mean, *ends = cells
+    return f"{mean} ({', '.join(end for end in ends if end)})" if any(ends) else mean
 
 
 def _ends(gained: dict[str, Any], role: str) -> dict[str, Any]:
@@ -184,7 +234,7 @@ def drawn_anew(group: Group) -> str:
 def _paired(gained: dict[str, Any], group: Group) -> str:
     """Say over which seeds a gain is paired, and with which row where there are several to choose from."""
     seeds = plural(len(gained["seeds"]), "paired seed")
-    rivals = [row for row in group.rows if row.records[0].metrics.get("method") == comparing.SUPERVISED]
+    rivals = [row for row in group.rows if row.supervised]
     return seeds if len(rivals) == 1 else f"to {gained['to']}, {seeds}"
 
 
@@ -199,7 +249,7 @@ def _curves(group: Group) -> Any:
     for n, row in enumerate(group.rows):
         joined = Record(row.records[0].metrics, seeds=row.records)
         lines.append(val_series(joined, row.name, n))
-    return line_chart("mIoU on val", lines, unit="%")
+    return line_chart(val_title(group.first), lines, unit="%")
 
 
 def _class_rows(group: Group, gains: Sequence[dict[str, Any] | None]) -> dict[str, Any]:

@@ -31,7 +31,9 @@ def learning(record: Record) -> Learning | None:
     means = [(n, fmean(float(p["miou"]) for p in found if p["images"] == n)) for n in images]
     draws = [[(float(p["images"]), float(p["miou"])) for p in found if p.get("draw") == d]
              for d in sorted({p.get("draw") for p in found}, key=str)]  # fmt: skip
-    series = [Series(str(record.curve.get("arm", "measured")), means, siblings=draws, dots=True)]
+    arm = record.curve.get("arm", "measured")
+    name = record.method if arm == record.metrics.get("method") else "supervised baseline"
+    series = [Series(name, means, siblings=draws, dots=True)]
     told, law = record.curve.get("forecast"), _law(record.curve.get("law"))
     if isinstance(told, Mapping) and law is not None and is_number(told.get("images")):
         end, (most, had) = float(told["images"]), means[-1]

@@ -10,6 +10,8 @@ from PIL import Image
 from fewmask.batch import IGNORE
 from fewmask.data.palette import palette
 
+_AT_ONCE = 2**18  # pixels that are mixed at once
+
 
 def index_image(mask_HW: np.ndarray) -> Image.Image:
     """Return a paletted image whose pixels are the ids of a uint8 mask [H, W]; a 16-bit grey one of a uint16 mask."""
@@ -27,9 +29,13 @@ def colour_image(mask_HW: np.ndarray) -> Image.Image:
 
 def overlay(image_HW3: np.ndarray, mask_HW: np.ndarray, opacity: float = 0.5) -> Image.Image:
     """Return the mask laid over the photograph; ignored pixels show the photograph alone."""
-    mixed = (1 - opacity) * image_HW3 + opacity * palette()[mask_HW]
-    shown = np.where((mask_HW == IGNORE)[..., None], image_HW3, mixed)
-    return Image.fromarray(shown.round().astype(np.uint8))
+    height, width = mask_HW.shape
+    shown, rows = np.empty((height, width, 3), np.uint8), max(1, _AT_ONCE // width)
+    for row in range(0, height, rows):  # the mixture takes ten times the memory of what it becomes
+        image, mask = image_HW3[row : row + rows], mask_HW[row : row + rows]
+        mixed = (1 - opacity) * image + opacity * palette()[mask]
+        shown[row : row + rows] = np.where((mask == IGNORE)[..., None], image, mixed).round()
+    return Image.fromarray(shown)
 
 
 def side_by_side(image_HW3: np.ndarray, truth_HW: np.ndarray, prediction_HW: np.ndarray) -> Image.Image:

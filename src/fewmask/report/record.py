@@ -127,9 +127,25 @@ class Record:
         return class_names(self.manifest, self.metrics)
 
     @property
+    def trainings(self) -> list[tuple[str, Record]]:
+        """The trainings whose scores the run tells, and which each is: "seed 1", "fold 2", "" of one alone."""
+        parts = [(f"seed {r.numbers[0]}", r) for r in self.seeds]
+        parts = parts or [(f"fold {n}", r) for n, r in enumerate(self.folds, start=1)]
+        found = [(", ".join(filter(None, (name, own))), one) for name, r in parts for own, one in r.trainings]
+        return found or [("", self)]
+
+    @property
     def logs(self) -> list[Sequence[Mapping[str, Any]]]:
-        """The log of each seed, or of each fold."""
-        return [log for log in ([r.log for r in self.seeds or self.folds] or [self.log]) if log]
+        """The log of each training."""
+        return [r.log for _, r in self.trainings if r.log]
+
+    def role(self, role: str) -> str:
+        """Return what the images of a role are called: in a cross-fitted run the labelled ones stand in for val."""
+        return "labelled" if role == "val" and self.crossed else role
+
+    def place(self, role: str) -> str:
+        """Return what a score of a role is a score on."""
+        return "labelled images" if role == "val" and self.crossed else role
 
     @property
     def crossed(self) -> int:

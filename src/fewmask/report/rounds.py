@@ -19,7 +19,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class RoundRow:
-    """A round; scores are means over the seeds, ``gain`` is over the round before. What there is not is ""."""
+    """A round; scores are means over seeds and folds, ``gain`` is over the round before. What there is not is ""."""
 
     name: str
     steps: str
@@ -32,8 +32,8 @@ class RoundRow:
 
 
 def round_rows(record: Record) -> list[RoundRow]:
-    """Return a row a round; none where the run has no rounds, or its seeds differ in them."""
-    runs = [r.metrics.get("rounds") for r in (record.seeds or [record])]
+    """Return a row a round; none where the run has no rounds, or its seeds or folds differ in them."""
+    runs = [r.metrics.get("rounds") for _, r in record.trainings]
     known = [rounds for rounds in runs if isinstance(rounds, list) and all(isinstance(r, Mapping) for r in rounds)]
     if not known or len(known) < len(runs) or len({tuple(r.get("name") for r in rounds) for rounds in known}) > 1:
         return []
@@ -63,6 +63,6 @@ def _row(each: Sequence[Mapping[str, Any]], val: float | None, gain: str) -> Rou
 
 
 def _mean(each: Sequence[Mapping[str, Any]], *path: str) -> float | None:
-    """Return the mean over the seeds; None where one of them lacks it."""
+    """Return the mean over the trainings; None where one of them lacks it."""
     values = [get(one, *path) for one in each]
     return fmean(values) if all(is_number(v) for v in values) else None

@@ -56,10 +56,11 @@ class ClassTable:
     rows: list[ClassRow]
     has: set[str]
     gain_axis: Axis | None
-    role: str
+    kind: str  # of the scored images
     ahead: list[str] = field(default_factory=list)
     behind: list[str] = field(default_factory=list)
     unmeasured: list[str] = field(default_factory=list)
+    seedless: bool = False  # the intervals do not cover the seeds
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Even:
     sentence: str
     groups: list[tuple[str, int, str]]
     hidden: int
-    role: str
+    kind: str
 
 
 def colour(index: int) -> str:
@@ -80,28 +81,57 @@ def colour(index: int) -> str:
 
 
 def score_rows(record: Record) -> list[ScoreRow]:
-    """Return last, best and the baseline, under those names."""
+    """Return last, best and the baseline, under those names, and what is delivered where it is none of them."""
     metrics, steps = record.metrics, record.metrics.get("steps")
     last = {role: metrics.get(role) for role in ("val", "test")}
     best = metrics.get("best") or {}
-    several = len(record.numbers) > 1  # then one seed's checkpoint is delivered, and no row is that
-    ours = get(metrics, "delivered", "run") == "method" and not several
-    which = get(metrics, "delivered", "checkpoint") if ours else None
+    several, arm = len(record.numbers) > 1, get(metrics, "delivered", "run")
+    other = delivered_row(record)
+    which = get(metrics, "delivered", "checkpoint") if other is None and arm == "method" else None
     rows = [ScoreRow("last", f"step {count(steps)}", _cells(last, metrics), which == "last")]
     same = best.get("step") == steps and not several
     about = "chosen on val" if several else f"step {count(best.get('step'))}, chosen on val"
     if not record.crossed:  # the folds' best checkpoints are chosen on the very images
         rows.append(ScoreRow("best", about + (": the last one" if same else ""), _cells(best), which == "best"))
     if isinstance(metrics.get("baseline"), Mapping):
-        arm = record.baseline.metrics if record.baseline else {}
-        delivered = get(metrics, "delivered", "run") == "baseline" and not several
-        rows.append(ScoreRow("supervised baseline", "last", _cells(metrics["baseline"], arm), delivered))
+        theirs = record.baseline.metrics if record.baseline else {}
+        delivered = other is None and arm == "baseline" and not record.crossed
+        rows.append(ScoreRow("supervised baseline", "last", _cells(metrics["baseline"], theirs), delivered))
+    rows += [other] if other else []
     others = metrics.get("predictors")
     names = list(others) if isinstance(others, Mapping) and len(others) > 1 else []
     for name in names:
         about = "network of the last checkpoint" + (", the reported one" if name == names[0] else "")
         rows.append(ScoreRow(str(name), about, _cells({"val": get(others, name)})))
     return rows
+
+
+def delivered_row(record: Record) -> ScoreRow | None:
+    """Return the scores of the delivered model where no other row is of it: one of several seeds, a baseline's best."""
+    told, several = record.metrics.get("delivered"), len(record.numbers) > 1
+    if not isinstance(told, Mapping):
+        return None
+    best, theirs = told.get("checkpoint") == "best", told.get("run") == "baseline"
+    if not (several or record.crossed or (best and theirs)):
+        return None
+    name = "supervised baseline" if theirs else record.method
+    parts = [str(told.get("checkpoint", "")), f"seed {told['seed']}" if "seed" in told else ""]
+    parts += [f"step {count(told['step'])}" if is_number(told.get("step")) else "", "chosen on val" if best else ""]
+    if record.crossed:  # nothing is left to score it on but test
+        parts.append("trained on all labelled images")
+    about = ", ".join(part for part in parts if part)
+    return ScoreRow(name, about, _cells(_delivered_scores(record, told, best=best, theirs=theirs)), delivered=True)
+
+
+def _delivered_scores(record: Record, told: Mapping[str, Any], *, best: bool, theirs: bool) -> Mapping[str, Any]:
+    """Return role → S of the delivered checkpoint, from the run that made it; else its mIoU alone."""
+    if record.crossed:
+        return {"test": {"miou": told.get("test")}}
+    made = next((r for r in record.seeds if r.numbers == [told.get("seed")]), None) if "seed" in told else record
+    made = made.baseline if made is not None and theirs else made
+    found = {} if made is None else (made.metrics.get("best") or {}) if best else made.metrics
+    same = get(found, "val", "miou") == told.get("val")
+    return found if same else {role: {"miou": told.get(role)} for role in ("val", "test")}
 
 
 def _cells(scores: Mapping[str, Any], metrics: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:
@@ -158,9 +188,9 @@ def class_table(record: Record) -> ClassTable:
     }  # fmt: skip
     shown = [(name, g) for name, g in gains.items() if g and is_number(g.get("low")) and is_number(g.get("high"))]
     return ClassTable(
-        rows, {key for key, there in has.items() if there}, at, role,
+        rows, {key for key, there in has.items() if there}, at, record.role(role),
         [name for name, g in shown if g["low"] > 0], [name for name, g in shown if g["high"] < 0],
-        [row.name for row in rows if row.at is None],
+        [row.name for row in rows if row.at is None], "seeds" not in (get(metrics, "gain", "covers") or ()),
     )  # fmt: skip
 
 
@@ -215,12 +245,13 @@ def evenness(record: Record) -> Even | None:
         for i in range(used[0], used[-1] + 1)
     ]
     low, half, high = np.percentile(scores, (25, 50, 75))
+    kind = record.role(role)
     sentence = (
-        f"Half of the {len(scores):,} {role} images score between {number(low)} and {number(high)} mIoU; the median "
+        f"Half of the {len(scores):,} {kind} images score between {number(low)} and {number(high)} mIoU; the median "
         f"is {number(half)}, the lowest {number(scores.min())}, the highest {number(scores.max())}."
     )
     groups, hidden = _groups(counts)
-    return Even(bars, sentence, groups, hidden, role)
+    return Even(bars, sentence, groups, hidden, kind)
 
 
 def _groups(counts: Counts, limit: int = 20) -> tuple[list[tuple[str, int, str]], int]:
@@ -247,8 +278,10 @@ def shown_sentences(table: ClassTable) -> list[str]:
         said.append(f"Ahead of the baseline, with an interval above 0: {listing(table.ahead)}.")
     if table.behind:
         said.append(f"Behind the baseline, with an interval below 0: {listing(table.behind)}.")
+    if said and table.seedless:
+        said.append("These intervals leave out the seeds: with another seed it may be otherwise.")
     if "interval" in table.has and not said:
         said.append("For no class does the interval of the gain exclude 0.")
     if table.unmeasured:
-        said.append(f"Not measured, because the {table.role} masks do not contain them: {listing(table.unmeasured)}.")
+        said.append(f"Not measured, because the {table.kind} masks do not contain them: {listing(table.unmeasured)}.")
     return said

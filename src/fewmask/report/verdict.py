@@ -9,6 +9,7 @@ from statistics import stdev
 from typing import Any
 
 from fewmask.report.figures import Axis, axis
+from fewmask.report.paired import interval_of
 from fewmask.report.record import Record, get, is_number
 from fewmask.report.text import MINUS, UNMEASURED, listing, number, plural, signed, span
 
@@ -63,10 +64,10 @@ def verdict(record: Record) -> Verdict:
     score = get(record.metrics, "val", "miou")
     headline, details = _compared(record, gain, kind) if isinstance(gain, Mapping) else _alone(record, score)
     arm = record.baseline or Record({})
+    around = get(arm.metrics, "interval", "val") or interval_of(arm.seeds, "val")  # nobody has written that of seeds
     rows = [
         (record.method, score, get(record.metrics, "interval", "val"), _each(record)),
-        ("supervised baseline", get(record.metrics, "baseline", "val", "miou"), get(arm.metrics, "interval", "val"),
-         _each(arm)),
+        ("supervised baseline", get(record.metrics, "baseline", "val", "miou"), around, _each(arm)),
     ]  # fmt: skip
     rows = [row for row in rows if is_number(row[1])]
     spread = [v for _, value, i, each in rows for v in (value, *_ends(i), *each)]
@@ -120,7 +121,8 @@ def covers_sentence(covers: Any) -> str:
 
 
 def _alone(record: Record, score: Any) -> tuple[str, list[str]]:
-    reached = f"{record.method} reaches {number(score)} mIoU on val" if is_number(score) else "No score on val"
+    where = f"on {record.place('val')}"
+    reached = f"{record.method} reaches {number(score)} mIoU {where}" if is_number(score) else f"No score {where}"
     if record.metrics.get("method") == "supervised":
         return f"{reached}, from the labelled images alone.", [
             "This is a supervised run: it used no unlabelled images, so there is nothing to compare."

@@ -170,19 +170,24 @@ def _prepared(part: Part, run: RunFolder, curve: Path, arm: str) -> Prepared:
 
 
 def _told(folder: RunFolder, parts: Sequence[Part], metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return what was found: the points, the law, and what it foretells."""
-    arm = metrics["delivered"]["run"]
+    """Return what was found: the points, the law, and what it foretells.
+
+    Images are counted as the run's owner counts them: in a cross-fitted run, where a fold's network has seen a part of
+    the labelled images, a half of that part stands for half of all.
+    """
+    arm, labelled = metrics["delivered"]["run"], metrics["labelled"]
+    seen = fmean([labelled - len(names) for names in folder.folds] or [labelled])
     points = []
     for one in {(part.of, part.draw): part for part in parts}.values():
         same = [part for part in parts if (part.of, part.draw) == (one.of, one.draw)]
         found = pooled([RunFolder(folder.curve / part.name) for part in same])
         miou = scores(torch.from_numpy(found.matrix), folder.manifest()["classes"])["miou"]
-        points.append({"images": round(fmean(len(part.names) for part in same), 1), "draw": one.draw, "miou": miou})
+        images = round(fmean(len(part.names) for part in same) * labelled / seen, 1)
+        points.append({"images": images, "draw": one.draw, "miou": miou})
     runs = [folder.seed(seed) for seed in metrics["seeds"]] if "seeds" in metrics else [folder]
-    of_fold = [metrics["labelled"] - len(names) for names in folder.folds]
     for n, each in enumerate(run.read_metrics() for run in runs):
         miou = (each if arm == "method" else each["baseline"])["val"]["miou"]
-        points.append({"images": round(fmean(of_fold or [metrics["labelled"]]), 1), "draw": n, "miou": miou})
+        points.append({"images": float(labelled), "draw": n, "miou": miou})
     points.sort(key=lambda point: (point["images"], point["draw"]))
     told = _foretold(points)
     arm = metrics["method"] if arm == "method" else SUPERVISED
@@ -208,7 +213,9 @@ def _sentence(points: Sequence[dict[str, Any]], told: dict[str, Any]) -> str:
         return f"Nothing is foretold: {told['why_not']}."
     most = max(point["images"] for point in points)
     now = fmean(p["miou"] for p in points if p["images"] == most and p["miou"] is not None)
-    return (
-        f"With {at['images']} labelled images instead of {most:g}, {at['miou']:.1f} mIoU can be expected (80 % "
+    expected = (
+        f"ith {at['images']} labelled images instead of {most:g}, {at['miou']:.1f} mIoU can be expected (80 % "
         f"interval {at['low']:.1f} to {at['high']:.1f}); it is {now:.1f} now."
     )
+    more = round(at["miou"], 1) > round(now, 1)
+    return f"W{expected}" if more else f"Nothing is shown to be gained by more masks: w{expected}"

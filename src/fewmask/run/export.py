@@ -222,7 +222,10 @@ def _example(form: Format, name: str, own: str, bands: Bands, upright: bool) -> 
 
 _OPENED = "Image.open(sys.argv[1])"
 _PHOTOGRAPH = """\
-image = np.asarray(Image.open(sys.argv[1]).convert("RGB"))  # uint8 [H, W, 3], any size
+photo = Image.open(sys.argv[1])
+if photo.mode not in ("RGB", "L", "P", "1", "LA", "RGBA") or photo.convert("RGBA").getextrema()[3][0] < 255:
+    sys.exit(f"{sys.argv[1]}: {photo.mode}, other than 8-bit or not opaque; convert it to RGB")
+image = np.asarray(photo.convert("RGB"))  # uint8 [H, W, 3], any size
 image = image.transpose(2, 0, 1)[None]"""
 _BANDS = """\
 with rasterio.open(sys.argv[1]) as file:

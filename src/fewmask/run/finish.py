@@ -166,7 +166,7 @@ def _deliver(scorer: Scorer, folder: RunFolder) -> None:
             "classes": list(index.classes),
             "mean": mean, "std": std, "resize": recipe.data.resize, "protocol": recipe.protocol,
             "method": recipe.method_name, "predictor": scorer.reported,
-            "ids": index.file_ids, **({"upright": True} if index.images.upright else {}),
+            "ids": index.file_ids, **({"upright": True} if scorer.prepared.upright else {}),
             **({"channels": [band.told() for band in index.images.bands]} if index.images.bands else {}),
         },
     )  # fmt: skip

@@ -57,16 +57,21 @@ def card_of(run: RunFolder, repo: str) -> str:
     gain, crossed = run.read_metrics().get("gain"), "folds" in run.read_metrics()
     made = _made_by(run)
     metrics, recipe, manifest = made.read_metrics(), made.recipe(), made.manifest()
+    images = {role: f"{role}: {manifest[role]}" for role in ("val", "test")}
+    if crossed:  # the network that is delivered was trained on all labelled images: only test is left to score it on
+        metrics |= {"test": run.delivering.all.read_metrics()["test"]}
+        images["val"] = f"labelled, each scored by networks that had not seen it: {metrics['labelled']}"
     best = (metrics.get("delivered") or {}).get("checkpoint") == "best"
     scores = metrics["best"] if best else metrics
     rows = [
-        f"| {role}: {manifest[role]} | {score['miou']:.2f} | {score['pixel_accuracy']:.2f} |"
+        f"| {images[role]} | {score['miou']:.2f} | {score['pixel_accuracy']:.2f} |"
         for role in ("val", "test") if (score := scores.get(role)) and score["miou"] is not None
     ]  # fmt: skip
     interval = None if best else (metrics.get("interval") or {}).get("val")
-    said = f"95 % interval on val: {interval['low']:.1f} to {interval['high']:.1f}. " if interval else ""
+    where = "the labelled images" if crossed else "val"
+    said = f"95 % interval on {where}: {interval['low']:.1f} to {interval['high']:.1f}. " if interval else ""
     said += "It is the checkpoint that was the best one on val, so that its score there is too high. " if best else ""
-    said += "Each image was scored by networks that had not seen it; this one saw all of them. " if crossed else ""
+    said += "This network was trained on all labelled images. " if crossed else ""
     classes = manifest["classes"]
     text = _CARD.format(
         name=repo.rpartition("/")[2], method=metrics["method"], data=Path(manifest["root"]).name, count=len(classes),

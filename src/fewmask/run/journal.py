@@ -12,6 +12,15 @@ from fewmask.config import load_json
 from fewmask.engine.files import json_text, write_errors
 
 
+def digest_of(model: Path) -> str:
+    """Return what tells a model folder from others, by what it predicts."""
+    digest = hashlib.sha256()
+    for part in ("config.json", "model.safetensors"):
+        with (model / part).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
 class Journal:
     """A line of ``OUT/.predict-KEY.jsonl`` for each image that is done; gone when all are.
 
@@ -20,7 +29,7 @@ class Journal:
 
     Args:
         out: the folder that is written to.
-        model: the model folder.
+        model: ``digest_of`` it.
         inputs: as they were named.
         how: everything else that decides what is written.
 
@@ -29,11 +38,8 @@ class Journal:
         begun: names of the images of the call that was not finished; their files are its own.
     """
 
-    def __init__(self, out: Path, model: Path, inputs: Sequence[Path], how: Mapping[str, Any]) -> None:
-        digest = hashlib.sha256()
-        for part in ("config.json", "model.safetensors"):
-            with (model / part).open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+    def __init__(self, out: Path, model: str, inputs: Sequence[Path], how: Mapping[str, Any]) -> None:
+        digest = hashlib.sha256(model.encode())
         digest.update(json.dumps([[str(path.resolve()) for path in inputs], how], sort_keys=True).encode())
         self.path = out / f".predict-{digest.hexdigest()[:16]}.jsonl"
         self.begun: Collection[str] = ()

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
 from fewmask.batch import MAX_CLASSES
 from fewmask.data.bands import Band, channels
-from fewmask.data.images import read_image
+from fewmask.data.findings import BadFile
+from fewmask.data.images import picture_pixels, read_image
 from fewmask.data.index import ImageCode
 from fewmask.data.sizes import input_size
 from fewmask.engine.infer import PROTOCOLS, Protocol, as_logits, image_logits, normalise
+from fewmask.engine.rows import rows_on_grid
 from fewmask.engine.tiles import Windowed, bands
 from fewmask.errors import CheckpointError, ConfigError, DataError
 from fewmask.nets import build
 from fewmask.nets.options import OPTIONS
 from fewmask.nets.weights import read_weights
 
+Picture = np.ndarray | Image.Image | Path | str
+"""An image as it is predicted: uint8 [H, W, C] as ``Model.read`` returns it, what Pillow has opened, or a file."""
+
 _LARGE = 16_000_000  # pixels of an image that is predicted in tiles
+_SCORES = 2**27  # scores, of all classes, of an image that is predicted in tiles: half a GiB, of which there are copies
+_AT_ONCE = 2**26  # probabilities that are made at once where tiles are none
 _TILE = 2048
 _LEAST = 512
 _BAND = 2**28  # numbers of a band of tiles that is in memory: 1 GiB
@@ -48,7 +56,8 @@ class ModelCard(BaseModel):
         resize: (height, width) of the network's input, or "long:1024": its longer side, the aspect kept; None = an
             image's own size.
         protocol: how an image becomes a prediction.
-        upright: image files are turned as their EXIF orientation says, as those of the training data were.
+        upright: image files are turned as their EXIF orientation says: those of the training data were, or none of them
+            carried one.
         channels: the bands that were declared of the training data, as data.yaml spells them; empty = RGB.
     """
 
@@ -139,7 +148,41 @@ class Model:
         Raises:
             DataError: it cannot be read.
         """
-        return read_image(Path(file), self.card.image_code())
+        with self.refusing():
+            return read_image(Path(file), self.card.image_code())
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Of pixels that are refused say what the model reads: it is finished, and nothing can be declared for it."""
+        try:
+            yield
+        except BadFile as error:
+            if error.kind not in ("pixel_format", "transparency"):
+                raise
+            bands = ", ".join(f"{band.number} ({band.name})" for band in self.card.channels)
+            todo = f"this model reads the bands {bands}" if bands else "this model reads opaque 8-bit RGB: convert it"
+            raise BadFile(error.kind, error.what, where=error.where, todo=todo, value=error.value) from error
+
+    def pixels(self, image: Picture) -> np.ndarray:
+        """Return an image as uint8 [H, W, C], as ``read`` returns a file; what Pillow has opened is read alike.
+
+        Raises:
+            DataError: it cannot be read, or is an array of another kind: what its numbers mean is not guessed.
+        """
+        if isinstance(image, Path | str):
+            return self.read(image)
+        if isinstance(image, Image.Image):
+            with self.refusing():
+                return picture_pixels(image, self.card.image_code())
+        count = len(self.card.mean)
+        if not isinstance(image, np.ndarray):
+            what = f"{type(image).__name__} is no image"
+        elif image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == count and image.size:
+            return image
+        else:
+            what = f"an array {image.dtype} {list(image.shape)} is no image of {count} channels"
+        todo = f"give uint8 [H, W, {count}], values 0 to 255, as Model.read returns it; or a file or a Pillow image"
+        raise DataError(what, where="image", todo=todo)
 
     def views(self, flip: bool = False, scales: Sequence[float] | None = None) -> Protocol:
         """Return the model's protocol with more views of an image, whose probabilities are averaged.
@@ -160,39 +203,46 @@ class Model:
                 f"{list(wanted)} are no scales", where="scales", todo="give positive numbers: 0.75, 1, 1.25"
             ) from error
 
-    @torch.no_grad()
-    def logits(self, image: np.ndarray | Path | str, protocol: Protocol | None = None) -> Tensor:
+    def logits(self, image: Picture, protocol: Protocol | None = None) -> Tensor:
         """Return logits float32 [1, K, H, W] on the image's own grid.
 
         Args:
-            image: a file, or uint8 [H, W, C] as ``read`` returns it, of any size.
+            image: of any size.
             protocol: how an image becomes a prediction; None = the model's own.
-        """
-        protocol = PROTOCOLS[self.card.protocol] if protocol is None else protocol
-        pixels = image if isinstance(image, np.ndarray) else self.read(image)
-        if pixels.ndim != 3 or pixels.shape[2] != len(self.card.mean):
-            raise DataError(
-                f"an array {list(pixels.shape)} is no image of {len(self.card.mean)} channels", where="image",
-                todo="give uint8 [H, W, C], as Model.read returns it",
-            )  # fmt: skip
-        tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-        if self.card.resize is not None:
-            size = input_size(self.card.resize, (tensor.shape[1], tensor.shape[2]))
-            tensor = TF.resize(tensor, list(size), antialias=True)
-        scores: Tensor = image_logits(self.net, normalise(tensor, self.mean, self.std, self.device), protocol)
-        return as_logits(F.interpolate(scores, pixels.shape[:2], mode="bilinear", align_corners=False), protocol)
 
-    def probabilities(
-        self, image: np.ndarray | Path | str, temperature: float = 1.0, protocol: Protocol | None = None
-    ) -> np.ndarray:
+        Raises:
+            DataError: see ``pixels``.
+        """
+        pixels = self.pixels(image)
+        ((_, whole),) = self._logits(pixels, protocol, pixels.size * len(self.classes))
+        return whole
+
+    @torch.no_grad()
+    def _logits(
+        self, pixels_HWC: np.ndarray, protocol: Protocol | None, most: int
+    ) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
+        """Yield (row, logits [1, K, rows, W]) from the top to the bottom, at most so many numbers at once."""
+        protocol = PROTOCOLS[self.card.protocol] if protocol is None else protocol
+        tensor = torch.from_numpy(np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1)))
+        height, width = tensor.shape[1:]
+        if self.card.resize is not None:
+            tensor = TF.resize(tensor, list(input_size(self.card.resize, (height, width))), antialias=True)
+        scores = image_logits(self.net, normalise(tensor, self.mean, self.std, self.device), protocol)
+        for row, part in rows_on_grid(scores, (height, width), most):
+            yield row, as_logits(part, protocol)
+
+    def probabilities(self, image: Picture, temperature: float = 1.0, protocol: Protocol | None = None) -> np.ndarray:
         """Return class probabilities float32 [K, H, W] on the image's own grid.
 
         Args:
-            image: a file, or uint8 [H, W, C] as ``read`` returns it, of any size.
+            image: of any size.
             temperature: divides the logits before the softmax.
             protocol: how an image becomes a prediction, as ``views`` returns it; None = the model's own.
+
+        Raises:
+            DataError: see ``pixels``.
         """
-        return (self.logits(image, protocol) / temperature).softmax(1)[0].cpu().numpy()
+        return _softmax(self.logits(image, protocol), temperature)
 
     def bands(
         self, pixels: Windowed, tile: int | None = None, temperature: float = 1.0, protocol: Protocol | None = None
@@ -206,22 +256,25 @@ class Model:
             protocol: how an image, or a tile, becomes a prediction, as ``views`` returns it; None = the model's own.
         """
         side = self.tile_for(pixels, protocol) if tile is None else tile
-        if not side:
-            whole = np.ascontiguousarray(pixels[slice(None), slice(None)])
-            yield 0, self.probabilities(whole, temperature, protocol)
-        else:
+        if side:
             yield from bands(lambda part: self.probabilities(part, temperature, protocol), pixels, side, side // 8)
+            return
+        whole = self.pixels(np.ascontiguousarray(pixels[slice(None), slice(None)]))
+        for row, part in self._logits(whole, protocol, _AT_ONCE):
+            yield row, _softmax(part, temperature)
 
     def tile_for(self, pixels: Windowed, protocol: Protocol | None = None) -> int:
         """Return the side of the tiles that an image is predicted in, 0 = as a whole.
 
-        Above 16 million pixels of the largest scale a forward pass over the whole takes more memory than most machines
-        have. Tiles of wide images with many classes are smaller, since a band of them is held across the image's width.
-        A model that resizes its images, or slides a window over them, needs no tiles.
+        Above 16 million pixels of the largest scale, or 134 million scores of all classes, a forward pass over the
+        whole takes more memory than most machines have. Tiles of wide images with many classes are smaller, since a
+        band of them is held across the image's width. A model that resizes its images, or slides a window over them,
+        needs no tiles.
         """
         protocol = PROTOCOLS[self.card.protocol] if protocol is None else protocol
         larger = max(1.0, *protocol.scales)
-        large = pixels.shape[0] * pixels.shape[1] * larger**2 > _LARGE
+        area = pixels.shape[0] * pixels.shape[1] * larger**2
+        large = area > _LARGE or area * len(self.classes) > _SCORES
         whole = self.card.resize is None and protocol.window is None and protocol.long_side is None
         if not (large and whole):
             return 0
@@ -229,20 +282,25 @@ class Model:
         return max(1, int(max(least, min(_TILE, held)) / larger))
 
     def predict(
-        self, image: np.ndarray | Path | str, tile: int | None = None, *, flip: bool = False,
-        scales: Sequence[float] | None = None,
-    ) -> np.ndarray:  # fmt: skip
+        self, image: Picture, tile: int | None = None, *, flip: bool = False, scales: Sequence[float] | None = None
+    ) -> np.ndarray:
         """Return class indices uint8 [H, W] on the image's own grid.
 
         Args:
-            image: a file, or uint8 [H, W, C] as ``read`` returns it, of any size.
+            image: of any size.
             tile: see ``bands``.
             flip: see ``views``.
             scales: see ``views``.
 
         Raises:
             ConfigError: a scale that is not positive.
-            DataError: it cannot be read.
+            DataError: see ``pixels``.
         """
-        pixels, how = image if isinstance(image, np.ndarray) else self.read(image), self.views(flip, scales)
+        pixels, how = self.pixels(image), self.views(flip, scales)
         return np.concatenate([p.argmax(0).astype(np.uint8) for _, p in self.bands(pixels, tile, protocol=how)])
+
+
+def _softmax(logits_1KHW: Tensor, temperature: float) -> np.ndarray:
+    """Return class probabilities float32 [K, H, W]."""
+    logits = logits_1KHW if temperature == 1 else logits_1KHW / temperature  # a copy of what may be large
+    return logits.softmax(1)[0].cpu().numpy()

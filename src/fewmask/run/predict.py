@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,49 +11,34 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fewmask.batch import IGNORE
 from fewmask.data.bands import shown
-from fewmask.data.files import image_names
 from fewmask.data.geo import mask_bytes
-from fewmask.data.images import georeference, loses_place
+from fewmask.data.images import georeference
 from fewmask.data.masks import id_type
-from fewmask.data.mosaic import Mosaic, is_mosaic, opened_mosaic, preview_step
-from fewmask.engine.files import clean_leftovers, json_text, write_atomic, write_errors
+from fewmask.data.mosaic import Mosaic, opened_mosaic, pixels_without_content, preview_step
+from fewmask.engine.files import json_text, write_atomic, write_errors
 from fewmask.engine.geotiff import mask_file
 from fewmask.engine.infer import Protocol
 from fewmask.engine.tiles import npy_file
-from fewmask.errors import ConfigError, DataError
+from fewmask.errors import DataError, WriteError
 from fewmask.report.pictures import colour_image, index_image, overlay
-from fewmask.run.journal import Journal
+from fewmask.run.journal import Journal, digest_of
 from fewmask.run.model import Model
 from fewmask.run.notes import Say
-from fewmask.run.quality import FEWEST, SUMMARY, add_row, summary
+from fewmask.run.outputs import Named, Targets, chosen, make_room, mark, refuse_meeting, refuse_other_model, targets_of
+from fewmask.run.places import Places
+from fewmask.run.quality import FEWEST, FILE, SUMMARY, TABLE, summary, write_table
 from fewmask.run.quality import load as load_quality
-
-Targets = dict[str, Path]
-_IDLE = 3600.0  # seconds: several processes may write into one folder
-
-
-def targets_of(out: Path, name: str, file: Path, probs: bool) -> Targets:
-    """Return what is written of an image: kind of file to its path; "tiff" only if the image has a place on earth.
-
-    Of an image that is read in windows: "tiff", and "overlay" as a small preview.
-    """
-    tiff = file.suffix.lower() in (".tif", ".tiff")
-    if tiff and is_mosaic(file):
-        return {"tiff": out / f"{name}.tif", "overlay": out / "overlay" / f"{name}.png"} | _probs(out, name, probs)
-    paths = {"mask": out / f"{name}.png"} | {kind: out / kind / f"{name}.png" for kind in ("colour", "overlay")}
-    return paths | ({"tiff": out / f"{name}.tif"} if tiff else {}) | _probs(out, name, probs)
-
-
-def _probs(out: Path, name: str, wanted: bool) -> Targets:
-    return {"probs": out / "probs" / f"{name}.npy"} if wanted else {}
 
 
 def predict_files(
     model: Model, folder: Path, inputs: Sequence[Path], out: Path, tile: int | None, how: Protocol, *, probs: bool,
     averaged: bool, say: Say, along: Callable[[list[tuple[Path, str]]], Iterable[tuple[Path, str]]] = iter,
-) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:  # fmt: skip
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None, dict[Path, DataError]]:  # fmt: skip
     """Predict images and folders of images; where the same call was stopped before, the rest of them.
+
+    An image that cannot be read does not stop the others.
 
     Args:
         model: the network.
@@ -68,45 +53,84 @@ def predict_files(
         along: goes through (file, name), showing how far it is.
 
     Returns:
-        Of each image {"image", "name"} and what ``predict_file`` returns, "expected" filled in where it is known; and
-        ``quality.summary`` of all of them, which is written to quality-summary.json, or None.
+        Of each image {"image", "name"} and what ``predict_file`` returns, "expected" filled in where it is known;
+        ``quality.summary`` of all of them, which is written to quality-summary.json, or None; and what is wrong with
+        the images that could not be read, which do not stop the others.
 
     Raises:
-        ConfigError: a file is there already, or two images would write the same one.
-        DataError: an image cannot be read.
+        ConfigError: a file is there already, two images would write the same one, or it is another model's folder.
+        DataError: there are no images.
         WriteError: the disk refused.
     """
-    files = list(image_names(inputs))
-    targets = {name: targets_of(out, name, file, probs) for file, name in files}
-    journal = Journal(out, folder, inputs, {"probs": probs, "tile": tile, "how": how.model_dump(mode="json")})
+    every, skipped = chosen(inputs, out)
+    if skipped:
+        say(f"{skipped} images that predict wrote, or that lie in {out}, are left out")
+    failed: dict[Path, DataError] = {}
+    files, targets = _planned(every, out, probs, failed)
+    digest = digest_of(folder)
+    journal = Journal(out, digest, inputs, {"probs": probs, "tile": tile, "how": how.model_dump(mode="json")})
     done = {name for name, paths in targets.items() if name in journal.rows and _all_there(paths)}
     if journal.begun:
         say(f"continuing: {len(done)} of {len(files)} images are done")
-    ahead = [targets[name] for _, name in files if name not in done]
-    make_room([path for paths in ahead for path in paths.values()], journal.own(targets))
-    journal.begin(targets)
-    if any("tiff" in targets[name] and loses_place(file) for file, name in files):
-        say("WARNING: these images lie on a map, their masks will not: pip install 'fewmask[geo]'")
-    quality, without = load_quality(folder), f"the model has no quality.json, which takes {FEWEST} validation images"
+    ahead = [(file, name) for file, name in files if name not in done]
+    make_room([path for _, name in ahead for path in targets[name].values()], journal.own(targets))
+    refuse_other_model(out, digest, TABLE)
+    quality, without = load_quality(folder), f"the model has no {FILE}, which takes {FEWEST} validation images"
     if quality is not None and averaged:
         quality, without = None, "that was learned from predictions without --flip and --scales"
-    for file, name in along(files):
-        if name in done:
-            continue
-        row = {"image": str(file), "name": name, **predict_file(model, file, targets[name], tile, how)}
-        if quality is not None:
-            values = quality.of(row["confidence"])
-            add_row(out / "quality.csv", name, row["confidence"], values)
-            row["expected"] = dict(zip(("pixel_accuracy", "low", "high"), values, strict=True))
-        journal.add(row)
-    rows = [journal.rows[name] for _, name in files]
+    journal.begin(targets)
+    places, marked = Places(model.card.image_code(), len(every)), False
+    try:
+        for file, name in along(ahead):
+            try:
+                row = {"image": str(file), "name": name, **predict_file(model, file, targets[name], tile, how)}
+                places.look(file, targets[name])
+            except DataError as error:
+                failed[file] = error
+                continue
+            if quality is not None:
+                values = quality.of(row["confidence"])
+                row["expected"] = dict(zip(("pixel_accuracy", "low", "high"), values, strict=True))
+            if not marked:
+                mark(out, digest, folder, targets)
+                marked = True
+            journal.add(row)
+    except BaseException:
+        with suppress(WriteError):  # the first error is the one to tell
+            _tabulate(out, journal)
+        raise
+    _tabulate(out, journal)
+    places.tell(say)
+    rows = [journal.rows[name] for file, name in files if file not in failed]
     together = None if quality is None else summary(quality, rows)
     if quality is None:
         say(f"no accuracy is expected: {without}")
     if together is not None:
         write_atomic(out / SUMMARY, json_text(together, indent=2) + "\n")
-    journal.end()
-    return rows, together
+    if not failed:
+        journal.end()
+    return rows, together, failed
+
+
+def _planned(
+    every: Sequence[Named], out: Path, probs: bool, failed: dict[Path, DataError]
+) -> tuple[list[Named], dict[str, Targets]]:  # fmt: skip
+    """Return the images that can be looked at, and what is written of each by name; the others go to ``failed``."""
+    files, targets = list[Named](), list[Targets]()
+    for file, name in every:
+        try:
+            targets.append(targets_of(out, name, file, probs))
+            files.append((file, name))
+        except DataError as error:
+            failed[file] = error
+    refuse_meeting(files, targets)
+    return files, {name: paths for (_, name), paths in zip(files, targets, strict=True)}
+
+
+def _tabulate(out: Path, journal: Journal) -> None:
+    """Write the row of each image that is done, where something is expected of any."""
+    if any(row["expected"] is not None for row in journal.rows.values()):
+        write_table(out / TABLE, journal.rows.values())
 
 
 def _all_there(paths: Targets) -> bool:
@@ -125,8 +149,8 @@ def predict_file(model: Model, file: Path, paths: Targets, tile: int | None, how
         how: what becomes of an image, or a tile.
 
     Returns:
-        {"mask", "height", "width", "confidence", "pixels": class → number, "expected": None}; pixels that hold nothing,
-        of an image that is read in windows, are not counted.
+        {"mask", "height", "width", "confidence", "pixels": class → number, "expected": None}; pixels that hold nothing
+        are not counted.
 
     Raises:
         DataError: the image cannot be read.
@@ -136,26 +160,38 @@ def predict_file(model: Model, file: Path, paths: Targets, tile: int | None, how
 
 
 def _picture(model: Model, file: Path, paths: Targets, tile: int | None, how: Protocol) -> dict[str, Any]:
-    ids, image = np.array(model.ids, id_type(model.ids)), model.read(file)
-    mask, sure = np.empty(image.shape[:2], np.uint8), 0.0
-    with npy_file(paths["probs"], (len(ids), *image.shape[:2])) if "probs" in paths else nullcontext() as keep:
+    image, mask_ids = model.read(file), _ids_by_class(model)
+    (height, width), sure = image.shape[:2], 0.0
+    mask = np.empty((height, width), np.uint8)
+    found = pixels_without_content(file, model.card.image_code()) if "tiff" in paths else None
+    empty = np.zeros(mask.shape, bool) if found is None else found
+    with npy_file(paths["probs"], (len(model.ids), height, width)) if "probs" in paths else nullcontext() as keep:
         for row, p in model.bands(image, tile, protocol=how):
-            mask[row : row + p.shape[1]] = p.argmax(0)
-            sure += float(p.max(0).sum(dtype=np.float64))
+            rows = slice(row, row + p.shape[1])
+            mask[rows] = np.where(empty[rows], IGNORE, p.argmax(0))
+            sure += float(p.max(0)[~empty[rows]].sum(dtype=np.float64))
             if keep is not None:
                 keep(row, p)
-    _save(index_image(ids[mask]), paths["mask"])
+    _save(index_image(mask_ids[mask]), paths["mask"])
     _save(colour_image(mask), paths["colour"])
     _save(overlay(shown(image, model.card.channels), mask), paths["overlay"])
     if "tiff" in paths and (place := georeference(file)):
-        write_atomic(paths["tiff"], mask_bytes(ids[mask], place))
-    counts = np.bincount(mask.ravel(), minlength=len(ids))
-    return _told(model, paths["mask"], mask.shape, sure / mask.size, counts)
+        write_atomic(paths["tiff"], mask_bytes(mask_ids[mask], place, int(mask_ids[IGNORE])))
+    counts = np.bincount(mask.ravel(), minlength=IGNORE)[: len(model.ids)]
+    return _told(model, paths["mask"], mask.shape, sure / max(1, int(counts.sum())), counts)
+
+
+def _ids_by_class(model: Model) -> np.ndarray:
+    """Return the ids that masks have for class indices, and for ``IGNORE``, pixels that hold nothing, a free one."""
+    ids = np.array(model.ids, id_type(model.ids))
+    found = np.full(IGNORE + 1, _free_id(model.ids, ids.dtype), ids.dtype)
+    found[: len(ids)] = ids
+    return found
 
 
 def _mosaic(model: Model, file: Path, paths: Targets, tile: int | None, how: Protocol) -> dict[str, Any]:
     """Predict what is read in windows; a band of rows is in memory at a time."""
-    with opened_mosaic(file, model.card.image_code()) as image:
+    with model.refusing(), opened_mosaic(file, model.card.image_code()) as image:
         if not (model.tile_for(image, how) if tile is None else tile):
             raise DataError(
                 "an image of this size is predicted in tiles, which this model or --tile 0 rules out", where=file,
@@ -209,24 +245,3 @@ def _told(model: Model, mask: Path, shape: tuple[int, ...], confidence: float, c
         "mask": str(mask), "height": shape[0], "width": shape[1], "confidence": confidence,
         "pixels": dict(zip(model.classes, counts.tolist(), strict=True)), "expected": None,
     }  # fmt: skip
-
-
-def make_room(targets: list[Path], own: Collection[Path] = ()) -> None:
-    """Refuse to write over a file, or two images into one; remove what killed processes left unfinished.
-
-    Args:
-        targets: what is to be written.
-        own: what an earlier call of the same has written, and may be written over.
-
-    Raises:
-        ConfigError: with its name.
-    """
-    seen: set[Path] = set()
-    for target in targets:
-        if target in seen:
-            raise ConfigError("two images would write the same file", where=target, todo="predict them in two calls")
-        if target not in own and target.exists():
-            raise ConfigError("the file exists; nothing is written over", where=target, todo="give another -o")
-        seen.add(target)
-    for folder in {target.parent for target in targets}:
-        clean_leftovers(folder, idle=_IDLE)

@@ -74,6 +74,8 @@ class Prepared:
         folds: of a run that is cross-fitted.
         twins: names of images that show the same, in sets.
         weights: what the encoder comes from, {"source", "sha256"}; None = it is drawn.
+        upright: the delivered model turns photos as their EXIF orientation says: as it is declared, or since no image
+            that was looked at carries one, so that nothing was decided.
     """
 
     recipe: Recipe
@@ -89,6 +91,7 @@ class Prepared:
     folds: tuple[Fold, ...] = ()
     twins: Sequence[Sequence[str]] = ()
     weights: dict[str, str] | None = None
+    upright: bool = False
 
     @property
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -156,7 +159,7 @@ def prepare(
     largest, folds = _largest(recipe, counts), _each_fold(data, asked) if recipe.cross_fitted else ()
     return Prepared(
         recipe, folder.path, index, pools, task, layout, manifest, largest, seen, folds=folds, weights=weights,
-        twins=data.twins,
+        twins=data.twins, upright=index.images.upright or (index.exif is None and not counts.tagged),
     )  # fmt: skip
 
 

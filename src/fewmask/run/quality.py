@@ -8,7 +8,8 @@ once.
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from fewmask.data.images import read_item
 from fewmask.data.index import DataIndex, Item
 from fewmask.data.masks import read_mask
-from fewmask.engine.files import write_atomic, write_errors
+from fewmask.engine.files import write_atomic
 from fewmask.errors import CheckpointError
 from fewmask.ops.rng import Permutation
 from fewmask.report.expected import hardly_tells
@@ -30,7 +31,8 @@ from fewmask.run.model import Model
 FILE = "quality.json"
 FEWEST = 20
 """Images below which nothing is calibrated."""
-SUMMARY = "quality-summary.json"
+SUMMARY, TABLE = "quality-summary.json", "quality.csv"
+_TABLE = ("name", "confidence", "expected_pixel_accuracy", "low", "high")
 _MOST = 300
 
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -167,17 +169,27 @@ def measure(model: Model, item: Item, index: DataIndex) -> tuple[float, float] |
     return (sure / pixels, 100 * right / known) if known else None
 
 
-def add_row(file: Path, name: str, confidence: float, values: tuple[float, float, float]) -> None:
-    """Add what is expected of one image to a table; the first row makes the table.
+def write_table(file: Path, predicted: Iterable[Mapping[str, Any]]) -> None:
+    """Write what is expected of images to a table, a row each; those of other images that stand there stay.
+
+    Args:
+        file: the table.
+        predicted: of each image {"name", "confidence", "expected": {"pixel_accuracy", …} | None}.
 
     Raises:
         WriteError: the disk refused.
     """
-    with write_errors(file), file.open("a", newline="", encoding="utf-8", errors="surrogateescape") as table:
-        writer = csv.writer(table, lineterminator="\n")
-        if not table.tell():
-            writer.writerow(["name", "confidence", "expected_pixel_accuracy", "low", "high"])
-        writer.writerow([name, f"{confidence:.4f}", *(f"{value:.2f}" for value in values)])
+    rows: dict[str, list[str]] = {}
+    if file.is_file():
+        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as there:
+            rows = {row[0]: row for row in list(csv.reader(there))[1:] if row}
+    for one in predicted:
+        if (values := one["expected"]) is not None:
+            numbers = (f"{values[key]:.2f}" for key in ("pixel_accuracy", "low", "high"))
+            rows[one["name"]] = [one["name"], f"{one['confidence']:.4f}", *numbers]
+    made = StringIO(newline="")
+    csv.writer(made, lineterminator="\n").writerows([_TABLE, *rows.values()])
+    write_atomic(file, made.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def summary(quality: Quality, predicted: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from fewmask.engine.files import write_atomic, write_errors
 from fewmask.engine.infer import PROTOCOLS
 from fewmask.errors import CheckpointError, ConfigError
 from fewmask.methods import METHODS, resolve
-from fewmask.report.compare import SUPERVISED, Comparison, compare
+from fewmask.report.along import SUPERVISED
+from fewmask.report.compare import Comparison, compare
 from fewmask.report.html import compare_page, report_page
 from fewmask.report.record import Record, class_names, read_counts, read_doubtful, read_log, read_pictures, summed
 from fewmask.run.folder import RunFolder
@@ -88,13 +90,13 @@ def _write(target: Path, page: bytes) -> Path:
     return target
 
 
-def read_record(path: Path, label: str = "", depth: int = 2) -> Record:
+def read_record(path: Path, label: str = "", depth: int = 3) -> Record:
     """Return a finished run as the report sees it.
 
     Args:
         path: a run folder.
         label: what to call it beside others; the path where it is empty.
-        depth: how far its baseline, and the runs of its seeds and their baselines, are followed.
+        depth: how far its seeds, their folds and the baselines of these are followed.
 
     Raises:
         CheckpointError: no finished run is there, or its metrics.json is damaged.
@@ -102,6 +104,7 @@ def read_record(path: Path, label: str = "", depth: int = 2) -> Record:
     folder, label, notes = RunFolder(path), label or str(path), list[str]()
     metrics = folder.read_metrics()
     seeds = _seeds(folder, metrics, label, depth, notes)
+    folds = _folds(folder, metrics, label, depth, notes)
     first = seeds[0] if seeds else Record({})  # a folder of several seeds leaves some files to their runs
     manifest = _mapping(folder.data, first.manifest, notes)
     log, problem = read_log(folder.log)
@@ -113,8 +116,8 @@ def read_record(path: Path, label: str = "", depth: int = 2) -> Record:
         metrics, _mapping(folder.config, first.recipe, notes), manifest,
         _mapping(folder.environment, first.environment, notes), log, counts or summed([s.counts for s in seeds]),
         read_pictures(folder.pictures), _text(folder.next_steps), title, paper, _protocol(metrics), label, seeds,
-        _baseline(folder, metrics, seeds, depth, notes), notes, read_doubtful(folder.doubtful),
-        _quality(folder), _folds(folder, metrics, label, depth, notes),
+        _baseline(folder, metrics, label, seeds or folds, depth, notes), notes, read_doubtful(folder.doubtful),
+        _quality(folder), folds,
         _told(folder.curve / "curve.json", notes), str(_told(folder.halving / "halving.json", notes).get("why", "")),
     )  # fmt: skip
 
@@ -143,17 +146,19 @@ def _complete(runs: Mapping[str, RunFolder], what: str, depth: int, notes: list[
 
 
 def _baseline(
-    folder: RunFolder, metrics: dict[str, Any], seeds: Sequence[Record], depth: int, notes: list[str]
+    folder: RunFolder, metrics: dict[str, Any], label: str, parts: Sequence[Record], depth: int, notes: list[str]
 ) -> Record | None:
-    """Return the matched supervised run; of several seeds all of theirs, if there are as many."""
+    """Return the matched supervised run with those of all ``parts``, seeds or folds, if there are as many."""
     named = metrics.get("baseline_run")
-    if seeds and not named:
-        each = [s.baseline for s in seeds if s.baseline is not None]
-        return Record({"method": SUPERVISED}, seeds=each) if len(each) == len(seeds) else None
+    each = [part.baseline for part in parts if part.baseline is not None]
+    each = each if len(each) == len(parts) else []
+    if "seeds" in metrics and not named:
+        return Record({"method": SUPERVISED}, seeds=each) if each else None
     if not isinstance(named, str) or not named or not depth:
         return None
     try:
-        return read_record(folder.path / named, "baseline", depth - 1)
+        found = read_record(folder.path / named, str(Path(label) / named), depth - 1)
+        return replace(found, folds=each) if each else found
     except CheckpointError as error:
         notes.append(f"the baseline's run cannot be read, so its curve is not shown ({error.what})")
         return None

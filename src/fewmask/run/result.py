@@ -10,7 +10,7 @@ import numpy as np
 
 from fewmask.data.writers import Tool
 from fewmask.run.folder import RunFolder
-from fewmask.run.model import Model
+from fewmask.run.model import Model, Picture
 
 
 class Run:
@@ -46,18 +46,18 @@ class Run:
         return self._model
 
     def predict(
-        self, image: np.ndarray | Path | str, *, flip: bool = False, scales: Sequence[float] | None = None
-    ) -> np.ndarray:
-        """Return class indices uint8 [H, W] for an image file or a uint8 RGB array [H, W, 3] of any size.
+        self, image: Picture, *, flip: bool = False, scales: Sequence[float] | None = None
+    ) -> np.ndarray:  # fmt: skip
+        """Return class indices uint8 [H, W] of an image of any size.
 
         Args:
-            image: the file, or the array.
+            image: a file, a uint8 RGB array [H, W, 3], or what Pillow has opened.
             flip: average the probabilities with those of the mirror image.
             scales: average those of the image in these sizes, for example (0.75, 1, 1.25); None = in its own.
 
         Raises:
             ConfigError: a scale that is not positive.
-            DataError: it cannot be read.
+            DataError: it cannot be read, or is an array of other numbers.
         """
         return self.model.predict(image, flip=flip, scales=scales)
 
