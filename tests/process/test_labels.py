@@ -60,7 +60,9 @@ def test_the_loop(trained, own_data, tmp_path, io):
     assert f"fewmask labels import {out} {own_data}" in steps and f"--init {base}" in steps
 
     good(run(io, ["predict", str(base), str(out / "images"), "-o", str(tmp_path / "predicted")]))
-    taken = json.loads(good(run(io, ["labels", "import", str(out), str(own_data), "--json"])).stdout)
+    ended = good(run(io, ["labels", "import", str(out), str(own_data), "--empty", "labelled", "--json"]))
+    taken = json.loads(ended.stdout)
+    assert "3 of them are unchanged guesses of the model" in ended.stderr
     assert sorted(taken["new"]) == sorted(one["name"] for one in found) and not taken["changed"] + taken["unknown"]
     for one in found:
         mask = np.asarray(Image.open(own_data / "masks" / f"{one['name']}.png"))
@@ -152,11 +154,21 @@ def test_doubtful_masks(own_data, tmp_path, io):
     out, doubtful = tmp_path / "run", tmp_path / "doubtful"
     good(run(io, training(own_data, out, "--method", "supervised")))
     ended = good(run(io, ["suggest", str(out), "--relabel", "-n", "2", "-o", str(doubtful), "--json"]))
+    assert not (doubtful / "images").exists() and not (doubtful / "cvat.zip").exists()
     found = json.loads(ended.stdout)
     assert [one["rank"] for one in found] == [1, 2] and found[0]["score"] >= found[1]["score"]
     assert [row["name"] for row in rows(doubtful / "doubtful.csv")] == [one["name"] for one in found]
     with Image.open(doubtful / f"0001-{found[0]['name'].replace('/', '_')}.png") as picture:
         assert picture.size == (3 * 16 + 12, 12)
+
+    tools = ["--to", "cvat", "--to", "labelstudio"]
+    again = tmp_path / "again"
+    good(run(io, ["suggest", str(out), "--relabel", "-n", "2", *tools, "-o", str(again)]))
+    assert len(list((again / "images").rglob("*.*"))) == 2, "for the tool"
+    for source in (again / "cvat.zip", again / "tasks.json"):
+        ended = good(run(io, ["labels", "import", str(source), str(own_data), "--json"]))
+        taken = json.loads(ended.stdout)
+        assert sorted(taken["same"]) == sorted(one["name"] for one in found), "the masks as they are"
 
 
 def unlabelled(tmp_path, data):

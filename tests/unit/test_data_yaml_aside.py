@@ -13,7 +13,9 @@ from fewmask.errors import CheckpointError, ConfigError, DataError
 from fewmask.recipe import read_recipe
 from fewmask.run.data import open_folder
 from fewmask.run.folder import RunFolder
-from fewmask.run.labels import diff_labels, export_labels, import_labels
+from fewmask.run.label_diff import diff_labels
+from fewmask.run.label_export import export_labels
+from fewmask.run.labels import import_labels
 from fixtures_data import blocks, make_folder, save_image, save_mask
 from fixtures_layouts import names
 

@@ -13,9 +13,11 @@ from PIL import Image
 from fewmask.data.layouts import read_folder
 from fewmask.data.scan import scan
 from fewmask.errors import DataError
-from fewmask.run.incoming import by_name
-from fewmask.run.labels import diff_labels, export_labels, import_labels
-from fixtures_data import blocks, make_folder, save_mask
+from fewmask.run.label_diff import diff_labels
+from fewmask.run.label_export import export_labels
+from fewmask.run.labels import import_labels
+from fewmask.run.matching import by_name
+from fixtures_data import blocks, make_folder, save_image, save_mask
 
 CLASSES = "soil\ncrop\n"
 COLOURS = {"soil": (0, 0, 0), "crop": (128, 0, 0)}
@@ -54,8 +56,8 @@ def zipped(folder):
     return type(folder)(shutil.make_archive(str(folder), "zip", folder))
 
 
-def taken(source, root, replace=False):
-    return import_labels(source, root, replace, lambda text: None)
+def taken(source, root, replace=False, empty=None, say=lambda text: None):
+    return import_labels(source, root, replace, say, empty=empty)
 
 
 @pytest.mark.parametrize("how", ["folder", "zip", "zip of the folder"])
@@ -190,3 +192,111 @@ def test_an_export_with_its_images_is_the_same_data_set(tmp_path):
     }
     assert [n for n, i in by_name(after).items() if i.mask is None] == ["d"] and after.classes == before.classes
     scan(list(by_name(after).values()), 2, after.code).raise_first()
+
+
+def coco(path, drawn, blank):
+    """Images of which a tool lists all and has annotated some: a box of crop in each of these."""
+    names = [*drawn, *blank]
+    tree = {
+        "images": [{"id": n, "file_name": f"{name}.jpg", "height": 12, "width": 16} for n, name in enumerate(names)],
+        "annotations": [
+            {"id": n, "image_id": n, "category_id": 1, "segmentation": [[0, 0, 8, 0, 8, 8, 0, 8]]}
+            for n in range(len(drawn))
+        ],
+        "categories": [{"id": 1, "name": "crop"}],
+    }
+    path.write_text(json.dumps(tree))
+    return path
+
+
+@pytest.fixture
+def fields(tmp_path):
+    make_folder(tmp_path / "fields", ["train/a"], [f"train/{n}" for n in "bcdef"], classes="background\ncrop\n")
+    return tmp_path / "fields"
+
+
+class TestBlankMasks:
+    """Tools export frames that nobody annotated as masks of background."""
+
+    @pytest.fixture(params=["coco", "cvat", "png"])
+    def half(self, request, tmp_path):
+        drawn, blank = ("train/b", "train/c"), ("train/d", "train/e")
+        if request.param == "coco":
+            return coco(tmp_path / "half.json", drawn, blank)
+        if request.param == "png":
+            for name in (*drawn, *blank):
+                save_mask(tmp_path / f"half/masks/{name}.png", blocks((0, 1) if name in drawn else (0,)))
+            return tmp_path / "half"
+        folder = cvat(tmp_path / "half", *drawn, *blank)
+        (folder / "labelmap.txt").write_text("background:0,0,0::\ncrop:128,0,0::\n")
+        for name in blank:
+            Image.new("RGB", (16, 12)).save(folder / f"SegmentationClass/{name}.png")
+        return folder
+
+    def test_many_are_a_question(self, half, fields):
+        with pytest.raises(DataError, match="2 of 4 masks to take hold 'background' only, first .*--empty unlabelled"):
+            taken(half, fields)
+        assert [p.name for p in (fields / "masks/train").iterdir()] == ["a.png"], "nothing is written"
+
+    @pytest.mark.parametrize("how", ["flag", "data.yaml"])
+    @pytest.mark.parametrize("empty", ["labelled", "unlabelled"])
+    def test_the_answer(self, empty, how, half, fields):
+        if how == "data.yaml":
+            (fields / "data.yaml").write_text(f"empty_masks: {empty}\n")
+        said = []
+        found = taken(half, fields, empty=empty if how == "flag" else None, say=said.append)
+        assert len(found["new"]) == (4 if empty == "labelled" else 2) and sorted(found["blank"]) == [
+            "train/d",
+            "train/e",
+        ]
+        assert {p.stem for p in (fields / "masks/train").iterdir()} == {"a", *(n[-1] for n in found["new"])}
+        assert ("2 hold 'background' only" in said[-1]) and ("are left out" in said[-1]) == (empty == "unlabelled")
+
+    def test_a_few_are_told(self, fields, tmp_path):
+        said = []
+        assert len(taken(coco(tmp_path / "e.json", "bcde", "f"), fields, say=said.append)["new"]) == 5
+        assert said[-1].endswith("; 1 hold 'background' only")
+
+    def test_masks_that_are_there_are_not_blanked(self, fields, tmp_path):
+        source = coco(tmp_path / "e.json", "", "a")
+        with pytest.raises(DataError, match="1 of 1 masks to take"):
+            taken(source, fields, replace=True)
+        assert taken(source, fields, empty="unlabelled")["changed"] == []
+
+
+@pytest.mark.parametrize("how", ["folder", "zip", "in masks"])
+def test_bare_names_where_the_data_have_roles(how, fields, tmp_path):
+    place = tmp_path / "e" / ("masks" if how == "in masks" else "")
+    for name in ("b", "c_mask", "zzz"):
+        save_mask(place / f"{name}.png", blocks((0, 1)))
+    said = []
+    found = taken(zipped(tmp_path / "e") if how == "zip" else tmp_path / "e", fields, say=said.append)
+    assert found["new"] == ["train/b", "train/c"] and found["unknown"] == ["zzz"]
+    assert "1 of images that are not here, first 'zzz'" in said[-1]
+    save_mask(place / "train/b.png", blocks((0, 1)))
+    with pytest.raises(DataError, match="two masks are of image 'train/b'"):
+        taken(tmp_path / "e", fields)
+
+
+def test_folders_of_roles_without_one_around_them(fields, tmp_path):
+    save_image(fields / "images/val/b.jpg")
+    save_mask(fields / "masks/val/b.png", blocks((0, 1)))
+    for name in ("train/b", "val/b"):
+        save_mask(tmp_path / f"e/{name}.png", blocks((0, 1)))
+    found = taken(tmp_path / "e", fields)
+    assert found["new"] == ["train/b"] and found["same"] == ["val/b"] and not found["unknown"]
+
+
+def test_errors_name_a_file_once(fields, tmp_path):
+    source = coco(tmp_path / "e.json", "bc", "")
+    source.write_text(source.read_text().replace('"category_id": 1', '"category_id": 7'))
+    with pytest.raises(DataError, match="which is not declared") as caught:
+        taken(source, fields)
+    assert caught.value.where == str(source)
+
+
+def test_replaced_masks_are_found_again(fields, tmp_path):
+    said = []
+    save_mask(tmp_path / "e/masks/a.png", blocks((1, 0)))
+    found = taken(tmp_path / "e", fields, replace=True, say=said.append)
+    assert said[-1] == f"the masks that were there are in {found['replaced']}"

@@ -166,3 +166,15 @@ def test_images_that_are_not_here(tmp_path):
     assert "1 annotated images are not here, first 'nowhere.jpg'" in index.notes
     twice = [task("a.jpg", brush(TOP)), task("x/a.jpg", brush(TOP))]
     refuse(folder(tmp_path / "twice", *twice), DataError, "'pictures/a' is annotated in two tasks")
+
+
+def test_guesses_that_nobody_submitted(tmp_path):
+    """What ``suggest --to labelstudio`` writes is exported again as it was."""
+    guess = {**task("a.jpg", brush(TOP)), "annotations": [], "predictions": [{"result": [brush(TOP)]}]}
+    refuse(folder(tmp_path / "data", guess), DataError, "holds 1 predictions, and nobody has submitted an annotation")
+
+
+def test_tasks_that_were_submitted_empty(tmp_path):
+    index = read_folder(folder(tmp_path / "data", task("a.jpg", brush(TOP)), task("b.jpg")), val_fraction=0)
+    assert [item.mask is None for item in index.items["train"]] == [False, True]
+    assert "1 tasks were submitted with an empty result: read as not annotated" in index.notes

@@ -17,6 +17,7 @@ from fewmask.data.layouts import read_folder
 from fewmask.data.masks import read_mask
 from fewmask.data.writers import TOOLS, WRITERS, Annotated
 from fewmask.data.writers.annotated import objects
+from fewmask.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 CLASSES = {"objects": ("background", "crop", "tall weed"), "stuff": ("sky", "sea", "sand")}
@@ -115,3 +116,41 @@ def test_objects():
     area[:2, :2] = area[2:4, 2:4] = area[4:, 7:] = True
     first, second = objects(area)
     assert first.sum() == 8 and second.sum() == 4 and (first | second == area).all()
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [
+        (("cell", "Void"), "'Void' means that its pixels do not count"),
+        (("cell", "ignored"), "'ignored' means"),
+        (("cell", "unlabelled"), "'unlabelled' means"),
+        (("cell", "_background_"), "means background"),
+        (("Background", "background"), "differ in case alone"),
+        (tuple(f"c{i}" for i in range(255)), "255 labels and background are 256 classes"),
+    ],
+)
+def test_classes_that_would_not_come_back(tool, classes, says):
+    """PNGs hold ids; where labels are words, some of them mean another thing to whoever reads them."""
+    if tool == "png":
+        assert dict(WRITERS[tool]([], classes, False))["classes.txt"].decode().split() == [*classes]
+        return
+    with pytest.raises(DataError, match=f"{says}.*{tool}; .*use png"):
+        list(WRITERS[tool]([], classes, False))
+
+
+@pytest.mark.parametrize("name", ["light: red", "#1", " cell"])
+def test_names_that_labelmap_cannot_hold(name):
+    with pytest.raises(DataError, match="cannot stand in labelmap.txt.*rename"):
+        list(WRITERS["cvat"]([], ("sky", name), False))
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_as_many_classes_as_there_may_be(tool, tmp_path):
+    """254 and background: every one of them comes back."""
+    classes = ("background", *(f"c{i}" for i in range(1, 255)))
+    mask = np.arange(255, dtype=np.uint8).reshape(15, 17)
+    index = read_folder(unpack(tmp_path / "data", tool, [Annotated("a", "a.png", mask)], classes), val_fraction=0)
+    (item,) = index.labelled
+    found = read_mask(item.mask, index.code)
+    assert (np.array(index.classes)[found] == np.array(classes)[mask]).all()

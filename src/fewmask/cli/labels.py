@@ -22,6 +22,13 @@ class ToolName(StrEnum):
     labelstudio = "labelstudio"
 
 
+class Blank(StrEnum):
+    """What masks are that hold background only."""
+
+    labelled = "labelled"
+    unlabelled = "unlabelled"
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("suggest", no_args_is_help=True)(suggest)
@@ -40,7 +47,8 @@ def suggest(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for images and masks; new, or empty.")],
     count: Annotated[int, typer.Option("-n", help="How many.", min=1)] = 20,
     to: Annotated[
-        list[ToolName] | None, typer.Option(help="Format of the masks, may be repeated; default: png.")
+        list[ToolName] | None,
+        typer.Option(help="Format of the masks, may be repeated; default: png, with --relabel none."),
     ] = None,
     relabel: Annotated[bool, typer.Option("--relabel", help="Rank the masks that are there by doubt instead.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list on stdout.")] = False,
@@ -55,7 +63,7 @@ def suggest(
 
     found: list[Any]
     if relabel:
-        found = doubt(run, count, out, say)
+        found = doubt(run, count, out, say, tools=[tool.value for tool in to or []])
     else:
         found = rank(run, count, out, [tool.value for tool in to or [ToolName.png]], say)
     if as_json:
@@ -77,7 +85,7 @@ def export(
 
     Writes the masks of a folder as a labelling tool imports them. What does not count becomes the label "void".
     """
-    from fewmask.run.labels import export_labels
+    from fewmask.run.label_export import export_labels
 
     found = export_labels(dir, out, to.value, images, say, declared_in(data_yaml))
     if as_json:
@@ -91,6 +99,10 @@ def import_(
     replace: Annotated[
         bool, typer.Option("--replace", help="Put masks in the place of those that differ; these are kept.")
     ] = False,
+    empty: Annotated[
+        Blank | None,
+        typer.Option(help="Masks that hold background only: labelled takes them, unlabelled leaves them out."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object on stdout.")] = False,
 ) -> None:
     """Example: fewmask labels import cvat-export.zip photos/
@@ -99,13 +111,13 @@ def import_(
     """
     from fewmask.run.labels import import_labels
 
-    found = import_labels(source, dir, replace, say, declared_in(data_yaml))
+    found = import_labels(source, dir, replace, say, declared_in(data_yaml), empty.value if empty else None)
     if as_json:
         print(json.dumps(found, indent=2))
 
 
 def diff(
-    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="A data folder.")],
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="A data folder, or an export beside its images/.")],
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="Another one, or what a tool exported.")],
     data_yaml: Annotated[
         Path | None, typer.Option("--data-yaml", metavar="FILE", help="Read in place of BEFORE/data.yaml.")
@@ -116,9 +128,9 @@ def diff(
 
     Says which masks are new, gone or changed, and which classes became which.
     """
-    from fewmask.run.labels import diff_labels, total_moves
+    from fewmask.run.label_diff import diff_labels, total_moves
 
-    changes = diff_labels(before, after, declared_in(data_yaml))
+    changes = diff_labels(before, after, declared_in(data_yaml), say)
     if as_json:
         rows = [asdict(c) | {"moves": [[*move, n] for move, n in sorted(c.moves.items())]} for c in changes]
         print(json.dumps(rows, indent=2))

@@ -18,14 +18,15 @@ from fewmask.data.folds import hold_out
 from fewmask.data.images import read_item
 from fewmask.data.index import DataIndex, Item, MaskCode, Pools
 from fewmask.data.masks import read_mask
+from fewmask.data.writers import WRITERS, Tool
 from fewmask.engine.progress import Ticker
 from fewmask.ops.rng import Permutation
 from fewmask.report.pictures import save_png, side_by_side
 from fewmask.run.data import by_fold, make_pools, open_folder
 from fewmask.run.folder import RunFolder
-from fewmask.run.labels import refuse_full, write_files
 from fewmask.run.model import Model
 from fewmask.run.notes import Say
+from fewmask.run.written import annotated, copy_images, refuse_full, refuse_names, write_files
 
 TABLE = "doubtful.csv"
 _SURE = 0.9  # probability of another class from which a pixel speaks against its mask
@@ -50,7 +51,9 @@ class Doubt:
     reason: str
 
 
-def relabel(run: Path, count: int, out: Path, say: Say, most: int | None = None) -> list[Doubt]:
+def relabel(
+    run: Path, count: int, out: Path, say: Say, most: int | None = None, tools: Sequence[Tool] = ()
+) -> list[Doubt]:  # fmt: skip
     """Rank the training masks of a run by how much its model disagrees, and write pictures of the worst.
 
     In a cross-fitted run that is the model of the mask's fold, which has not seen it.
@@ -61,16 +64,19 @@ def relabel(run: Path, count: int, out: Path, say: Say, most: int | None = None)
         out: the output; may not exist, or be empty.
         say: receives sentences.
         most: look at so many masks at most, drawn; None = at all.
+        tools: formats in which the masks are written, too, as they are, with their images.
 
     Raises:
         CheckpointError: no finished run.
         ConfigError: ``out`` holds files.
-        DataError: the run's data cannot be read.
+        DataError: the run's data cannot be read; a tool cannot have a class of that name.
         WriteError: the disk refused.
     """
     refuse_full(out)
     folder = RunFolder(run)
     index, pools = pools_of(folder, say)
+    classes = index.classes or tuple(folder.manifest()["classes"])  # names that nobody gave are those of the run
+    refuse_names(tools, classes)
     drawn, doubts = Permutation(len(pools.labelled), seed=0), list[Doubt]()
     seen = [pools.labelled[drawn[i]] for i in range(min(len(pools.labelled), most or len(pools.labelled)))]
     judges = by_fold(folder, seen) or [(folder.model, item) for item in seen]
@@ -91,6 +97,11 @@ def relabel(run: Path, count: int, out: Path, say: Say, most: int | None = None)
         prediction = model_of(judge[item.name]).predict(image)
         picture = side_by_side(shown(image, item.code.bands), read_mask(item.mask, index.code), prediction)
         save_png(picture, out / f"{doubt.rank:04d}-{flat_name(doubt.name)}.png")
+    chosen = [items[doubt.name] for doubt in doubts]
+    for tool in tools:
+        write_files(out, WRITERS[tool]([annotated(item, index) for item in chosen], classes, False))
+    if tools:
+        copy_images(chosen, out)
     say(f"{len(doubts)} of {len(seen)} masks in {out}: image, mask and prediction, the most doubtful first")
     return doubts
 

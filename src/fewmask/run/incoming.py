@@ -3,45 +3,51 @@
 from __future__ import annotations
 
 import lzma
+import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from fewmask.batch import IGNORE
 from fewmask.data.datayaml import DataYaml
 from fewmask.data.declared import load_data_yaml
 from fewmask.data.decode import EXTENSIONS, MAX_PIXELS
 from fewmask.data.files import hidden, image_files, place_below
-from fewmask.data.index import DataIndex, Item
+from fewmask.data.index import ROLES, DataIndex, Item, Role
 from fewmask.data.layouts import read_folder, with_classes
-from fewmask.data.layouts.found import ENDINGS
-from fewmask.data.layouts.names import closest, parts_of
+from fewmask.data.layouts.found import ENDINGS, single
 from fewmask.data.layouts.tools import MASK_FOLDERS, in_role_folders
 from fewmask.data.layouts.unread import export_of
-from fewmask.data.masks import read_mask
+from fewmask.data.roles import role_folder
 from fewmask.data.scan import scan
+from fewmask.data.writers.annotated import UNLABELLED
 from fewmask.errors import DataError
+from fewmask.run.matching import OPEN_CLASS, by_end, by_name, masked, meant
+from fewmask.run.recolour import as_ids
 
 _LARGEST = 50 * 2**30  # bytes that an archive may unpack to
 _FILES = 1_000_000
 
 
-def open_folder(root: Path, remember: bool = True, declared: DataYaml | None = None) -> DataIndex:
+def open_folder(
+    root: Path, remember: bool = True, declared: DataYaml | None = None, scratch: Path | None = None
+) -> DataIndex:  # fmt: skip
     """Return a data set whose masks have all been looked at, nothing drawn for val.
 
     Args:
         root: the folder.
         remember: what is found, for the next command; not of a folder that is gone by then.
         declared: as in ``read_folder``.
+        scratch: an empty folder for masks that an editor has saved again, which are taken for what they show then; see
+            ``recolour.as_ids``.
 
     Raises:
         DataError: it cannot be read, or a mask is not what it should be.
     """
-    index = read_folder(root, val_fraction=0, declared=declared)
+    index = read_folder(root, val_fraction=None, declared=declared)
+    index = index if scratch is None else as_ids(index, scratch)
     cache = None if remember else False
     counts = scan(masked(index), len(index.classes) or None, index.code, cache=cache, exif=index.exif)
     counts.raise_first()
@@ -65,29 +71,48 @@ def open_source(source: Path, index: DataIndex, scratch: Path, declared: DataYam
     if not source.exists():
         raise DataError("no such folder or archive", where=source, todo="check the path")
     ours = declared or load_data_yaml(index.root) or DataYaml()
-    if source.is_dir() and _has_images(source):
-        return open_folder(source, declared=load_data_yaml(source) or DataYaml(exif=ours.exif))
-    inside = scratch / "source"
+    partial = index.code.unlabelled is not None
+    masks, inside, own = scratch / "masks", scratch / "source", source.is_dir() and _has_images(source)
+    if own and not (partial and _with_open_label(source)):
+        return open_folder(source, declared=load_data_yaml(source) or DataYaml(exif=ours.exif), scratch=masks)
     if source.is_dir():
-        shutil.copytree(source, inside)
+        shutil.copytree(source, inside, copy_function=_link if own else shutil.copyfile)
     elif zipfile.is_zipfile(source):
         _unpack(source, inside)
     elif source.suffix.lower() == ".json":
-        inside.mkdir()
+        inside.mkdir(parents=True)
         shutil.copyfile(source, inside / source.name)
     else:
         raise DataError("is no folder, zip archive or JSON", where=source, todo="give what the tool has exported")
     try:
-        top = _below_lone_folder(inside)
+        top, strays = _below_lone_folder(inside), dict[str, str]()
+        if partial:
+            _rename_open_label(top)
         if not _has_images(top):
             _refuse_unread(top, source)
-            _prepare(top, index)
-        return open_folder(top, remember=False, declared=load_data_yaml(top) or _legend_for(top, index.root, ours))
+            strays = _prepare(top, index)
+        told = load_data_yaml(top) or _legend_for(top, index.root, ours)
+        return _as_called(open_folder(top, remember=False, declared=told, scratch=masks), strays)
     except DataError as error:  # the user knows nothing of the scratch folder
-        what, where = (text.replace(str(inside), str(source)) for text in (error.what, error.where))
+        what, where = (_as_given(text, inside, source) for text in (error.what, error.where))
         if what.startswith(("no masks folder", "no images folder", "data folder is empty", "holds the archive")):
             raise DataError("is read as no export of masks", where=source, todo=_EXPORT) from error
         raise DataError(what, where=where, todo=error.todo) from error
+
+
+def _as_given(text: str, inside: Path, source: Path) -> str:
+    """Return a text that names what the user has given, and not its copy: a file stands there under its own name."""
+    for place in [inside / source.name, inside] if source.is_file() else [inside]:
+        text = text.replace(str(place), str(source))
+    return text
+
+
+def remarks(found: DataIndex) -> list[str]:
+    """Return what was decided while masks were read that came in; of images and other files nobody asks there."""
+    return [
+        str(note) for note in found.notes
+        if not any(one.kind in ("image_without_mask", "other_file") for one in getattr(note, "findings", ()))
+    ]  # fmt: skip
 
 
 _EXPORT = (
@@ -127,12 +152,18 @@ def _refuse_unread(top: Path, source: Path) -> None:
         raise DataError(f"holds {known[0]}", where=source, todo=known[1])
 
 
-def _prepare(top: Path, index: DataIndex) -> None:
-    """Put images beside masks, or beside annotations, that came without."""
+def _prepare(top: Path, index: DataIndex) -> dict[str, str]:
+    """Put images beside masks, or beside annotations, that came without.
+
+    Returns:
+        Where masks of no image of ours had to be called otherwise: their new names to the old ones.
+    """
     for path in (top / _LISTS).glob("*.txt"):  # roles are the data folder's, and an image may be gone from it
         path.unlink()
     loose = [p for p in top.iterdir() if p.is_file() and p.suffix.lower() in EXTENSIONS]
     lone = [p for p in top.iterdir() if p.is_dir() and not hidden(p.name)]
+    if not any(folder.name.lower() in MASK_FOLDERS for folder in lone):
+        loose += [p for p in lone if role_folder(f"{p.name}/x") and image_files(top, p.name, [])]
     if loose:
         (top / "masks").mkdir(exist_ok=True)
         for path in loose:
@@ -140,22 +171,80 @@ def _prepare(top: Path, index: DataIndex) -> None:
     elif len(lone) == 1 and _is_of_masks(lone[0]) and lone[0].name.lower() not in MASK_FOLDERS:
         if not lone[0].name.startswith("Segmentation"):
             lone[0].rename(top / "masks")
-    ours, ends = by_name(index), by_end(index)
-    for item in ours.values():
+    strays = dict[str, str]()
+    for item in by_name(index).values():
         _link(item.image, place_below(top / "images", f"{item.name}{item.image.suffix}"))
     for folder in top.iterdir():
         if folder.is_dir() and folder.name != "images" and _is_of_masks(folder):
-            for name, (mask, *_) in image_files(top, folder.name, []).items():
-                bare = next((name.removesuffix(end) for end in ENDINGS if name.endswith(end)), name)
-                if name in ours or bare in ours:
-                    continue
-                # a tool that keeps no folders: the image under the name of the mask; a mask of no image stands for one
-                hits = meant(bare, ends)
-                image = ours[hits[0]].image if len(hits) == 1 else mask
-                _link(image, top / "images" / f"{bare if len(hits) == 1 else name}{image.suffix}")
+            strays |= _with_images(top, folder, index)
+    return strays
 
 
-def _link(file: Path, place: Path) -> None:
+def _with_images(top: Path, folder: Path, index: DataIndex) -> dict[str, str]:
+    """Call the masks of a folder as our images, where a tool keeps no folders; one of no image stands for one.
+
+    Returns:
+        See ``_prepare``.
+    """
+    ours, ends, strays = by_name(index), by_end(index), dict[str, str]()
+    in_roles, keeps = any(map(role_folder, ours)), folder.name.startswith("Segmentation")
+    for name, files in image_files(top, folder.name, []).items():
+        bare = next((name.removesuffix(end) for end in ENDINGS if name.endswith(end)), name)
+        if name in ours or bare in ours:
+            continue
+        mask, hits = single(files, "masks"), meant(bare, ends)
+        clear = len(hits) == 1
+        if keeps:  # lists there name them as they are
+            image, called = (ours[hits[0]].image, bare) if clear else (mask, name)
+        else:
+            # beside folders train, val and test no mask may lie outside these
+            called = hits[0] if clear else f"train/{name}" if in_roles and not role_folder(name) else name
+            target = folder / f"{called}{mask.suffix}"
+            if target != mask and any(p.stem == target.stem for p in target.parent.glob("*")):
+                raise DataError(f"two masks are of image {called!r}", where=mask, todo="take one of them away")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            image, mask = (ours[called].image if clear else target), mask.rename(target)
+            strays |= {} if clear else {called: name}
+        _link(image, top / "images" / f"{called}{image.suffix}")
+    return strays
+
+
+def _as_called(index: DataIndex, names: Mapping[str, str]) -> DataIndex:
+    """Return a data set in which items are called otherwise."""
+    items: dict[Role, tuple[Item, ...]] = {
+        role: tuple(replace(item, name=names.get(item.name, item.name)) for item in index.items[role]) for role in ROLES
+    }
+    return replace(index, items=items)
+
+
+_OPEN_LABEL = UNLABELLED.encode()
+_LABELMAP = re.compile(rb"(?m)^%b(?=:)" % _OPEN_LABEL)
+
+
+def _with_open_label(folder: Path) -> list[Path]:
+    """Return the files that give a label to pixels that nobody has labelled."""
+    found = []
+    for path in sorted(p for p in folder.rglob("*") if p.name == "labelmap.txt" or p.suffix.lower() == ".json"):
+        text = path.read_bytes() if path.is_file() else b""
+        if _LABELMAP.search(text) if path.name == "labelmap.txt" else b'"%b"' % _OPEN_LABEL in text:
+            found.append(path)
+    return found
+
+
+def _rename_open_label(folder: Path) -> None:
+    """Keep that label apart from void, for a data folder that has an id for such pixels."""
+    for path in _with_open_label(folder):
+        text, called = path.read_bytes(), OPEN_CLASS.encode()
+        path.unlink()  # it may be a link
+        text = _LABELMAP.sub(called, text) if path.name == "labelmap.txt" else text.replace(
+            b'"%b"' % _OPEN_LABEL, b'"%b"' % called
+        )  # fmt: skip
+        path.write_bytes(text)
+
+
+def _link(file: str | Path, place: str | Path) -> None:
+    """Make a file appear at another place, too; nothing where something is there."""
+    file, place = Path(file), Path(place)
     if place.exists():
         return
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -203,88 +292,3 @@ def _unpack_all(archive: Path, folder: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             with file.open(entry) as stream, target.open("wb") as out:
                 shutil.copyfileobj(stream, out)
-
-
-def masked(index: DataIndex) -> list[Item]:
-    """Return the items with a mask, of every role, by name."""
-    items = (item for found in index.items.values() for item in found if item.mask is not None)
-    return sorted(items, key=lambda item: item.name)
-
-
-def by_name(index: DataIndex) -> dict[str, Item]:
-    """Return the items of every role by name."""
-    return {item.name: item for found in index.items.values() for item in found}
-
-
-class Translation:
-    """Their masks in our classes; classes meet by name, whatever their case.
-
-    Args:
-        found: theirs.
-        index: ours.
-        source: what errors name.
-    """
-
-    def __init__(self, found: DataIndex, index: DataIndex, source: Path) -> None:
-        self._found, self._index, self._source = found, index, source
-        ours = {name.lower(): i for i, name in enumerate(index.classes)}
-        self._table = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)
-        self._unknown = np.zeros(IGNORE + 1, dtype=bool)
-        for i, name in enumerate(found.classes):
-            self._table[i] = ours.get(name.lower(), IGNORE)
-            self._unknown[i] = name.lower() not in ours and name.lower() != "background"
-
-    def read(self, item: Item) -> np.ndarray:
-        """Return the mask of one of their items, our class indices uint8 [H, W].
-
-        Raises:
-            DataError: it holds a class that is none of ours.
-        """
-        assert item.mask is not None, "matched() gives masked items"
-        mask = read_mask(item.mask, self._found.code)
-        if self._unknown[mask].any():
-            name = self._found.classes[int(mask[self._unknown[mask]][0])]
-            raise DataError(
-                f"class {name!r} is none of the data folder's ({', '.join(self._index.classes[:20])})",
-                where=self._source, todo="rename it in the tool, or declare it in data.yaml",
-            )  # fmt: skip
-        return self._table[mask]
-
-
-def matched(found: DataIndex, index: DataIndex) -> tuple[dict[str, Item], list[str]]:
-    """Return their masked items by the name of our image, and the names of those that we do not have.
-
-    Raises:
-        DataError: two of them are of one image.
-    """
-    ours, ends = by_name(index), by_end(index)
-    out, unknown = dict[str, Item](), list[str]()
-    for item in masked(found):
-        short = item.name.removeprefix("images/")
-        hits: Sequence[str] = [short] if short in ours else meant(short, ends)
-        if len(hits) != 1:
-            unknown.append(item.name)
-        elif hits[0] in out:
-            raise DataError(f"two masks are of image {hits[0]!r}", where=found.root, todo="take one of them away")
-        else:
-            out[hits[0]] = item
-    return out, unknown
-
-
-Ends = Mapping[str, Mapping[str, Sequence[str]]]
-"""Last part of a name to the names that end so, each with its parts."""
-
-
-def by_end(index: DataIndex) -> Ends:
-    """Return the images of every role by the ends of their names."""
-    out: dict[str, dict[str, Sequence[str]]] = {}
-    for name in by_name(index):
-        parts = name.split("/")
-        out.setdefault(parts[-1], {})[name] = parts
-    return out
-
-
-def meant(name: str, ends: Ends) -> list[str]:
-    """Return those of our images that another name may mean: see ``names.closest``."""
-    parts = parts_of(name)
-    return closest(parts, ends.get(parts[-1] if parts else "", {}))

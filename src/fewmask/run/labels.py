@@ -1,117 +1,67 @@
-"""Masks on their way to a labelling tool and back: ``fewmask labels export | import | diff``."""
+"""Masks that come back from a labelling tool: ``fewmask labels import``."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from dataclasses import replace as replace_field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
-from fewmask.batch import IGNORE
-from fewmask.config import dump_yaml
-from fewmask.data.datayaml import DataYaml
-from fewmask.data.files import place_below
+from fewmask.batch import IGNORE, OPEN
+from fewmask.data.datayaml import FILE_NAME, DataYaml
 from fewmask.data.images import item_size
 from fewmask.data.index import DataIndex, Item
 from fewmask.data.layouts import read_unlabelled
-from fewmask.data.masks import nothing_id, read_mask, spelling
-from fewmask.data.roles import role_folder
-from fewmask.data.writers import WRITERS, Annotated, Tool
+from fewmask.data.masks import id_type, nothing_id, read_mask, spelling
 from fewmask.data.writers.annotated import png_bytes
 from fewmask.engine.files import ensure_writable, write_atomic, write_errors
 from fewmask.errors import ConfigError, DataError, WriteError
 from fewmask.run.data import masked_index
-from fewmask.run.incoming import Translation, by_name, masked, matched, open_folder, open_source
+from fewmask.run.guesses import digest, read_guesses
+from fewmask.run.incoming import open_folder, open_source, remarks
+from fewmask.run.matching import Translation, by_name, matched
 from fewmask.run.notes import Say
 
 REPLACED = "replaced"
 """Folder of masks that an import has put others in the place of."""
 
+_MANY_BLANK = 0.2  # share of the masks to take above which blank ones look like frames that nobody annotated
 
-@dataclass(frozen=True)
-class Change:
-    """What became of one mask.
+Blank = Literal["labelled", "unlabelled"]
+"""What blank masks are, as ``empty_masks`` in data.yaml says it."""
+
+
+@dataclass
+class _Seen:
+    """What comes in, by the names of our images.
 
     Attributes:
-        name: of the image.
-        state: "new", "gone" or "changed".
-        pixels: how many of them have another class; those of the whole mask for "new" and "gone".
-        of: pixels of the mask.
-        moves: (from, to) to pixels, class names; "void" is what does not count.
+        new, changed, same: those without a mask here, with another one, with this one.
+        blank: of the new and changed ones those that hold, apart from void, background only.
+        guessed: of the new and changed ones those that are what a model has guessed.
     """
 
-    name: str
-    state: str
-    pixels: int
-    of: int
-    moves: dict[tuple[str, str], int]
+    new: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    same: list[str] = field(default_factory=list)
+    blank: list[str] = field(default_factory=list)
+    guessed: list[str] = field(default_factory=list)
 
-
-def export_labels(
-    root: Path, out: Path, tool: Tool, images: bool, say: Say, declared: DataYaml | None = None
-) -> dict[str, Any]:  # fmt: skip
-    """Write the masks of a data folder as a labelling tool imports them.
-
-    Args:
-        root: the data folder.
-        out: the output; may not exist, or be empty.
-        tool: which.
-        images: copy the images, too; for "png" all of them, with their roles, so that it is the same data set.
-        say: receives a sentence.
-        declared: what counts in place of the folder's data.yaml; None reads its own.
-
-    Returns:
-        {"out", "tool", "masks", "classes"}.
-
-    Raises:
-        DataError: the data cannot be read, or hold no mask.
-        ConfigError: ``out`` holds files, or a package is missing.
-        WriteError: the disk refused.
-    """
-    index = open_folder(root, declared=declared)
-    items = masked(index)
-    if not items:
-        raise DataError("there are no masks to export", where=root)
-    refuse_full(out)
-
-    def read() -> Iterator[Annotated]:
-        for item in items:
-            assert item.mask is not None
-            yield Annotated(item.name, f"{item.name}{item.image.suffix}", read_mask(item.mask, index.code))
-
-    write_files(out, WRITERS[tool](read(), index.classes, False))
-    if images:
-        copy_images(items if tool != "png" else by_name(index).values(), out)
-        if tool == "png":
-            _write_roles(index, out)
-    say(f"{len(items)} masks of {len(index.classes)} classes in {out}, for {tool}")
-    return {"out": str(out), "tool": tool, "masks": len(items), "classes": list(index.classes)}
-
-
-def _write_roles(index: DataIndex, out: Path) -> None:
-    """Write lists of the val and test images, and a data.yaml that names them, where their names do not spell it."""
-    lists = {
-        role: [item.name for item in index.items[role]] for role in ("val", "test")
-        if any(role_folder(item.name) != role for item in index.items[role])
-    }  # fmt: skip
-    for role, found in lists.items():
-        write_atomic(out / f"{role}.txt", "".join(f"{name}\n" for name in found))
-    declared = {"roles": {role: f"{role}.txt" for role in lists}} if lists else {}
-    declared |= {"exif": index.exif} if index.exif else {}
-    if declared:
-        write_atomic(out / "data.yaml", dump_yaml(declared))
+    def without(self, names: Collection[str]) -> _Seen:
+        """The same without some of the new and changed ones."""
+        kept = {key: [n for n in getattr(self, key) if n not in names] for key in ("new", "changed", "guessed")}
+        return replace_field(self, **kept)
 
 
 def import_labels(
-    source: Path, root: Path, replace: bool, say: Say, declared: DataYaml | None = None
+    source: Path, root: Path, replace: bool, say: Say, declared: DataYaml | None = None, empty: Blank | None = None
 ) -> dict[str, Any]:  # fmt: skip
     """Take masks that come back from a labelling tool into a data folder of images/ and masks/.
 
@@ -125,18 +75,21 @@ def import_labels(
         replace: put masks in the place of others.
         say: receives sentences.
         declared: what counts in place of the data folder's data.yaml; None reads its own.
+        empty: take blank masks ("labelled"), or leave them out ("unlabelled"); None: as ``empty_masks`` in data.yaml
+            says, and where it says nothing many of them are refused.
 
     Returns:
-        {"new", "changed", "same", "unknown", "replaced"}: names of images, and the folder of old masks or null.
+        {"new", "changed", "same", "unknown", "blank", "replaced"}: names of images, and the folder of old masks or
+        null. "blank" are those among what came in new or changed that hold background only, taken or left out.
 
     Raises:
         DataError: the source cannot be read, has a class that the data do not know, a mask of another size, or none of
-            an image of the folder.
+            an image of the folder; more than a fifth of the masks to take are blank. Nothing is written then.
         ConfigError: masks differ and ``replace`` is false; the folder is of another layout. Nothing is written then.
         WriteError: the disk refused.
     """
-    empty = read_unlabelled(root, declared)
-    whole = open_folder(root, declared=declared) if empty is None else empty
+    bare = read_unlabelled(root, declared)
+    whole = open_folder(root, declared=declared) if bare is None else bare
     index = masked_index(whole)
     place = _mask_folder(index, root)
     _check_place(place, root)
@@ -149,34 +102,93 @@ def import_labels(
             raise DataError(what, where=source, todo="image and mask meet by the name of the file")
         named = bool(index.classes)
         index = index if named else replace_field(index, classes=found.classes)
-        ours, translation = by_name(index), Translation(found, index, source)
-        new, changed, same = list[str](), list[str](), list[str]()
-        for name, item in theirs.items():
-            mask = translation.read(item)
-            if (mask == IGNORE).any() and IGNORE in index.file_ids and not index.code.ignore:
-                what = f"in the mask of {name!r} pixels do not count, and no id says so here: 255 is a class"
-                raise DataError(what, where=root / "data.yaml", todo="write ignore: [254] there, or another free id")
-            state = _compared(mask, ours[name], index, source)
-            {"new": new, "changed": changed, "same": same}[state].append(name)
-        if changed and not replace:
+        translation, guesses = Translation(found, index, source), read_guesses([source, source.parent, found.root])
+        seen = _look(theirs, translation, index, source, guesses)
+        empty = empty or index.empty_masks or found.empty_masks
+        if empty is None:
+            _refuse_blank(seen, translation.blank, source)
+        seen = seen.without(seen.blank) if empty == "unlabelled" else seen
+        if seen.changed and not replace:
             raise ConfigError(
-                f"{len(changed)} masks are there and differ, first {changed[0]!r}; nothing was written", where=root,
-                todo="see fewmask labels diff, and give --replace: the old ones are kept",
+                f"{len(seen.changed)} masks are there and differ, first {seen.changed[0]!r}; nothing was written",
+                where=root, todo="see fewmask labels diff, and give --replace: the old ones are kept",
             )  # fmt: skip
-        had = by_name(whole)  # with the masks that data.yaml calls not annotated
-        over = any(had[name].mask is not None for name in (*new, *changed))
+        had, take = by_name(whole), [*seen.new, *seen.changed]  # with the masks that data.yaml calls not annotated
+        over = any(had[name].mask is not None for name in take)
         kept = root / REPLACED / datetime.now().strftime("%Y-%m-%d-%H%M%S") if over else None
-        ids = spelling(index.file_ids, nothing_id(index.file_ids, index.code.ignore))
+        ids = _ids(index)
         if not named:
             write_atomic(root / "classes.txt", "".join(f"{name}\n" for name in index.classes))
         with write_errors(place):
-            for name in (*new, *changed):  # read again: all of them may be more than the memory holds
+            for name in take:  # read again: all of them may be more than the memory holds
                 _put(place, name, ids[translation.read(theirs[name])], had[name].mask, root, kept)
-    counts = f"{len(new)} new masks, {len(changed)} changed, {len(same)} the same"
-    say(f"{counts}; {len(unknown)} of images that are not here")
+    for text in (*remarks(found), *_told(seen, unknown, translation.blank, empty, kept)):
+        say(text)
     return {
-        "new": new, "changed": changed, "same": same, "unknown": unknown, "replaced": str(kept) if kept else None,
+        "new": seen.new, "changed": seen.changed, "same": seen.same, "unknown": unknown, "blank": seen.blank,
+        "replaced": str(kept) if kept else None,
     }  # fmt: skip
+
+
+def _look(
+    theirs: Mapping[str, Item], translation: Translation, index: DataIndex, source: Path, guesses: Mapping[str, str]
+) -> _Seen:  # fmt: skip
+    """Compare every mask that comes in with what is here.
+
+    Raises:
+        DataError: one has pixels that cannot be written here, or another size than its image.
+    """
+    seen, ours = _Seen(), by_name(index)
+    for name, item in theirs.items():
+        mask, blank = translation.look(item)
+        if (mask == IGNORE).any() and IGNORE in index.file_ids and not index.code.ignore:
+            what = f"in the mask of {name!r} pixels do not count, and no id says so here: 255 is a class"
+            raise DataError(what, where=index.root / FILE_NAME, todo="write ignore: [254] there, or another free id")
+        state = _compared(mask, ours[name], index, source)
+        {"new": seen.new, "changed": seen.changed, "same": seen.same}[state].append(name)
+        if state != "same":
+            seen.blank += [name] if blank else []
+            seen.guessed += [name] if name in guesses and guesses[name] == digest(mask, index.classes) else []
+    return seen
+
+
+def _refuse_blank(seen: _Seen, nothing: str | None, source: Path) -> None:
+    """Ask what blank masks are, where there are many: tools write such of frames that nobody annotated.
+
+    Raises:
+        DataError: there are.
+    """
+    masks = len(seen.new) + len(seen.changed)
+    if len(seen.blank) > _MANY_BLANK * masks:
+        raise DataError(
+            f"{len(seen.blank)} of {masks} masks to take hold {nothing!r} only, first {seen.blank[0]!r}; nothing was "
+            "written", where=source,
+            todo="give --empty unlabelled if nobody annotated them (they are left out), or --empty labelled if nothing "
+            "else is there; empty_masks in data.yaml says it once and for all",
+        )  # fmt: skip
+
+
+def _told(
+    seen: _Seen, unknown: Sequence[str], nothing: str | None, empty: Blank | None, kept: Path | None
+) -> Iterator[str]:  # fmt: skip
+    counts = f"{len(seen.new)} new masks, {len(seen.changed)} changed, {len(seen.same)} the same"
+    where = f", first {unknown[0]!r}" if unknown else ""
+    blank = f"{len(seen.blank)} hold {nothing!r} only" if nothing is not None else "none is blank"
+    left = " and are left out: nobody annotated them" if seen.blank and empty == "unlabelled" else ""
+    yield f"{counts}; {len(unknown)} of images that are not here{where}; {blank}{left}"
+    if kept is not None:
+        yield f"the masks that were there are in {kept}"
+    if seen.guessed:
+        yield f"{len(seen.guessed)} of them are unchanged guesses of the model, first {seen.guessed[0]!r}"
+
+
+def _ids(index: DataIndex) -> np.ndarray:
+    """Return what mask files hold for each class index, [256]."""
+    ids, opened = spelling(index.file_ids, nothing_id(index.file_ids, index.code.ignore)), index.code.unlabelled
+    if opened is not None:
+        ids = ids.astype(np.promote_types(ids.dtype, id_type([opened])))
+        ids[OPEN] = opened
+    return ids
 
 
 def _compared(mask: np.ndarray, here: Item, index: DataIndex, source: Path) -> str:
@@ -185,95 +197,12 @@ def _compared(mask: np.ndarray, here: Item, index: DataIndex, source: Path) -> s
     Raises:
         DataError: it is of another size than the image.
     """
-    old = None if here.mask is None else read_mask(here.mask, index.code)
+    old = None if here.mask is None else read_mask(here.mask, index.code, unlabelled=OPEN)
     size = item_size(here) if old is None else old.shape
     if mask.shape != size:
         what = f"the mask of {here.name!r} is {mask.shape[1]}x{mask.shape[0]}, the image {size[1]}x{size[0]}"
         raise DataError(what, where=source, todo="export it at the size of the image")
     return "new" if old is None else "same" if np.array_equal(mask, old) else "changed"
-
-
-def diff_labels(before: Path, after: Path, declared: DataYaml | None = None) -> list[Change]:
-    """Return what differs between the masks of two data folders, the largest change first.
-
-    Args:
-        before: a data folder.
-        after: another one, or a folder or archive as ``import_labels`` takes it.
-        declared: what counts in place of the data.yaml of ``before``; None reads its own.
-
-    Raises:
-        DataError: one of them cannot be read, or classes or sizes do not fit.
-    """
-    old = open_folder(before, declared=declared)
-    with tempfile.TemporaryDirectory(prefix="fewmask-") as scratch:
-        new = open_source(after, old, Path(scratch), declared)
-        translation, (theirs, _) = Translation(new, old, after), matched(new, old)
-        names = [*old.classes, *["?"] * (IGNORE - len(old.classes)), "void"]
-        changes = []
-        for item in masked(old):
-            assert item.mask is not None
-            a, other = read_mask(item.mask, old.code), theirs.get(item.name)
-            if other is None:
-                changes.append(Change(item.name, "gone", a.size, a.size, {}))
-                continue
-            b = translation.read(other)
-            if a.shape != b.shape:
-                raise DataError(f"masks of {item.name!r} differ in size", where=after, todo="compare masks of one size")
-            codes, counts = np.unique(a[a != b].astype(np.int64) * 256 + b[a != b], return_counts=True)
-            moves = {(names[c // 256], names[c % 256]): n for c, n in zip(codes.tolist(), counts.tolist(), strict=True)}
-            if moves:
-                changes.append(Change(item.name, "changed", sum(moves.values()), a.size, moves))
-        had = {item.name for item in masked(old)}
-        for name, item in theirs.items():
-            if name not in had:
-                size = translation.read(item).size
-                changes.append(Change(name, "new", size, size, {}))
-    return sorted(changes, key=lambda c: (-c.pixels / c.of, c.name))
-
-
-def total_moves(changes: Iterable[Change]) -> Counter[tuple[str, str]]:
-    """Return how many pixels went from which class to which, in all masks."""
-    return sum((Counter(c.moves) for c in changes), Counter())
-
-
-# --- files ----------------------------------------------------------------------------------------------------------
-
-
-def refuse_full(out: Path) -> None:
-    """Refuse an output that holds anything.
-
-    Raises:
-        ConfigError: it does, or is a file.
-    """
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise ConfigError("the output holds files; nothing is written over", where=out, todo="give another -o")
-
-
-def write_files(out: Path, files: Iterable[tuple[str, bytes]]) -> None:
-    """Write files below a folder.
-
-    Raises:
-        WriteError: the disk refused.
-    """
-    ensure_writable(out)
-    for name, content in files:
-        path = place_below(out, name)
-        with write_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, content)
-
-
-def copy_images(items: Iterable[Item], out: Path) -> None:
-    """Copy images to ``out/images``, under their names.
-
-    Raises:
-        WriteError: the disk refused.
-    """
-    for item in items:
-        path = place_below(out / "images", f"{item.name}{item.image.suffix}")
-        with write_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(item.image, path)
 
 
 def _put(place: Path, name: str, ids_HW: np.ndarray, old: Path | None, root: Path, kept: Path | None) -> None:

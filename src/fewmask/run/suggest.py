@@ -32,10 +32,11 @@ from fewmask.ops.rank import by_worth_and_distance, distance
 from fewmask.run.again import init_command
 from fewmask.run.doubt import csv_bytes, pools_of
 from fewmask.run.folder import RunFolder
-from fewmask.run.labels import copy_images, refuse_full, write_files
+from fewmask.run.guesses import FILE, guess_bytes
 from fewmask.run.look import SIDE, Look
 from fewmask.run.model import Model
 from fewmask.run.notes import Say
+from fewmask.run.written import SUGGESTIONS, copy_images, refuse_full, refuse_names, write_files
 
 _BATCH = 16
 _MOST_KIN = 20_000  # pictures that are compared with each other
@@ -92,12 +93,13 @@ def suggest(run: Path, count: int, out: Path | None, tools: Sequence[Tool], say:
     Raises:
         CheckpointError: no finished run.
         ConfigError: ``out`` holds files; no image is asked for.
-        DataError: the run's data cannot be read, or nothing is unlabelled.
+        DataError: the run's data cannot be read, or nothing is unlabelled; a tool cannot have a class of that name.
         WriteError: the disk refused.
     """
+    folder, model = RunFolder(run), Model.load(RunFolder(run).model)
     if out is not None:
         refuse_full(out)
-    folder, model = RunFolder(run), Model.load(RunFolder(run).model)
+        refuse_names(tools, model.classes)
     index, pools = pools_of(folder, say)
     pool = list(pools.unlabelled)
     if not pool:
@@ -112,11 +114,11 @@ def suggest(run: Path, count: int, out: Path | None, tools: Sequence[Tool], say:
     frequency = np.array(Task.of(pixels).frequency or [1.0] * len(pixels))
     rarity = _rarity(seen.shares, frequency)
     same = _kin(seen, before, say)
-    worth = torch.from_numpy(seen.entropy * rarity)
-    worth[[i for i, others in enumerate(same) if any(o >= len(seen.places) for o in others)]] = 0  # labelled already
-    inside = [[o for o in others if o < len(seen.places)] for others in same]
-    usual = float(distance(seen.vectors.double(), before.vectors.double()).median())
-    order, far = by_worth_and_distance(seen.vectors.double(), worth, before.vectors.double(), count, inside)
+    worth, usual = (
+        torch.from_numpy(seen.entropy * rarity),
+        float(distance(seen.vectors.double(), before.vectors.double()).median()),
+    )
+    order, far, inside = _order(seen.vectors, before.vectors, worth, same, count, say)
     found = [
         Suggestion(
             rank, pool[seen.places[i]].name, float(worth[i]) * away, float(seen.entropy[i]), float(rarity[i]),
@@ -132,6 +134,31 @@ def suggest(run: Path, count: int, out: Path | None, tools: Sequence[Tool], say:
     _write(out, chosen, found, model, tools, run, index.root)
     say(f"{len(found)} of {len(pool)} unlabelled images in {out}; what to do with them: {out / 'NEXT_STEPS.txt'}")
     return found
+
+
+def _order(
+    seen_ND: Tensor, before_MD: Tensor, worth_N: Tensor, same: Sequence[Sequence[int]], count: int, say: Say
+) -> tuple[Tensor, Tensor, list[list[int]]]:  # fmt: skip
+    """Return the places of the best images, how far each is from those before it, and near-duplicates of every image.
+
+    Args:
+        seen_ND: vectors of the unlabelled images.
+        before_MD: those of the labelled ones.
+        worth_N: uncertainty · rarity.
+        same: as ``_kin`` returns them; images that are near-duplicates of labelled ones are passed over.
+        count: how many.
+        say: receives sentences.
+    """
+    fresh = [i for i, others in enumerate(same) if all(o < len(same) for o in others)]
+    if known := len(same) - len(fresh):
+        say(f"{known} unlabelled images are near-duplicates of labelled ones and are passed over")
+    place, kept = {i: n for n, i in enumerate(fresh)}, torch.tensor(fresh, dtype=torch.int64)
+    inside = [[o for o in others if o in place] for others in same]
+    order, far = by_worth_and_distance(
+        seen_ND[kept].double(), worth_N[kept], before_MD.double(), min(count, len(fresh)),
+        [[place[o] for o in inside[i]] for i in fresh],
+    )  # fmt: skip
+    return kept[order], far, inside
 
 
 def _look(model: Model, items: Sequence[Item], say: Say, what: str, skip: bool = False) -> _Seen:
@@ -230,7 +257,7 @@ def _write(
     root: Path,
 ) -> None:  # fmt: skip
     ones = [Annotated(i.name, f"{i.name}{i.image.suffix}", model.predict(read_item(i))) for i in items]
-    write_files(out, [("suggestions.csv", csv_bytes(found))])
+    write_files(out, [(SUGGESTIONS, csv_bytes(found)), (FILE, guess_bytes(ones, model.classes))])
     copy_images(items, out)
     for tool in tools:
         write_files(out, WRITERS[tool](ones, model.classes, True))

@@ -39,10 +39,13 @@ def label_studio(root: Path) -> Found | None:
         return None
     images = image_files(root, ".", [])
     names, lost, annotated = Names(images, root), list[str](), dict[str, list[tuple[Path, Any]]]()
+    empty, guessed = 0, 0
     for path, tasks in exports.items():
         for task in tasks:
             result = _result(task, path)
             if not result:
+                empty += bool(task["annotations"])
+                guessed += not task["annotations"] and bool(task.get("predictions"))
                 continue
             file = _image_of(task, path)
             bare = file.rpartition("/")[2].partition("-")[2]  # uploads get a number before, and their names are quoted
@@ -53,6 +56,9 @@ def label_studio(root: Path) -> Found | None:
             else:
                 annotated.setdefault(name, []).append((path, result))
     path = next(iter(exports))
+    if not annotated and not lost and guessed:
+        what = f"holds {guessed} predictions, and nobody has submitted an annotation"
+        raise DataError(what, where=path, todo="submit the tasks in Label Studio, and export again")
     if not annotated:
         what = f"none of {len(lost)} annotated images is here, such as {lost[0]!r}" if lost else "annotates no image"
         raise DataError(what, where=path, todo="put the images beside the file")
@@ -69,6 +75,8 @@ def label_studio(root: Path) -> Found | None:
     roles, notes = roles_by_folder(items, root)
     if lost:
         notes.append(f"{len(lost)} annotated images are not here, first {lost[0]!r}")
+    if empty:
+        notes.append(f"{empty} tasks were submitted with an empty result: read as not annotated")
     return Found("label studio", roles, notes, classes)
 
 

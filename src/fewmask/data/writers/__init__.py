@@ -1,7 +1,8 @@
 """Masks in the formats that labelling tools import: PNG folders, CVAT, COCO JSON, Label Studio.
 
 Every writer gives files as (path below the output, bytes), the same bytes for the same masks. What does not count (255)
-is the label "void"; a class called "background" is what no shape covers.
+is the label "void", what nobody has labelled yet the label "unlabelled"; a class called "background" is what no shape
+covers.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fewmask.data.writers.annotated import VOID, Annotated, labels_of, objects, parts
+from fewmask.data.writers.annotated import UNLABELLED, VOID, Annotated, labels_of, objects, parts
 from fewmask.errors import ConfigError
 
 
@@ -18,15 +18,14 @@ def coco(ones: Iterable[Annotated], classes: Sequence[str], guessed: bool) -> It
 
     Raises:
         ConfigError: pycocotools is not installed.
+        DataError: see ``labels_of``.
     """
     try:
         from pycocotools import mask as rle
     except ImportError as error:
         raise ConfigError("run lengths need pycocotools", where="coco", todo="pip install 'fewmask[coco]'") from error
-    labels = [*labels_of(classes), VOID]
-    tree: dict[str, list[dict[str, Any]]] = {
-        "images": [], "annotations": [], "categories": [{"id": n, "name": k} for n, k in enumerate(labels, start=1)],
-    }  # fmt: skip
+    labels = [*labels_of(classes, "coco"), VOID, UNLABELLED]
+    tree: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": []}
     for number, one in enumerate(ones, start=1):
         height, width = one.mask.shape
         tree["images"].append({"id": number, "file_name": one.file, "height": height, "width": width})
@@ -41,4 +40,8 @@ def coco(ones: Iterable[Annotated], classes: Sequence[str], guessed: bool) -> It
                     "segmentation": {"size": [height, width], "counts": runs["counts"].decode()}, "area": size,
                     "bbox": box, "iscrowd": 0,
                 })  # fmt: skip
+    held = {a["category_id"] for a in tree["annotations"]}
+    tree["categories"] = [
+        {"id": n, "name": name} for n, name in enumerate(labels, start=1) if name != UNLABELLED or n in held
+    ]
     yield "annotations/instances_default.json", json.dumps(tree).encode()

@@ -7,20 +7,40 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from fewmask.batch import IGNORE
+from fewmask.batch import IGNORE, OPEN
 from fewmask.data.palette import palette
-from fewmask.data.writers.annotated import BACKGROUND, VOID, Annotated, labels_of, objects, parts, png_bytes, zip_bytes
+from fewmask.data.writers.annotated import (
+    BACKGROUND,
+    UNLABELLED,
+    VOID,
+    Annotated,
+    is_open,
+    labels_of,
+    objects,
+    parts,
+    png_bytes,
+    zip_bytes,
+)
 
 
 def cvat(ones: Iterable[Annotated], classes: Sequence[str], guessed: bool) -> Iterator[tuple[str, bytes]]:
-    """Yield the file; see ``writers``."""
+    """Yield the file; see ``writers``.
+
+    Raises:
+        DataError: see ``labels_of``.
+    """
     yield "cvat.zip", zip_bytes(_files(list(ones), classes))
 
 
 def _files(ones: Sequence[Annotated], classes: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    labels = [BACKGROUND, *labels_of(classes), VOID]  # black is background there, whatever the classes are
-    colours = palette()[: len(labels)].copy()
-    colours[-1] = palette()[IGNORE]
+    # black is background there, whatever the classes are
+    labels = [BACKGROUND, *labels_of(classes, "cvat", lines=True)]
+    colours = [*palette()[: len(labels)], palette()[IGNORE]]
+    labels.append(VOID)
+    if is_open(OPEN, classes) and any((one.mask == OPEN).any() for one in ones):
+        labels.append(UNLABELLED)
+        colours.append(palette()[OPEN])
+    colours = np.stack(colours)
     rows = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in zip(labels, colours.tolist(), strict=True)]
     yield "labelmap.txt", "\n".join(["# label:color_rgb:parts:actions", *rows, ""]).encode()
     yield (
