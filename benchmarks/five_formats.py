@@ -179,7 +179,8 @@ def tried(
     fewmask: Callable[[list[str]], None] = in_a_process,
 ) -> dict[str, Any]:  # fmt: skip
     """Write a format, train on it, report and predict; return what came out."""
-    data, run, masks = (folder / name.replace(",", "").replace(" ", "-") / part for part in ("data", "run", "masks"))
+    # runs side by side, as they lie without --out: the first one's timing of number formats holds for all
+    data, run, masks = (folder / part / name.replace(",", "").replace(" ", "-") for part in ("data", "runs", "masks"))
     FORMATS[name](source, data)
     train = ["train", str(data), "--out", str(run), *words]
     for command in (train, ["report", str(run)], ["predict", str(run), *map(str, images), "-o", str(masks)]):

@@ -162,6 +162,24 @@ class TestDuplicates:
         assert report.problems == ()
         assert report.doubts == ("1 images of val are nearly the same as one of train, first 'val/b' and 'train/d'",)
 
+    @pytest.mark.parametrize("grouped", [False, True])
+    def test_pictures_that_are_scored_again(self, tmp_path, grouped):
+        """Saved again as JPEG, a picture is another one to the bootstrap, unless its group says otherwise."""
+        make_folder(tmp_path, ["train/a", "train/e", *(f"val/{c}{k}" for c in "bc" for k in range(3)), "val/d0"])
+        y, x = np.mgrid[:60, :80]
+        for shift, c in enumerate("bc"):
+            waves = 128 + 60 * np.sin(x / (9 + 8 * shift)) + 60 * np.cos(y / 7 + x / 13 + shift)
+            for k in range(3):
+                scene = Image.fromarray(waves.clip(0, 255).astype(np.uint8)).convert("RGB")
+                scene.save(tmp_path / f"images/val/{c}{k}.jpg", quality=95 - 10 * k)
+                save_mask(tmp_path / f"masks/val/{c}{k}.png", blocks((0, 1), height=60, width=80))
+        report = check(tmp_path, cache=False, groups=r"([bcd])\d" if grouped else None)
+        again = [doubt for doubt in report.doubts if "nearly the same as another one" in doubt]
+        assert report.problems == () and len(again) == (not grouped), report.doubts
+        assert all(
+            doubt.startswith("6 images of val") and "'val/b0' and 'val/b1': 2 pictures" in doubt for doubt in again
+        )
+
     def test_nearly_the_same_in_declared_bands(self, tmp_path):
         """Files that Pillow cannot open are compared as their data say; its own limit of pixels is not asked."""
         rasterio = pytest.importorskip("rasterio")
@@ -281,9 +299,14 @@ def test_camvid(tmp_path):
         "no group of val is unseen in the other roles",
         "of test, only Seq05VD (171 of 233 images) is unseen in the other roles",
         "these groups are read off the names; if they are videos or patients, --group-by names keeps them whole",
+        "70 images of val are nearly the same as another one, first 'val/0016E5_07961' and 'val/0016E5_07963': "
+        "23 pictures, and intervals take them for more",
+        "39 images of test are nearly the same as another one, first 'test/0001TP_009210' and 'test/0001TP_009270': "
+        "2 pictures, and intervals take them for more",
     )
     assert [(level, f.kind, f.value) for level, f in report.findings()] == [
         ("doubt", "group_in_two_roles", "0001TP"), ("doubt", "group_in_two_roles", "0016E5"),
+        ("doubt", "near_picture", None), ("doubt", "near_picture", None),
     ]  # fmt: skip
 
 

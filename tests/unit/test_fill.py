@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,8 +11,10 @@ import pytest
 
 from fewmask.config import dump_yaml
 from fewmask.data.index import Item, Pools
+from fewmask.method import Task
 from fewmask.recipe import SHORT, read_recipe
-from fewmask.run.fill import fill, scheduled
+from fewmask.run.fill import fill, scheduled, tell_of_classes
+from fewmask.run.fingerprint import told
 from fewmask.run.folder import RunFolder
 from fewmask.run.plan import settle
 
@@ -89,3 +92,54 @@ def test_a_run_goes_on_with_the_steps_it_chose(tmp_path):
     assert settle(asked(train__steps=2000), folder, None).train.steps == 2000
     folder.data.write_text(dump_yaml({"labelled": 60, "unlabelled": "no number"}))
     assert settle(asked(), folder, None).train.steps == 2000
+
+
+ITEM = Item("a", Path("a.png"), None)
+
+
+@pytest.mark.parametrize(
+    ("keys", "unlabelled", "sentence"),
+    [
+        ({}, 3, "training: 2000 steps of 4 labelled and 4 unlabelled crops, adamw at 0.0005, 4 times that for all but"),
+        ({"method__name": "supervised"}, 3, "training: 2000 steps of 4 labelled crops, adamw"),
+        ({"optim__head_lr_mult": 1, "optim__power": 0, "optim__lr": 0.01}, 0,
+         "training: 2000 steps of 4 labelled crops, adamw at 0.01"),
+        ({"timed": True}, 0, "training: as many steps as the time allows of 4 labelled crops"),
+    ],
+)  # fmt: skip
+def test_batch_rate_and_schedule_are_said(keys, unlabelled, sentence):
+    counts = SimpleNamespace(sizes=np.array([[40, 50]]), rows=lambda items: np.array([0]))
+    said: list[str] = []
+    timed = keys.pop("timed", False)
+    pools = Pools((ITEM,), (ITEM,) * unlabelled)
+    fill(asked(machine__devices="cpu", **keys), pools, cast(Any, counts), said.append, timed)
+    assert sum(line.startswith(sentence) for line in said) == 1, said
+    assert (
+        any(line.startswith("steps: 2000 (as few as are ever chosen), 8000 passes over 1 labelled") for line in said)
+        is not timed
+    )
+
+
+def test_a_fingerprint_in_a_sentence():
+    seen = {
+        "labelled": 60, "unlabelled": 3940, "val": 12, "test": 0, "groups": 5, "channels": 4,
+        "sizes": {"min": [480, 640], "median": [600, 800], "max": [3000, 4000]},
+        "classes": {"soil": 0.9, "weed": 0.0042, "crop": 0.0958, "stone": 0.0}, "machine": {"cores": 2, "cuda": 0},
+    }  # fmt: skip
+    assert told(seen) == (
+        "data: 60 labelled, 3940 unlabelled, 12 val, 0 test; images of 480x640 to 3000x4000, median 600x800, "
+        "4 channels; 4 classes, weed the rarest with 0.42 % of the labelled pixels; 5 groups; 2 cores and no GPU"
+    )
+    alike = seen | {"sizes": dict.fromkeys(("min", "median", "max"), [48, 64]), "groups": 0}
+    alike["machine"] = {"cores": 16, "cuda": 2}
+    assert "; images of 48x64, 4 channels; " in told(alike) and told(alike).endswith("; no groups; 2 GPUs")
+
+
+@pytest.mark.parametrize(("method", "classes", "sentence"), [
+    ("u2pl", 2, "method.r_low=1: there are only 2 classes"), ("u2pl", 11, None), ("fixmatch", 3, None),
+    ("fixmatch", 2, "two classes: no constant of fixmatch is another one for that"),
+])  # fmt: skip
+def test_few_classes(method, classes, sentence):
+    said: list[str] = []
+    tell_of_classes(asked(method__name=method), Task(classes), said.append)
+    assert said == ([] if sentence is None else [sentence])

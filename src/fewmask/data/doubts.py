@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from unicodedata import normalize
 
 from fewmask.data.colours import spelled
-from fewmask.data.duplicates import near_duplicates
+from fewmask.data.duplicates import alike, near_duplicates
 from fewmask.data.findings import Finding, Kind, Remark
 from fewmask.data.groups import SUGGESTED_BY, Source
 from fewmask.data.index import ROLES, DataIndex, Item, MaskCode, Role
@@ -57,7 +57,12 @@ def doubts_about(
     """
     members, source = members_of(index, groups[0]), groups[1]
     doubts = [*_group_doubts(members, source, index), *_cut_by_folds(members, source, index), *_name_doubts(index)]
-    doubts += [*_twin_doubts(twins), *_likeness_doubts(index, found, twins, pool), *_uncounted_doubts(found)]
+    doubts += [
+        *_twin_doubts(twins),
+        *_likeness_doubts(index, found, twins, pool),
+        *_repeated_doubts(index, found, twins),
+    ]
+    doubts += _uncounted_doubts(found)
     if whole:
         doubts += _class_doubts(class_rows(index, found), index)
     return doubts
@@ -137,6 +142,28 @@ def _likeness_doubts(
         each = [Finding("near_picture", what, file[b], todo, b, file[a], names=(a, b)) for a, b in names]
         doubts.append(Remark(f"{sentence}{names[0][1]!r} and {names[0][0]!r}", each))
     return doubts + [note for note in near.notes if "not looked for" in note]
+
+
+def _repeated_doubts(index: DataIndex, found: Scan, twins: Sequence[Sequence[tuple[Role, Item]]]) -> list[str]:
+    """Say where pictures that are scored are nearly the same: each counts as one more, and the interval is too narrow.
+
+    Those of a group, or with the same pixels, are resampled together anyway.
+    """
+    likeness = {n: int(bits, 16) for n, bits in zip(found.names, found.likenesses, strict=True) if bits}
+    again = {item.name for same in twins for _, item in same[1:]}
+    doubts: list[str] = []
+    for role in ROLES[1:]:
+        items = {i.name: i for i in index.items[role] if i.name in likeness and i.name not in again}
+        sets = [s for s in alike(list(items.values()), likeness) if len({items[n].group or n for n in s}) > 1]
+        if not sets:
+            continue
+        first, second, *_ = sorted(sets[0])
+        sentence = f"{sum(map(len, sets))} images of {role} are nearly the same as another one, first {first!r} and "
+        sentence += f"{second!r}: {len(sets)} pictures, and intervals take them for more"
+        names = tuple(sorted(name for one in sets for name in one))
+        todo = "put those of one picture into one group (--group-by)"
+        doubts.append(Remark(sentence, [Finding("near_picture", sentence, "", todo, names=names)]))
+    return doubts
 
 
 def members_of(index: DataIndex, group_of: Mapping[str, str]) -> dict[str, dict[str, int]]:

@@ -1,4 +1,4 @@
-"""Pictures that are nearly the same and stand in two roles, under whatever name, size or file format.
+"""Pictures that are nearly the same, under whatever name, size or file format.
 
 Two steps: a 64-bit difference hash of each image (the sign of neighbouring differences of a 9x8 grey
 thumbnail) finds candidates within a small Hamming distance; the correlation of 32x32 grey thumbnails then
@@ -79,6 +79,33 @@ def near_duplicates(
     flat = sum(map(len, items.values())) - sum(len(group.names) for group in seen.values())
     notes = (f"{flat} images of nearly one colour were not compared",) if flat else ()
     return NearDuplicates(tuple(pairs), notes)
+
+
+def alike(
+    items: Sequence[Item], hashes: Mapping[str, int], *, distance: int = 2, limit: int = 20_000
+) -> list[set[str]]:
+    """Return the names of images of one role that are nearly the same, in sets: pictures saved again, or still scenes.
+
+    Args:
+        items: the images.
+        hashes: name to ``difference_hash``: only candidates are opened.
+        distance: as in ``near_duplicates``.
+        limit: with more images than this nothing is compared.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    if len(items) > limit:
+        return []
+    words = np.array([hashes[item.name] for item in items], np.uint64)
+    places = sorted({i for i, j, _ in _close(words, words, distance) if i != j})
+    seen = _thumbnails([items[place] for place in places])
+    sets: dict[str, set[str]] = {}
+    for i, j, _ in _close(seen.hashes, seen.hashes, distance):
+        if i < j and float(seen.thumbs[i] @ seen.thumbs[j]) >= _SAME:
+            a, b = (sets.get(seen.names[k], {seen.names[k]}) for k in (i, j))
+            sets |= dict.fromkeys(a | b, a | b)
+    return [one for name, one in sets.items() if name == min(one)]
 
 
 def difference_hash(grey: Image.Image) -> np.uint64:

@@ -36,15 +36,16 @@ def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say, timed: bool = Fals
             say(f"method: {name}, since there are {len(pools.unlabelled)} unlabelled images{also}")
     if not timed:
         recipe = scheduled(recipe, len(pools.labelled), len(pools.unlabelled), cuda)
-        if recipe.train.steps != asked.train.steps:
+        if "steps" not in asked.train.model_fields_set:
             passes = recipe.train.steps * recipe.data.batch / max(1, len(pools.labelled))
-            say(f"steps: {recipe.train.steps}, {passes:.0f} passes over {len(pools.labelled)} labelled images")
+            least = " (as few as are ever chosen)" if recipe.train.steps == asked.train.steps else ""
+            say(f"steps: {recipe.train.steps}{least}, {passes:.0f} passes over {len(pools.labelled)} labelled images")
     if asked.method_name != "auto" or not asked.halving:
         tell_of_constants(recipe, say)
     if (arch := recipe.model.arch) is None:
         arch = DEFAULT_ARCH
         recipe = recipe.replace("model", arch=arch)
-        say(f"architecture: {arch}")
+        say(f"architecture: {arch}, with which the methods were compared (docs/results.md)")
     if recipe.model.encoder is None:
         encoder = default_encoder(arch, cuda)
         recipe = recipe.replace("model", encoder=encoder)
@@ -74,7 +75,19 @@ def fill(asked: Recipe, pools: Pools, counts: Scan, say: Say, timed: bool = Fals
         cores = os.cpu_count() or 1
         workers = min(8, cores // 2) if cuda else (0 if cores <= 2 else min(4, cores // 4))
         recipe = recipe.replace("machine", workers=workers)
+    say(_training(recipe, len(pools.unlabelled) + len(pools.partial), timed))
     return recipe
+
+
+def _training(recipe: Recipe, unlabelled: int, timed: bool) -> str:
+    """Return batch, rate and schedule as one sentence."""
+    optim, data, train = recipe.optim, recipe.data, recipe.train
+    steps = "as many steps as the time allows" if timed else f"{train.steps} steps"
+    beside = f" and {data.unlabelled_batch} unlabelled" if unlabelled and recipe.method_name != "supervised" else ""
+    rate = f"{optim.name} at {optim.lr:g}" + (f", {optim.head_lr_mult:g} times that for all but the encoder" if
+                                               optim.head_lr_mult != 1 else "")  # fmt: skip
+    falling = f", falling to 0 with power {optim.power:g}" if optim.power else ""
+    return f"training: {steps} of {data.batch} labelled{beside} crops, {rate}{falling}"
 
 
 def scheduled(asked: Recipe, labelled: int, unlabelled: int, cuda: bool) -> Recipe:
@@ -118,3 +131,5 @@ def tell_of_classes(recipe: Recipe, task: Task, say: Say) -> None:
     if adapted:
         told = " ".join(f"method.{key}={value}" for key, value in adapted.items())
         say(f"{told}: there are only {task.classes} classes")
+    elif task.classes == 2:  # people ask whether a threshold of 0.95 still fits
+        say(f"two classes: no constant of {recipe.method_name} is another one for that")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from fewmask.data.bands import channels
 from fewmask.data.index import DataIndex, Pools
 from fewmask.data.scan import Scan
 
@@ -28,6 +30,7 @@ def fingerprint(index: DataIndex, pools: Pools, counts: Scan) -> dict[str, Any]:
     return {
         "labelled": len(pools.labelled), "unlabelled": len(pools.unlabelled),
         "val": len(index.items["val"]), "test": len(index.items["test"]), "groups": len(groups),
+        "channels": channels(index.images.bands),
         "sizes": {name: sizes[order[place]].tolist() for name, place in (("min", 0), ("median", len(order) // 2),
                                                                         ("max", -1))},
         "classes": {name: round(float(s), 5) for name, s in zip(index.classes, share, strict=True)},
@@ -38,3 +41,18 @@ def fingerprint(index: DataIndex, pools: Pools, counts: Scan) -> dict[str, Any]:
             "cores": os.cpu_count(), "cuda": torch.cuda.device_count() if cuda else 0,
         },
     }  # fmt: skip
+
+
+def told(seen: Mapping[str, Any]) -> str:
+    """Return a fingerprint as one sentence."""
+    counts = ", ".join(f"{seen[kind]} {kind}" for kind in ("labelled", "unlabelled", "val", "test"))
+    least, middle, most = ("x".join(map(str, seen["sizes"][name])) for name in ("min", "median", "max"))
+    sizes = f"images of {middle}" if least == most else f"images of {least} to {most}, median {middle}"
+    share = {name: value for name, value in seen["classes"].items() if value}
+    rarest = min(share, key=lambda name: share[name], default=None)
+    classes = f"{len(seen['classes'])} classes"
+    classes += f", {rarest} the rarest with {100 * share[rarest]:.2g} % of the labelled pixels" if rarest else ""
+    groups = f"{seen['groups']} groups" if seen["groups"] else "no groups"
+    machine = seen["machine"]
+    place = f"{machine['cuda']} GPUs" if machine["cuda"] else f"{machine['cores']} cores and no GPU"
+    return f"data: {counts}; {sizes}, {seen['channels']} channels; {classes}; {groups}; {place}"

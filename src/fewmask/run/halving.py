@@ -40,6 +40,7 @@ PLAN = "plan.json"
 """In ``RUN/halving/``: the time that a run was given, and the steps that were chosen for it before the first try."""
 
 _LEAST = 20  # steps of a try
+_ENOUGH = 30  # val images, or groups of them, that may tell methods apart
 
 
 def halve(prepared: Prepared, fabric: Any, say: Notes) -> dict[str, Any]:
@@ -191,20 +192,27 @@ def _scores(folder: RunFolder, rung: int, names: Sequence[str], classes: Sequenc
 
 
 def _told(folder: RunFolder, rungs: list[dict[str, Any]], best: str, images: int) -> dict[str, Any]:
-    """Return what was found, and whether the val images can tell the best two of the last rung apart."""
+    """Return what was found, and whether the val images can tell the best of the last rung from the second.
+
+    They never can where they are few: an interval over images knows nothing of other seeds, and the best of five is
+    the luckiest of them, too.
+    """
     last = rungs[-1]["miou"]
     second = max((name for name in last if name != best), key=lambda name: last[name] or 0.0)
     arms = [load_evaluation(RunFolder(_place(folder, len(rungs), name)).evaluation, "val") for name in (best, second)]
-    gain = None
+    gain, units = None, 0
     if all(one is not None for one in arms):
         counts = [np.stack([one.counts]) for one in arms if one is not None]
         assert arms[0] is not None
         gain = paired_gain(counts[0], counts[1], arms[0].units, arms[0].groups)
-    apart = gain is not None and gain.miou.low > 0
+        units = len(set(arms[0].groups)) if any(arms[0].groups) else len(set(arms[0].units))
+    apart = gain is not None and gain.miou.low > 0 and units >= _ENOUGH
     said = ", ".join(f"{name} {miou:.1f}" for name, miou in last.items() if miou is not None)
     why = f"method: {best}, the best of {', '.join(rungs[0]['miou'])} in short runs; "
     why += f"mIoU on {images} val images after {rungs[-1]['steps']} steps: {said}"
-    if not apart:
-        low_high = "" if gain is None else f", 95 % interval {gain.miou.low:+.1f} to {gain.miou.high:+.1f}"
+    low_high = "" if gain is None else f", 95 % interval {gain.miou.low:+.1f} to {gain.miou.high:+.1f}"
+    if apart:
+        why += f". Ahead of {second} on these images{low_high}, with one seed each"
+    else:
         why += f". These images are too few to tell {best} from {second}{low_high}: either may be the better"
     return {"chosen": best, "why": why, "told_apart": apart, "rungs": rungs}

@@ -30,7 +30,7 @@ from fewmask.recipe import FREE, Recipe
 from fewmask.run.data import Data, read_data
 from fewmask.run.environment import check_weights, environment, warn_of_differences
 from fewmask.run.fill import fill, tell_of_classes
-from fewmask.run.fingerprint import fingerprint
+from fewmask.run.fingerprint import fingerprint, told
 from fewmask.run.folder import RunFolder
 from fewmask.run.layout import choose_layout
 from fewmask.run.notes import Say
@@ -138,6 +138,7 @@ def prepare(
             say(f"doubt: {doubt}")
         if len(doubts) > _TOLD:
             say(f"doubt: and {len(doubts) - _TOLD} more: {shlex.join(['fewmask', 'check', *asked.data.words])}")
+        say(told(fingerprint(index, pools, counts)))
         recipe = fill(asked, pools, counts, say, timed).model_copy(update={"folds": max(1, len(data.folds))})
         _tell_of_repeats(recipe, pools, say)
         if (parts := recipe.train.accumulate) > 1:
