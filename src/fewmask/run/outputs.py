@@ -175,4 +175,6 @@ def failure(failed: Mapping[Path, DataError], count: int) -> DataError | None:
         return next(iter(failed.values()), None)
     first = "; ".join(f"{file.name}: {error.what}" for file, error in list(failed.items())[:3])
     what = f"{len(failed)} of {count} images are not predicted, first {first}"
-    return DataError(what, where=next(iter(failed)).parent, todo="mend or remove them: the same command does the rest")
+    todos = {error.todo for error in failed.values()}
+    todo = f"{todos.pop() if len(todos) == 1 else 'mend or remove them'}; then the same command does the rest"
+    return DataError(what, where=next(iter(failed)).parent, todo=todo)

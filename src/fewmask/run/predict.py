@@ -63,8 +63,6 @@ def predict_files(
         WriteError: the disk refused.
     """
     every, skipped = chosen(inputs, out)
-    if skipped:
-        say(f"{skipped} images that predict wrote, or that lie in {out}, are left out")
     failed: dict[Path, DataError] = {}
     files, targets = _planned(every, out, probs, failed)
     digest = digest_of(folder)
@@ -75,6 +73,8 @@ def predict_files(
     ahead = [(file, name) for file, name in files if name not in done]
     make_room([path for _, name in ahead for path in targets[name].values()], journal.own(targets))
     refuse_other_model(out, digest, TABLE)
+    if skipped:
+        say(f"{skipped} images that predict wrote, or that lie in {out}, are left out")
     quality, without = load_quality(folder), f"the model has no {FILE}, which takes {FEWEST} validation images"
     if quality is not None and averaged:
         quality, without = None, "that was learned from predictions without --flip and --scales"
@@ -103,7 +103,7 @@ def predict_files(
     places.tell(say)
     rows = [journal.rows[name] for file, name in files if file not in failed]
     together = None if quality is None else summary(quality, rows)
-    if quality is None:
+    if quality is None and rows:
         say(f"no accuracy is expected: {without}")
     if together is not None:
         write_atomic(out / SUMMARY, json_text(together, indent=2) + "\n")
