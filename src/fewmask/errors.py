@@ -7,8 +7,11 @@ plain ``assert``; these classes are for what the outside world did.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+from traceback import walk_tb
 
 
 def printable(text: str) -> str:
@@ -100,3 +103,36 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+
+
+def traced(error: Exception, module: str) -> str:
+    """Return an exception that somebody's method raised as one line of text, with the line of its code where it arose.
+
+    Args:
+        error: as it was caught; the text of an ``AssertionError`` says already what is wrong.
+        module: the method's: of ours itself, of others all of its package counts as the method's own.
+    """
+    if isinstance(error, AssertionError) and str(error):
+        return str(error)
+    lines = (error.msg if isinstance(error, SyntaxError) else str(error)).splitlines()  # which ends with its place
+    what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    place = _place(error, module)
+    return f"{what} ({place})" if place else what
+
+
+def _place(error: Exception, module: str) -> str:
+    """Return the innermost line of the method's own code, or "" where the error arose outside it."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{_short(error.filename)}:{error.lineno}"
+    own = module if module.startswith("fewmask.") else module.partition(".")[0]
+    found = ""
+    for frame, line in walk_tb(error.__traceback__):
+        name = frame.f_globals.get("__name__", "")
+        if name == own or name.startswith(f"{own}."):
+            found = f"{_short(frame.f_code.co_filename)}:{line}, in {frame.f_code.co_name}"
+    return found
+
+
+def _short(file: str) -> str:
+    path, here = Path(file), Path(os.getcwd())
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

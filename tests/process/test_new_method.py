@@ -48,4 +48,5 @@ def test_a_file_with_an_error_is_told_with_its_line(tmp_path, io, monkeypatch):
     text = path.read_text().replace('return {"student"', 'return {"student', 1)
     path.write_text(text)
     line = 1 + text[: text.index('return {"student:')].count("\n")
-    assert_refused(run(io, ["methods", "check", "broken:Broken"]), 2, "SyntaxError", f"broken.py:{line}")
+    for words in (["methods", "check", "broken:Broken"], ["train", str(tmp_path), "--method", "broken:Broken"]):
+        assert_refused(run(io, words), 2, "SyntaxError", f"broken.py:{line}")

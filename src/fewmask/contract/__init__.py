@@ -26,7 +26,6 @@ from fewmask.contract.pixels import check_pixels
 from fewmask.contract.prediction import check_prediction
 from fewmask.contract.processes import check_processes
 from fewmask.contract.repeats import check_repeats
-from fewmask.contract.told import told
 from fewmask.contract.toys import (
     CLASSES,
     STEPS,
@@ -46,8 +45,9 @@ from fewmask.contract.toys import (
 )
 from fewmask.engine.checkpoint import Store
 from fewmask.engine.flatten import networks_to_flat
-from fewmask.errors import ConfigError, FewmaskError
+from fewmask.errors import ConfigError, FewmaskError, traced
 from fewmask.method import make_networks
+from fewmask.methods import METHODS
 
 __all__ = ["POINTS", "STEPS", "Case", "ToyBuild", "check_method", "golden", "run_two_ranks", "toy_batch", "toy_slots"]
 
@@ -274,12 +274,13 @@ def check_method(name: str, say: Callable[[str], None]) -> list[str]:
     Raises:
         ConfigError: there is no such method, or its file or class cannot be loaded.
     """
+    module = METHODS.get(name, name).partition(":")[0]
     try:
         cases = Case(name).each_round()
     except FewmaskError:
         raise
-    except Exception as error:
-        raise ConfigError(f"it cannot be loaded: {told(error, name)}", where=name, todo="mend it there") from error
+    except Exception as error:  # of its constants, or its rounds
+        raise ConfigError(f"it cannot be made: {traced(error, module)}", where=name, todo="mend it there") from error
     failures: list[str] = []
     said: set[str] = set()
     for case in cases:
@@ -288,7 +289,7 @@ def check_method(name: str, say: Callable[[str], None]) -> list[str]:
             try:
                 check(case)
             except Exception as error:  # whatever the method's own code raises, it does not keep this point
-                text = told(error, name)
+                text = traced(error, module)
                 failures.append(f"{point}{where}: {text}")
                 say(f"FAILED {point}{where}: {'as above' if text in said else text}")
                 said.add(text)

@@ -6,7 +6,7 @@ import os
 import sys
 from importlib import import_module
 
-from fewmask.errors import ConfigError, did_you_mean
+from fewmask.errors import ConfigError, did_you_mean, traced
 from fewmask.method import Method
 
 METHODS: dict[str, str] = {
@@ -31,7 +31,8 @@ def resolve(name: str) -> type[Method]:
         name: a key of ``METHODS``, or ``package.module:Class``.
 
     Raises:
-        ConfigError: there is no such method, or the class is not a Method.
+        ConfigError: there is no such method, its module cannot be imported (with the line where that ended), or the
+            class is not a Method.
     """
     path = METHODS.get(name, name)
     if ":" not in path:
@@ -43,9 +44,12 @@ def resolve(name: str) -> type[Method]:
         cls = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"method {name!r} cannot be imported: {error}", where="method.name",
+            f"method {name!r} cannot be imported: {traced(error, module)}", where="method.name",
             todo="give it as package.module:Class, importable from here",
         ) from error  # fmt: skip
+    except Exception as error:  # whatever somebody's module raises while it is loaded
+        what = f"method {name!r} cannot be imported: {traced(error, module)}"
+        raise ConfigError(what, where="method.name", todo="mend it there") from error
     if not (isinstance(cls, type) and issubclass(cls, Method)):
         raise ConfigError(f"{name!r} is not a fewmask.Method", where="method.name", todo="subclass fewmask.Method")
     return cls
