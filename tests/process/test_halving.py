@@ -86,10 +86,13 @@ def test_without_the_flag_one_is_chosen_from_the_data(data, tmp_path, io):
     assert not (tmp_path / "run/halving").exists()
 
 
-def test_the_plan_says_what_it_leaves_out(data, tmp_path, io):
+def test_the_plan_counts_the_tries(data, tmp_path, io):
     ended = good(run(io, command(data, tmp_path / "run", "--plan")))
     assert "auto: supervised, fixmatch, mean_teacher, cps, ucc are tried first" in ended.stderr
-    assert "this plan is that of fixmatch, without the tries" in json.loads(ended.stdout)["why"][-2]
+    plan = json.loads(ended.stdout)
+    assert "this is the recipe of fixmatch, and the time of" in plan["why"][-2]
+    assert 0 < plan["expected"]["tries_seconds"] < plan["expected"]["seconds"]
+    assert "to try methods" in plan["why"][-1]
 
 
 def test_where_nothing_can_be_tried(data, tmp_path, io):
@@ -108,6 +111,9 @@ def test_of_a_cross_fitted_run_the_first_fold_decides(data, tmp_path, io):
     tried = yaml.safe_load((out / "halving/1-cps/data.yaml").read_text())
     assert not set(first) & set(tried["labelled_names"]) and tried["val"] == len(first)
     assert len(metrics_of(out)["folds"]) == 3
+    found = json.loads((out / "halving/halving.json").read_text())
+    assert [rung["steps"] for rung in found["rungs"]] == [20], "a third of 24 steps would be the same tries again"
+    assert set(found["rungs"][0]["miou"]) == set(METHODS)
 
 
 @pytest.mark.slow  # the time that is given

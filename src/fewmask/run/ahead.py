@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from fewmask.recipe import Recipe
 from fewmask.run.again import as_before
 from fewmask.run.arms import SUPERVISED, comparable
 from fewmask.run.folder import RunFolder, choose_folder
-from fewmask.run.halving import METHODS, can_try
+from fewmask.run.halving import METHODS, can_try, costliest, steps_within, to_time, tries_ahead
 from fewmask.run.notes import Notes, Say
-from fewmask.run.pace import costs
+from fewmask.run.pace import Cost, costs, costs_of
 from fewmask.run.plan import expected, fitted, seconds_of, settle, spoken
 from fewmask.run.prepare import Prepared, prepare
 
@@ -105,19 +105,17 @@ def _plan(asked: Recipe, out: Path | None, say: Say, seconds: float | None) -> d
     plain, nowhere = asked.replace("data", unlabelled_by="random"), RunFolder(folder.path / "none")
     prepared = prepare(plain, nowhere, note, timed=seconds is not None)
     fabric = launch(devices, prepared.layout.precision, asked.machine.rank_timeout)
+    tries = asked.halving and asked.method_name == "auto" and can_try(prepared, note)
     try:
-        found = costs(prepared, fabric)
+        found = costs_of(to_time(prepared), fabric) if tries else costs(prepared, fabric)
     finally:
         leave()
-    recipe = prepared.recipe
-    if asked.halving and asked.method_name == "auto" and can_try(prepared, note):
+    recipe, hopes = (_with_tries if tries else _straight)(prepared, found, seconds)
+    if tries:
         note(
-            f"auto: {', '.join(METHODS)} are tried first; which will be trained is not known yet: this plan is that of "
-            f"{recipe.method_name}, without the tries"
+            f"auto: {', '.join(METHODS)} are tried first; which will be trained is not known yet: this is the recipe "
+            f"of {recipe.method_name}, and the time of {costliest(prepared, found)[-1].method}, which costs the most"
         )
-    if seconds is not None:
-        recipe = fitted(recipe, seconds, found, prepared)
-    hopes = expected(recipe, found, prepared)
     note(spoken(hopes))
     plan = _whole_plan(recipe, prepared, hopes) | {"time": seconds, "why": why}
     if not folder.started:  # a run's own plan says how it was begun
@@ -125,6 +123,24 @@ def _plan(asked: Recipe, out: Path | None, say: Say, seconds: float | None) -> d
         write_json(folder.plan, plan)
         say(f"plan: {folder.plan}")
     return plan
+
+
+def _straight(
+    prepared: Prepared, found: Sequence[Cost], seconds: float | None
+) -> tuple[Recipe, dict[str, Any]]:  # fmt: skip
+    """Return the recipe with the steps that a time allows, and what is expected of it."""
+    recipe = prepared.recipe if seconds is None else fitted(prepared.recipe, seconds, found, prepared)
+    return recipe, expected(recipe, found, prepared)
+
+
+def _with_tries(
+    prepared: Prepared, found: Sequence[Cost], seconds: float | None
+) -> tuple[Recipe, dict[str, Any]]:  # fmt: skip
+    """Return the same of a run whose method is tried out first."""
+    recipe = prepared.recipe
+    if seconds is not None:
+        recipe = recipe.replace("train", steps=steps_within(prepared, seconds, found))
+    return recipe, expected(recipe, costliest(prepared, found), prepared, *tries_ahead(recipe, found, prepared))
 
 
 def _whole_plan(recipe: Recipe, prepared: Prepared, hopes: dict[str, Any]) -> dict[str, Any]:

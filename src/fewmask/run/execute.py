@@ -33,9 +33,9 @@ from fewmask.run.halving import (
     PLAN,
     can_try,
     halve,
-    share_of_halving,
     spent,
     steps_begun,
+    steps_within,
     to_time,
     tried_for,
     with_method,
@@ -204,8 +204,7 @@ def _try_methods(prepared: Prepared, seconds: float | None, fabric: Any, say: No
         if begun is None or begun["time"] != seconds:
             say("timing some steps of each method")
             found = fabric.broadcast(costs_of(to_time(prepared), fabric))
-            rest, costly = (1 - share_of_halving(found)) * seconds, max(found, key=lambda cost: cost.step)
-            begun = {"time": seconds, "steps": fitted(prepared.recipe, rest, [found[0], costly], prepared).train.steps}
+            begun = {"time": seconds, "steps": steps_within(prepared, seconds, found)}
             if fabric.global_rank == 0:
                 ensure_writable(folder.halving)
                 write_json(folder.halving / PLAN, begun)
@@ -219,7 +218,7 @@ def _fit(prepared: Prepared, seconds: float, left: float, fabric: Any, say: Say)
     """Return the run with as many steps as fit into what is left of a time."""
     say("timing some steps")
     found = fabric.broadcast(costs(prepared, fabric))
-    recipe = fitted(prepared.recipe, left, found, prepared)
+    recipe = fitted(prepared.recipe, left, found, prepared, given=seconds)
     hopes = expected(recipe, found, prepared)
     say(f"{recipe.train.steps} steps fit into {duration(left)}; {spoken(hopes)}")
     return replace(prepared, recipe=recipe, plan=plan_of(recipe, seconds, hopes))

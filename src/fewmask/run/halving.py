@@ -21,12 +21,13 @@ from fewmask.engine.files import write_json
 from fewmask.errors import Interrupted
 from fewmask.ops.interval import paired_gain
 from fewmask.recipe import Recipe, for_its_length
-from fewmask.run.arms import SUPERVISED, Arm, folds_of, matched, matched_recipe
+from fewmask.run.arms import SUPERVISED, Arm, comparable, folds_of, matched, matched_recipe
 from fewmask.run.differences import differences
 from fewmask.run.evaluation import load_evaluation
 from fewmask.run.folder import RunFolder
 from fewmask.run.notes import Notes, Say
 from fewmask.run.pace import Cost
+from fewmask.run.plan import fitted, scored
 from fewmask.run.prepare import Prepared
 from fewmask.run.rounds import train_arm
 
@@ -64,6 +65,8 @@ def halve(prepared: Prepared, fabric: Any, say: Notes) -> dict[str, Any]:
     names, rungs = METHODS, list[dict[str, Any]]()
     for n, (share, stay) in enumerate(RUNGS, start=1):
         steps = steps_of_try(prepared.recipe, share)
+        if rungs and rungs[-1]["steps"] == steps:  # of a short run: the same tries once more
+            break
         for name in names:
             one = _prepared(base, folder, n, name, steps)
             if fabric.global_rank == 0 and RunFolder(one.folder).started:
@@ -159,6 +162,47 @@ def share_of_halving(costs: Sequence[Cost]) -> float:
         tried += share * sum(steps[-count:])
         count = stay
     return tried / (tried + costs[0].step + steps[-1])
+
+
+def costliest(prepared: Prepared, costs: Sequence[Cost]) -> list[Cost]:
+    """Return what a run takes at most, of ``METHODS`` in their order: that of its baseline, and the largest of all."""
+    baseline = costs[:1] if comparable(prepared.recipe, prepared.index, lambda text: None) else []
+    return [*baseline, max(costs, key=lambda cost: cost.step)]
+
+
+def steps_within(prepared: Prepared, seconds: float, costs: Sequence[Cost]) -> int:
+    """Return how many steps a run can have whose tries, baseline and training take so long together, at most.
+
+    Args:
+        prepared: the run.
+        seconds: of all.
+        costs: of ``METHODS``, in their order.
+
+    Raises:
+        ConfigError: they are too few to learn anything.
+    """
+    rest = (1 - share_of_halving(costs)) * seconds
+    return fitted(prepared.recipe, rest, costliest(prepared, costs), prepared, given=seconds).train.steps
+
+
+def tries_ahead(recipe: Recipe, costs: Sequence[Cost], prepared: Prepared) -> tuple[int, float]:
+    """Return how many tries there are, and the seconds that they take if the costliest methods stay.
+
+    Args:
+        recipe: the run's.
+        costs: of ``METHODS``, in their order.
+        prepared: the run.
+    """
+    val, test = scored(prepared), len(prepared.index.items["test"])
+    seen, seconds, tries, count = set[int](), 0.0, 0, len(costs)
+    for share, stay in RUNGS:
+        if (steps := steps_of_try(recipe, share)) not in seen:
+            one = recipe.replace("train", steps=steps, eval_every=0)
+            seconds += sum(sorted(cost.seconds(one, val, test) for cost in costs)[-count:])
+            tries += count
+        seen.add(steps)
+        count = stay
+    return tries, seconds
 
 
 def steps_of_try(recipe: Recipe, share: float) -> int:

@@ -37,13 +37,27 @@ def seconds_of(text: str) -> float:
     return total
 
 
-def expected(recipe: Recipe, costs: Sequence[Cost], prepared: Prepared) -> dict[str, Any]:
-    """Return {"seconds", "disk_mb", "trainings": [{"method", "step_seconds", "picture_seconds"}]} of a recipe."""
-    seconds = _seconds(recipe, costs, prepared)
+def expected(
+    recipe: Recipe, costs: Sequence[Cost], prepared: Prepared, tries: int = 0, tried: float = 0.0
+) -> dict[str, Any]:  # fmt: skip
+    """Return what a run takes.
+
+    Args:
+        recipe: the run's.
+        costs: of its arms.
+        prepared: the run.
+        tries: trainings before it that choose the method.
+        tried: seconds of these.
+
+    Returns:
+        {"seconds": of all, "tries_seconds", "disk_mb", "trainings": [{"method", "step_seconds", "picture_seconds"}]}.
+    """
+    seconds = tried + _seconds(recipe, costs, prepared)
     state = max(pace.state for cost in costs for pace in cost.paces)
-    trainings = recipe.seeds * sum(_times(recipe, cost, costs) * len(cost.paces) for cost in costs)
+    trainings = tries + recipe.seeds * sum(_times(recipe, cost, costs) * len(cost.paces) for cost in costs)
     return {
-        "seconds": round(seconds, 1), "disk_mb": round(trainings * _CHECKPOINTS * state / 1e6, 1),
+        "seconds": round(seconds, 1), "tries_seconds": round(tried, 1),
+        "disk_mb": round(trainings * _CHECKPOINTS * state / 1e6, 1),
         "trainings": [
             {"method": c.method, "step_seconds": round(c.step, 5), "picture_seconds": round(c.paces[-1].picture, 5)}
             for c in costs
@@ -57,20 +71,29 @@ def _times(recipe: Recipe, cost: Cost, costs: Sequence[Cost]) -> int:
     return folds + int(recipe.cross_fitted and cost is costs[-1])
 
 
-def _scored(prepared: Prepared) -> int:
-    """Return how many val images a training has."""
+def scored(prepared: Prepared) -> int:
+    """Return how many val images a training has at most."""
     indices = [fold.index for fold in prepared.folds] or [prepared.index]
     return max(len(index.items["val"]) for index in indices)
 
 
 def _seconds(recipe: Recipe, costs: Sequence[Cost], prepared: Prepared) -> float:
     """Return how long all trainings take."""
-    val, test = _scored(prepared), len(prepared.index.items["test"])
+    val, test = scored(prepared), len(prepared.index.items["test"])
     return recipe.seeds * sum(_times(recipe, cost, costs) * cost.seconds(recipe, val, test) for cost in costs)
 
 
-def fitted(recipe: Recipe, seconds: float, costs: Sequence[Cost], prepared: Prepared) -> Recipe:
+def fitted(
+    recipe: Recipe, seconds: float, costs: Sequence[Cost], prepared: Prepared, given: float | None = None
+) -> Recipe:  # fmt: skip
     """Return the recipe with as many steps as fit into a time, all trainings together.
+
+    Args:
+        recipe: with any steps.
+        seconds: the time.
+        costs: of its arms.
+        prepared: the run.
+        given: the time that was asked for, if trying methods takes a part of it.
 
     Raises:
         ConfigError: they are too few to learn anything.
@@ -79,7 +102,7 @@ def fitted(recipe: Recipe, seconds: float, costs: Sequence[Cost], prepared: Prep
     def times(cost: Cost) -> int:
         return recipe.seeds * _times(recipe, cost, costs)
 
-    once = sum(times(cost) * cost.paces[-1].picture * _scored(prepared) for cost in costs)
+    once = sum(times(cost) * cost.paces[-1].picture * scored(prepared) for cost in costs)
     scores = max(1, min(SCORES, int(_SCORING * seconds / max(1e-9, once))))
 
     def with_steps(steps: int) -> Recipe:
@@ -95,8 +118,9 @@ def fitted(recipe: Recipe, seconds: float, costs: Sequence[Cost], prepared: Prep
         low, high = (middle, high) if takes(middle) <= seconds else (low, middle - 1)
     steps = low if low < 100 else low // 10 * 10
     if steps < _LEAST:
+        have = f"{seconds:g} s" if given in (None, seconds) else f"{seconds:.0f} of {given:g} s, beside trying methods,"
         raise ConfigError(
-            f"{seconds:g} s are enough for {steps} steps of {' and '.join(cost.method for cost in costs)}; "
+            f"{have} are enough for {steps} steps of {' and '.join(cost.method for cost in costs)}; "
             f"{_LEAST} take {takes(_LEAST):.0f} s", where="--time",
             todo="give more time, a smaller --crop or --encoder, or --no-baseline",
         )  # fmt: skip
@@ -106,7 +130,8 @@ def fitted(recipe: Recipe, seconds: float, costs: Sequence[Cost], prepared: Prep
 def spoken(plan: dict[str, Any]) -> str:
     """Return what is expected in one sentence."""
     parts = [f"{t['method']} {t['step_seconds']:.3g} s a step" for t in plan["trainings"]]
-    return f"expected: {duration(plan['seconds'])}, {plan['disk_mb']:.0f} MB of checkpoints ({', '.join(parts)})"
+    first = f", of it {duration(tried)} to try methods" if (tried := plan["tries_seconds"]) else ""
+    return f"expected: {duration(plan['seconds'])}{first}, {plan['disk_mb']:.0f} MB of checkpoints ({', '.join(parts)})"
 
 
 def duration(seconds: float) -> str:
