@@ -15,7 +15,7 @@ from fewmask.run.data import open_folder
 from fewmask.run.folder import RunFolder
 from fewmask.run.label_diff import diff_labels
 from fewmask.run.label_export import export_labels
-from fewmask.run.labels import import_labels
+from fewmask.run.label_import import import_labels
 from fixtures_data import blocks, make_folder, save_image, save_mask
 from fixtures_layouts import names
 

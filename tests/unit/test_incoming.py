@@ -15,7 +15,7 @@ from fewmask.data.scan import scan
 from fewmask.errors import DataError
 from fewmask.run.label_diff import diff_labels
 from fewmask.run.label_export import export_labels
-from fewmask.run.labels import import_labels
+from fewmask.run.label_import import import_labels
 from fewmask.run.matching import by_name
 from fixtures_data import blocks, make_folder, save_image, save_mask
 
@@ -69,6 +69,19 @@ def test_a_tool_that_drops_the_folders(how, root, tmp_path):
     found = taken(source, root)
     assert found["new"] == ["fieldA/2", "fieldB/9"] and sorted(found["unknown"]) == ["1", "gone"]
     assert np.unique(np.asarray(Image.open(root / "masks/fieldA/2.png"))).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("blank", [False, True], ids=["no mask", "a mask that data.yaml calls none"])
+def test_first_masks_of_val_images(blank, tmp_path):
+    """Nothing can be measured on them until these come in."""
+    root = make_folder(tmp_path / "photos", ["train/1", "val/2"], ["val/3", "test/4"], classes=CLASSES)
+    if blank:
+        (root / "data.yaml").write_text("empty_masks: unlabelled\n")
+        save_mask(root / "masks/val/3.png", np.zeros((12, 16), np.uint8))
+    found = taken(cvat(tmp_path / "e", "val/3", "4"), root)
+    assert found["new"] == ["test/4", "val/3"] and not found["unknown"]
+    items = read_folder(root, val_fraction=None).items
+    assert [i.name for i in items["val"]] == ["val/2", "val/3"] and [i.name for i in items["test"]] == ["test/4"]
 
 
 def test_folders_are_kept_apart(root, tmp_path):

@@ -15,7 +15,7 @@ from fewmask.data.masks import read_mask
 from fewmask.errors import DataError
 from fewmask.run.label_diff import diff_labels
 from fewmask.run.label_export import export_labels
-from fewmask.run.labels import import_labels
+from fewmask.run.label_import import import_labels
 from fewmask.run.matching import by_name
 from fixtures_data import blocks, make_folder, save_image, save_mask
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fewmask.data.palette import palette
 from fewmask.errors import DataError
-from fewmask.run.labels import import_labels
+from fewmask.run.label_import import import_labels
 from fixtures_data import make_folder
 
 CLASSES = ["soil", "crop", "weed"]

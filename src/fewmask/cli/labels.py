@@ -109,7 +109,7 @@ def import_(
 
     Takes masks into a data folder: images by name, classes by name. Without --replace no mask that is there changes.
     """
-    from fewmask.run.labels import import_labels
+    from fewmask.run.label_import import import_labels
 
     found = import_labels(source, dir, replace, say, declared_in(data_yaml), empty.value if empty else None)
     if as_json:

@@ -140,12 +140,18 @@ def _declared(recipe: Recipe, run: RunFolder | None) -> DataYaml | None:
     return read_data_yaml(Path(recipe.data.data_yaml))
 
 
-def masked_index(index: DataIndex) -> DataIndex:
-    """Return a data set without the masks that its data.yaml calls not annotated: those that hold class 0 only."""
+def masked_index(index: DataIndex, unmasked: bool = False) -> DataIndex:
+    """Return a data set without the masks that its data.yaml calls not annotated: those that hold class 0 only.
+
+    Args:
+        index: the data set.
+        unmasked: as in ``read_folder``.
+    """
     if index.empty_masks != "unlabelled":
         return index
     masked = [i for items in index.items.values() for i in items if i.mask is not None]
-    return without_empty_masks(index, scan(masked, len(index.classes) or None, index.code, images=False))
+    counts = scan(masked, len(index.classes) or None, index.code, images=False)
+    return without_empty_masks(index, counts, unmasked)
 
 
 def _warn_of_seen(index: DataIndex, asked: Recipe, begun: RunFolder | None, say: Say) -> None:

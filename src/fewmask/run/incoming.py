@@ -34,7 +34,7 @@ _FILES = 1_000_000
 def open_folder(
     root: Path, remember: bool = True, declared: DataYaml | None = None, scratch: Path | None = None
 ) -> DataIndex:  # fmt: skip
-    """Return a data set whose masks have all been looked at, nothing drawn for val.
+    """Return a data set whose masks have all been looked at, nothing drawn for val, images without a mask in any role.
 
     Args:
         root: the folder.
@@ -46,7 +46,7 @@ def open_folder(
     Raises:
         DataError: it cannot be read, or a mask is not what it should be.
     """
-    index = read_folder(root, val_fraction=None, declared=declared)
+    index = read_folder(root, val_fraction=None, declared=declared, unmasked=True)
     index = index if scratch is None else as_ids(index, scratch)
     cache = None if remember else False
     counts = scan(masked(index), len(index.classes) or None, index.code, cache=cache, exif=index.exif)

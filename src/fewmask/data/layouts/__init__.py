@@ -59,6 +59,7 @@ def read_folder(
     split_seed: int = 0,
     groups: str | None = None,
     declared: DataYaml | None = None,
+    unmasked: bool = False,
 ) -> DataIndex:
     """Read the data set in ``root``, which may be read-only.
 
@@ -72,6 +73,7 @@ def read_folder(
         split_seed: which ones.
         groups: as ``groups`` in data.yaml, which it overrides.
         declared: what counts in place of the folder's data.yaml; None reads the folder's own, if it has one.
+        unmasked: keep "val" and "test" images without a mask: it may come in. Nothing can be measured on them.
 
     Raises:
         DataError: no such folder, no known layout, no images or masks, contradictory files.
@@ -103,7 +105,8 @@ def read_folder(
         found.notes += notes
     classes, code = _legend(root, declared, found)
     _put_in_groups(found, root, declared, groups)
-    _only_masked(found)
+    if not unmasked:
+        _only_masked(found)
     images = declared.image_code()
     items, notes = _sorted(found, images), tuple(found.notes)
     index = DataIndex(
@@ -196,16 +199,25 @@ def with_classes(index: DataIndex, scan: Scan) -> DataIndex:
     return replace(index, classes=classes, notes=(*index.notes, note))
 
 
-def without_empty_masks(index: DataIndex, scan: Scan) -> DataIndex:
+def without_empty_masks(index: DataIndex, scan: Scan, unmasked: bool = False) -> DataIndex:
     """Return the index with blank masks taken for "not annotated": ``empty_masks: unlabelled``.
 
-    Training images lose such masks and become unlabelled; "val" and "test" images are left out.
+    Such images have no mask then; those in "val" and "test" are left out.
+
+    Args:
+        index: the data set.
+        scan: of all its masks.
+        unmasked: keep them, as in ``read_folder``.
     """
     empty = set(scan.empty_masks)
     items: dict[Role, tuple[Item, ...]] = {
-        role: tuple(i for i in index.items[role] if i.name not in empty) for role in ROLES
+        role: tuple(
+            item.without_mask() if item.name in empty else item
+            for item in index.items[role]
+            if item.name not in empty or role == "train" or unmasked
+        )
+        for role in ROLES
     }
-    items["train"] = tuple(i.without_mask() if i.name in empty else i for i in index.items["train"])
     note = f"{len(empty)} masks hold class {index.code.blank} only: taken for not annotated, as data.yaml says"
     return replace(index, items=items, notes=(*index.notes, note))
 

@@ -90,7 +90,7 @@ def import_labels(
     """
     bare = read_unlabelled(root, declared)
     whole = open_folder(root, declared=declared) if bare is None else bare
-    index = masked_index(whole)
+    index = masked_index(whole, unmasked=True)
     place = _mask_folder(index, root)
     _check_place(place, root)
     with tempfile.TemporaryDirectory(prefix="fewmask-") as scratch:
