@@ -18,6 +18,7 @@ from fewmask.data.files import hidden, image_files, place_below
 from fewmask.data.index import ROLES, DataIndex, Item, Role
 from fewmask.data.layouts import read_folder, with_classes
 from fewmask.data.layouts.found import ENDINGS, single
+from fewmask.data.layouts.tables import CLASS_TABLES, COLOUR_TABLE
 from fewmask.data.layouts.tools import MASK_FOLDERS, in_role_folders
 from fewmask.data.layouts.unread import export_of
 from fewmask.data.roles import role_folder
@@ -256,7 +257,7 @@ def _link(file: str | Path, place: str | Path) -> None:
 
 def _legend_for(top: Path, root: Path, ours: DataYaml) -> DataYaml:
     """Return what the data folder says of masks that name their classes nowhere."""
-    named = ("classes.txt", "labelmap.txt", "label_colors.txt", "dataset.json")
+    named = ("classes.txt", "labelmap.txt", COLOUR_TABLE, *CLASS_TABLES, "dataset.json")
     if any((top / name).is_file() for name in named) or any(top.rglob("*.json")) or any(top.rglob("_classes.csv")):
         return DataYaml(exif=ours.exif)
     if (root / "classes.txt").is_file():

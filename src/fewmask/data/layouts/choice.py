@@ -15,6 +15,7 @@ from fewmask.data.layouts import (
     listed,
     published,
     sources,
+    tables,
     tools,
     unread,
     yolo,
@@ -91,6 +92,9 @@ def read_layout(root: Path, declared: DataYaml) -> Found:
         key, found = declared.layout, _as(declared.layout, root, declared)
     else:
         key, found = _recognised(root, declared)
+    own = declared.classes or declared.colours or declared.ignore or (root / "classes.txt").is_file()
+    if key == "folders" and not own:
+        tables.name_by_table(root, found)
     plain = key == "folders" and _places(root) == _OURS  # made for this program
     sources.settle(root, found, key, chosen=plain or declared.layout is not None or key is None)
     return found

@@ -21,6 +21,7 @@ from fewmask.data.layouts.found import (
     with_colours,
 )
 from fewmask.data.layouts.names import IMAGE_FOLDERS
+from fewmask.data.layouts.tables import COLOUR_TABLE
 from fewmask.data.lists import match, read_list
 from fewmask.data.roles import role_folder, roles_by_folder
 from fewmask.errors import DataError
@@ -35,8 +36,6 @@ CITYSCAPES_CLASSES = (
     *("motorcycle", "bicycle"),
 )
 CAMVID_CLASSES = tuple("sky building pole road pavement tree signsymbol fence car pedestrian bicyclist".split())
-COLOUR_TABLE = "label_colors.txt"
-"""Of CamVid, and of tools that write other data sets in its manner or that of Cityscapes."""
 # ids of gtFine/*_labelIds.png in the order of the classes above; all others of 0..33 are ignored
 _CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 _VOC_IMAGE = re.compile(r"(19|20)[0-9]{2}_[0-9]{6}")

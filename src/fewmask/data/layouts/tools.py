@@ -20,13 +20,13 @@ from fewmask.data.layouts.found import (
     Files,
     Found,
     colour_legend,
-    colour_rows,
     join,
     read_text,
     with_image_names,
 )
 from fewmask.data.layouts.names import IMAGE_FOLDERS
-from fewmask.data.layouts.published import CAMVID_CLASSES, COLOUR_TABLE
+from fewmask.data.layouts.published import CAMVID_CLASSES
+from fewmask.data.layouts.tables import class_rows
 from fewmask.data.roles import role_folder, roles_by_folder
 from fewmask.errors import DataError
 
@@ -35,7 +35,6 @@ MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation",
 _COMPANION = ("annot", *ENDINGS)
 _IMAGE_COMPANION = ("", "_images", "-images", "_image", "_imgs", "_img")
 UNLABELLED = ("unlabelled", "unlabeled")
-_CLASS_TABLES = ("class_dict.csv", "class_dict_seg.csv")
 # frames of CamVid are recognised by the videos they come from
 _CAMVID_VIDEO = re.compile(r"(?:^|/)(0001TP|0006R0|0016E5|Seq05VD)_")
 
@@ -155,11 +154,9 @@ def beside(root: Path) -> Found | None:
     items = join(images, masks, notes)
     roles, more = roles_by_folder(items, root)
     found = Found("beside", roles, notes + more)
-    table = next((root / name for name in _CLASS_TABLES if (root / name).is_file()), None)
-    if table is not None:
-        found.classes, found.code = colour_legend(_colours_of(table), table)
-    elif (table := root / COLOUR_TABLE).is_file():
-        found.classes, found.code = colour_legend(colour_rows(table), table)
+    if (told := class_rows(root)) is not None:
+        table, rows = told
+        found.classes, found.code = colour_legend(rows, table)
     elif companions and all(mask.endswith("annot") for *_, mask in companions):
         if all(_CAMVID_VIDEO.search(item.name) for item in items):
             found.layout, found.classes, found.code = "camvid (SegNet)", CAMVID_CLASSES, MaskCode(ignore=(11,))
@@ -215,19 +212,6 @@ def _made_of(stems: Collection[str], end: str, names: Collection[str]) -> set[st
     first = min(stems)
     more = {name[len(first) :] for name in names if name.startswith(f"{first}_") or name.startswith(f"{first}-")}
     return {other for other in more - {end} if all(stem + other in names for stem in stems)}
-
-
-def _colours_of(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
-    """Return (name, colour) of a table name,r,g,b."""
-    out = []
-    for row in list(csv.reader(StringIO(read_text(path)), skipinitialspace=True))[1:]:
-        if row:
-            try:
-                red, green, blue = (int(v) for v in row[1:4])
-            except ValueError as error:
-                raise DataError("is no table of name,r,g,b", where=path, todo="mend it") from error
-            out.append((row[0].strip(), (red, green, blue)))
-    return out
 
 
 # --- folders of other names -----------------------------------------------------------------------------------------
