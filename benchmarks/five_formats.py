@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -190,12 +191,12 @@ def tried(
     return {
         "format": name, "labelled": metrics["labelled"], "unlabelled": metrics["unlabelled"],
         "val": metrics["val"]["miou"], "iou": metrics["val"]["iou"], "report": (run / "report.html").stat().st_size,
-        "predicted": predicted,
+        "predicted": predicted, "weights": sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest(),
     }  # fmt: skip
 
 
 def compared(rows: list[dict[str, Any]], ids: dict[str, int]) -> list[dict[str, Any]]:
-    """Return the rows without masks, with the share of pixels that differ from the first.
+    """Return the rows without masks, with the share of pixels that differ from the first, and whether the networks do.
 
     Args:
         rows: as ``tried`` returns them.
@@ -206,8 +207,10 @@ def compared(rows: list[dict[str, Any]], ids: dict[str, int]) -> list[dict[str, 
     for row in rows:
         moved = [mask.astype(int) - ids.get(row["format"], 0) for mask in row["predicted"]]
         differ = [float((a != b).mean()) for a, b in zip(first["predicted"], moved, strict=True)]
-        kept = {key: value for key, value in row.items() if key not in ("predicted", "iou")}
-        out.append(kept | {"pixels_that_differ": float(np.mean(differ)), "same_iou": row["iou"] == first["iou"]})
+        kept = {key: value for key, value in row.items() if key not in ("predicted", "iou", "weights")}
+        kept["classes_predicted"] = len(np.unique(np.concatenate([mask.ravel() for mask in row["predicted"]])))
+        kept |= {"pixels_that_differ": float(np.mean(differ))}
+        out.append(kept | {f"same_{key}": row[key] == first[key] for key in ("iou", "weights")})
     return out
 
 
@@ -215,6 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="CamVid as images/ROLE, masks/ROLE, classes.txt")
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--weights", default="none", help="as of fewmask train")
     parser.add_argument("--folder", type=Path, default=Path("runs/five-formats"))
     args = parser.parse_args()
 
@@ -223,19 +227,21 @@ def main() -> None:
     images = sorted((args.data / "images" / "test").iterdir())[::20]
     words = [
         "--method", "fixmatch", "--no-baseline", "--steps", str(args.steps), "--crop", "96x128", "--resize", "120x160",
-        "--weights", "none", "--seed", "0",
+        "--weights", args.weights, "--seed", "0",
     ]  # fmt: skip
     rows = compared([tried(name, source, args.folder, images, words) for name in FORMATS], {"COCO JSON, RLE": 1})
     for row in rows:
         print(f"{row['format']:24} val {row['val']:.4f} mIoU, {100 * row['pixels_that_differ']:g} % of pixels differ")
     RESULTS.mkdir(exist_ok=True)
     record = {
-        "command": f"python benchmarks/five_formats.py --data camvid --steps {args.steps}",
+        "command": f"python benchmarks/five_formats.py --data camvid --steps {args.steps} --weights WEIGHTS",
         "environment": environment(),
-        "train": " ".join(words), "predicted": len(images), "rows": rows,
+        "train": " ".join(words).replace(args.weights, Path(args.weights).name), "predicted": len(images), "rows": rows,
     }  # fmt: skip
     (RESULTS / "five_formats.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    sys.exit(0 if all(row["pixels_that_differ"] == 0 and row["same_iou"] for row in rows) else 1)
+    sys.exit(
+        0 if all(row["pixels_that_differ"] == 0 and row["same_iou"] and row["same_weights"] for row in rows) else 1
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
@@ -28,7 +28,7 @@ from fewmask.run.model import Model
 from fewmask.run.notes import Say
 from fewmask.run.outputs import Named, Targets, chosen, make_room, mark, refuse_meeting, refuse_other_model, targets_of
 from fewmask.run.places import Places
-from fewmask.run.quality import FEWEST, FILE, SUMMARY, TABLE, summary, write_table
+from fewmask.run.quality import FEWEST, FILE, SUMMARY, TABLE, Quality, summary, write_table
 from fewmask.run.quality import load as load_quality
 
 
@@ -75,25 +75,22 @@ def predict_files(
     refuse_other_model(out, digest, TABLE)
     if skipped:
         say(f"{skipped} images that predict wrote, or that lie in {out}, are left out")
-    quality, without = load_quality(folder), f"the model has no {FILE}, which takes {FEWEST} validation images"
-    if quality is not None and averaged:
-        quality, without = None, "that was learned from predictions without --flip and --scales"
+    quality, why_not = _calibration(folder, averaged)
+    places = Places(model.card.image_code(), len(every))
+
+    def one(file: Path, name: str) -> dict[str, Any]:
+        row = {"image": str(file), "name": name, **predict_file(model, file, targets[name], tile, how)}
+        places.look(file, targets[name])
+        if quality is not None:
+            values = quality.of(row["confidence"])
+            row["expected"] = dict(zip(("pixel_accuracy", "low", "high"), values, strict=True))
+        return row
+
     journal.begin(targets)
-    places, marked = Places(model.card.image_code(), len(every)), False
     try:
-        for file, name in along(ahead):
-            try:
-                row = {"image": str(file), "name": name, **predict_file(model, file, targets[name], tile, how)}
-                places.look(file, targets[name])
-            except DataError as error:
-                failed[file] = error
-                continue
-            if quality is not None:
-                values = quality.of(row["confidence"])
-                row["expected"] = dict(zip(("pixel_accuracy", "low", "high"), values, strict=True))
-            if not marked:
+        for n, row in enumerate(_rows(one, along(ahead), failed)):
+            if not n:
                 mark(out, digest, folder, targets)
-                marked = True
             journal.add(row)
     except BaseException:
         with suppress(WriteError):  # the first error is the one to tell
@@ -104,12 +101,34 @@ def predict_files(
     rows = [journal.rows[name] for file, name in files if file not in failed]
     together = None if quality is None else summary(quality, rows)
     if quality is None and rows:
-        say(f"no accuracy is expected: {without}")
+        say(f"no accuracy is expected: {why_not}")
     if together is not None:
         write_atomic(out / SUMMARY, json_text(together, indent=2) + "\n")
     if not failed:
         journal.end()
     return rows, together, failed
+
+
+def _rows(
+    one: Callable[[Path, str], dict[str, Any]], ahead: Iterable[Named], failed: dict[Path, DataError]
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Yield what ``one`` returns of each image; those that cannot be read go to ``failed``."""
+    for file, name in ahead:
+        try:
+            row = one(file, name)
+        except DataError as error:
+            failed[file] = error
+        else:
+            yield row
+
+
+def _calibration(folder: Path, averaged: bool) -> tuple[Quality | None, str]:
+    """Return what tells the accuracy to expect, or None and why nothing does."""
+    if (quality := load_quality(folder)) is None:
+        return None, f"the model has no {FILE}, which takes {FEWEST} validation images"
+    if averaged:
+        return None, "that was learned from predictions without --flip and --scales"
+    return quality, ""
 
 
 def _planned(
