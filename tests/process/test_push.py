@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -17,9 +18,11 @@ from fewmask.run.folder import RunFolder
 from fewmask.run.hub import card_of
 from process.helpers import assert_refused, good, run
 
+PARTS = ("upload", "verify")
+
 
 class Hub(BaseHTTPRequestHandler):
-    """Makes repositories, says that every file is a regular one, and keeps what is committed."""
+    """Makes repositories, takes weights as large files, as the Hub does, and keeps what is committed."""
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -35,15 +38,38 @@ class Hub(BaseHTTPRequestHandler):
             return self.answer(200, {"url": f"{self.server.address}/{asked['organization']}/{asked['name']}"})
         if "/preupload/" in self.path:
             files = json.loads(body)["files"]
-            modes = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]
+            large = {f["path"]: f["path"].endswith(".safetensors") for f in files}
+            modes = [
+                {"path": path, "uploadMode": "lfs" if is_large else "regular", "shouldIgnore": False}
+                for path, is_large in large.items()
+            ]
             return self.answer(200, {"files": modes})
+        if self.path.endswith(".git/info/lfs/objects/batch"):
+            objects = [
+                one | {"actions": {kind: {"href": f"{self.server.address}/{kind}/{one['oid']}"} for kind in PARTS}}
+                for one in json.loads(body)["objects"]
+            ]
+            return self.answer(200, {"transfer": "basic", "objects": objects})
+        if self.path.startswith("/verify/"):
+            asked = json.loads(body)
+            return self.answer(200 if len(self.server.objects[asked["oid"]]) == asked["size"] else 422, {})
         if "/commit/" in self.path:
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     self.server.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                elif line["key"] == "lfsFile":
+                    self.server.files[line["value"]["path"]] = self.server.objects[line["value"]["oid"]]
             done = {"commitUrl": f"{self.server.address}/x/y/commit/{'a' * 40}", "commitOid": "a" * 40}
             return self.answer(200, done | {"success": True})
         return self.answer(404, {"error": "unknown"})
+
+    def do_PUT(self):
+        """An upload has an address of its own, and takes no token there."""
+        oid, body = self.path.rpartition("/")[2], self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.broken or hashlib.sha256(body).hexdigest() != oid:
+            return self.answer(403, {"error": "no"})
+        self.server.objects[oid] = body
+        return self.answer(200, {})
 
     def do_GET(self):
         self.server.log.append((self.path, self.headers.get("Authorization")))
@@ -65,7 +91,7 @@ class Hub(BaseHTTPRequestHandler):
 def hub(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.address = f"http://127.0.0.1:{server.server_address[1]}"
-    server.log, server.made, server.files = [], [], {}
+    server.log, server.made, server.files, server.objects, server.broken = [], [], {}, {}, False
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     for name, value in (("HF_ENDPOINT", server.address), ("HF_TOKEN", "hf_good"), ("HF_HUB_OFFLINE", "0"),
@@ -99,7 +125,8 @@ def test_push(hub, unbroken, data, tmp_path, io):
         and hub.made[0]["organization"] == "me"
         and (hub.made[0].get("private") or hub.made[0].get("visibility") == "private")
     )
-    assert made["files"] == list(hub.files) == ["README.md", "config.json", "model.safetensors", "classes.txt"]
+    assert made["files"] == ["README.md", "config.json", "model.safetensors", "classes.txt"]
+    assert sorted(hub.files) == sorted(made["files"]) and len(hub.objects) == 1, "weights go as a large file"
     assert hub.files["model.safetensors"] == (source / "model/model.safetensors").read_bytes()
     card = hub.files["README.md"].decode()
     metrics = json.loads((source / "metrics.json").read_text())
@@ -133,6 +160,15 @@ def test_what_cannot_be_pushed(words, env, message, hub, unbroken):
     ended = pushed([str(unbroken("cps")), *words], hub, env)
     assert ended.returncode == 2 and ended.stderr.startswith("error: ") and message in ended.stderr, ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1 and not hub.files
+
+
+def test_an_upload_that_is_refused(hub, unbroken):
+    """Large files go elsewhere than to the Hub itself; without them nothing is committed."""
+    hub.broken = True
+    ended = pushed([str(unbroken("cps")), "me/fields"], hub)
+    assert ended.returncode == 2 and ended.stderr.splitlines()[-1].startswith("error: "), ended.stderr
+    assert "the upload failed (Error while uploading 'model.safetensors' to the Hub: " in ended.stderr
+    assert "Traceback" not in ended.stderr and not hub.files
 
 
 def edited(folder, **changes):

@@ -110,7 +110,7 @@ def push(run: Path, repo: str, private: bool) -> dict[str, Any]:
 
     Raises:
         CheckpointError: no finished run.
-        ConfigError: no token, no right, no such name, or the Hub cannot be reached.
+        ConfigError: no token, no right, no such name, the upload failed, or the Hub cannot be reached.
     """
     folder = RunFolder(run)
     card = card_of(folder, repo)
@@ -132,6 +132,10 @@ def push(run: Path, repo: str, private: bool) -> dict[str, Any]:
         code = error.response.status_code
         todo = "log in with a token that may write: hf auth login" if code in (401, 403) else "try again later"
         raise ConfigError(f"the Hub refused ({_first_line(error)})", where=f"push to {repo}", todo=todo) from error
+    except RuntimeError as error:  # what the library makes of an upload of a large file that fails
+        why = f": {_first_line(error.__cause__)}" if isinstance(error.__cause__, Exception) else ""
+        what = f"the upload failed ({_first_line(error).rstrip('.')}{why})"
+        raise ConfigError(what, where=f"push to {repo}", todo="try again: what is there is not sent again") from error
     except (OSError, _TRANSPORT) as error:
         todo = f"check the network, or {_ADDRESS}"
         raise ConfigError(f"the Hub cannot be reached ({_first_line(error)})", where=repo, todo=todo) from error
