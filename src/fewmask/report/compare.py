@@ -96,7 +96,7 @@ def compare(records: Iterable[Record]) -> Comparison:
             f"{len(groups)} groups: data, labelled images or protocol differ, so scores of different groups do not "
             "compare"
         )
-    made = []
+    made, taken = list[Group](), list[str]()
     for key, configurations in groups.items():
         given = [record for parts in configurations.values() for part in parts for record in part]
         arms = [arm for arm in held(given) if _group_key(arm) == _group_key(given[0])]
@@ -106,10 +106,11 @@ def compare(records: Iterable[Record]) -> Comparison:
         along = [any(part[0] is arm for arm in arms) for part in parts]
         names = [f"{n} (taken along)" if a else n for n, a in zip(_names(parts), along, strict=True)]
         made.append(Group([Row(*row) for row in zip(names, parts, along, strict=True)], key))
-        if arms:
-            taken = listing(dict.fromkeys(record.label for record in arms), 3)
-            notes.append(f"taken along, since no supervised run of that kind was given: {taken}")
+        taken += [record.label for record in arms]
         notes += lost([record for part in parts for record in part])
+    if taken:
+        which = listing(dict.fromkeys(taken), 3)
+        notes.append(f"taken along, since no supervised run of that kind was given: {which}")
     return Comparison(made, list(dict.fromkeys(notes)))
 
 
