@@ -290,6 +290,11 @@ def test_alarms_of_the_training_are_told_again():
     assert twice is not None and len(twice.alarms) == 4 and twice.alarms[2].startswith("seed 1, step 200: class")
     folds = pseudo(Record({}, manifest=manifest, folds=[Record({}, log=sick), Record({}, log=sick)]))
     assert folds is not None and folds.alarms[0].startswith("fold 1, step 200: class")
+    well = [{**line, "step": 300 + line["step"], "pseudo": [0.6, 0.38, 0.02]} for line in sick]
+    over = pseudo(Record({}, manifest=manifest, log=[*sick, *well]))
+    assert over is not None and over.alarms == [] and [text.partition(": ")[0] for text in over.passed] == [
+        "step 200 to 410", "step 200 to 320",
+    ]  # fmt: skip
 
 
 # --- pictures

@@ -39,12 +39,16 @@ class Share:
 
 @dataclass(frozen=True)
 class Pseudo:
-    """The section on pseudo-labels; what was not recorded is None or empty. ``window`` says what "at the end" is."""
+    """The section on pseudo-labels; what was not recorded is None or empty. ``window`` says what "at the end" is.
+
+    ``alarms`` were not over at the end, ``passed`` were.
+    """
 
     kept: Chart | None
     kept_sentence: str
     window: str
     alarms: list[str]
+    passed: list[str]
     stack: Stack | None
     shares: list[Share]
     hidden: int
@@ -117,7 +121,7 @@ def pseudo(record: Record) -> Pseudo | None:
         sentence += f"; on {percent((agree.last or 0) / 100)} of these" if agree.points else "."
         sentence += " the trained network itself said what the pseudo-label says." if agree.points else ""
     rest = _against_prior(record, steps, shares, trained) if len(steps) else (None, [], 0, [])
-    return Pseudo(chart, sentence, _window(len(steps)), _alarms(record), *rest)
+    return Pseudo(chart, sentence, _window(len(steps)), *_alarms(record), *rest)
 
 
 def _pixels_in_step(record: Record) -> int | None:
@@ -134,19 +138,21 @@ def _window(steps: int) -> str:
     return f"At the end: {which} of {plural(steps, 'logged step')}." if steps else ""
 
 
-def _alarms(record: Record) -> list[str]:
-    """Return what was, or would have been, said about the pseudo-labels while they trained."""
-    prior, found = _prior(record), []
+def _alarms(record: Record) -> tuple[list[str], list[str]]:
+    """Return what was, or would have been, said about the pseudo-labels while they trained; and what was over again."""
+    prior, last, over = _prior(record), list[str](), list[str]()
     for name, training in record.trainings:
-        said: list[str] = []
+        where = f"{name}, " if name else ""
         for _, lines in itertools.groupby(training.log, lambda line: line.get("round")):
-            monitor = Monitor(record.classes, None if prior is None else prior.tolist(), said.append)
+            monitor = Monitor(record.classes, None if prior is None else prior.tolist(), lambda text: None)
             for line in lines:
                 if is_number(line.get("kept")):
                     monitor.record(dict(line))
-        where = f"{name}, " if name else ""
-        found += [where + text.removeprefix("WARNING: ") for text in said]
-    return found
+            last += [f"{where}step {one.step}: {one.text}" for one in monitor.found if one.until is None]
+            over += [
+                f"{where}step {one.step} to {one.until}: {one.text}" for one in monitor.found if one.until is not None
+            ]
+    return last, over
 
 
 def _prior(record: Record) -> np.ndarray | None:
