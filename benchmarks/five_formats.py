@@ -235,13 +235,12 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     record = {
         "command": f"python benchmarks/five_formats.py --data camvid --steps {args.steps} --weights WEIGHTS",
-        "environment": environment(),
+        "environment": {key: value for key, value in environment().items() if key != "command"},  # it names folders
         "train": " ".join(words).replace(args.weights, Path(args.weights).name), "predicted": len(images), "rows": rows,
     }  # fmt: skip
     (RESULTS / "five_formats.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    sys.exit(
-        0 if all(row["pixels_that_differ"] == 0 and row["same_iou"] and row["same_weights"] for row in rows) else 1
-    )
+    alike = [row["pixels_that_differ"] == 0 and row["same_iou"] and row["same_weights"] for row in rows]
+    sys.exit(0 if all(alike) else 1)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,6 @@ COLOUR_TABLE = "label_colors.txt"
 CLASS_TABLES = ("class_dict.csv", "class_dict_seg.csv")
 """Lines name,r,g,b below a heading."""
 
-_COLOURED = ("RGB", "RGBA", "P")
-
 
 def class_rows(root: Path) -> tuple[Path, list[tuple[str, Colour]]] | None:
     """Return the table in a folder and its (name, colour) in order; None where there is none.
@@ -61,7 +59,7 @@ def _shows_colours(mask: Path, rows: Sequence[tuple[str, Colour]]) -> bool:
     try:
         with opened(mask, MAX_PIXELS) as (image, _):
             if image.mode != "P":
-                return image.mode in _COLOURED
+                return image.mode in ("RGB", "RGBA")
             palette = np.reshape(image.getpalette("RGB") or [], (-1, 3)).tolist()
             used = np.unique(np.asarray(image)).tolist()
     except DataError:
