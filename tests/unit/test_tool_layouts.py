@@ -212,35 +212,6 @@ class TestBeside:
         assert index.layout == "camvid (SegNet)" and len(index.classes) == 11 and index.classes[10] == "bicyclist"
         assert ids(index, "train/0001TP_006690") == [0, 10, 255]
 
-    @pytest.mark.parametrize("spelled", ["colours", "grey", "palette", "another palette"])
-    def test_a_table_beside_folders(self, spelled, tmp_path):
-        """Colours are those of the table; ids count its lines, whatever else a palette holds."""
-        (tmp_path / "class_dict.csv").write_text("name,r,g,b\nwater,0,0,255\nvoid,9,9,9\nroad,0,255,255\n")
-        colours = [(0, 0, 255), (9, 9, 9), (0, 255, 255)]
-        image(tmp_path / "photos" / "a.jpg")
-        path = tmp_path / "labels" / "a.png"
-        if spelled == "colours":
-            rgb_mask(path, *(colours[i] for i in (2, 0, 1, 0)))
-        else:
-            order = [2, 1, 0] if spelled == "another palette" else [0, 1, 2]
-            path.parent.mkdir()
-            made = Image.fromarray(np.array([[order.index(i) for i in (2, 0, 1, 0) for _ in range(4)]] * 12, np.uint8))
-            if spelled != "grey":
-                made.putpalette([v for i in order for v in colours[i]])
-            made.save(path)
-        index = read_folder(tmp_path, val_fraction=0)
-        assert index.layout == "folders" and index.classes == ("water", "road") and ids(index, "a") == [1, 0, 255]
-        how = "ids count its lines from 0" if spelled in ("grey", "palette") else "masks show their colours"
-        assert f"classes are those of class_dict.csv; {how}" in index.notes
-
-    @pytest.mark.parametrize("own", ["classes.txt", "data.yaml"])
-    def test_own_names_come_before_a_table(self, own, tmp_path):
-        (tmp_path / "class_dict.csv").write_text("name,r,g,b\nwater,0,0,255\nroad,0,255,255\n")
-        (tmp_path / own).write_text("a\nb\n" if own == "classes.txt" else "classes: [a, b]\n")
-        image(tmp_path / "images" / "a.jpg")
-        save_mask(tmp_path / "masks" / "a.png", blocks((0, 1)))
-        assert read_folder(tmp_path, val_fraction=0).classes == ("a", "b")
-
     def test_a_bad_table(self, tmp_path):
         image(tmp_path / "a.jpg")
         save_mask(tmp_path / "a_mask.png", blocks((0, 1)))
