@@ -1,13 +1,13 @@
 """Are labels that ``fewmask suggest`` chooses worth more than random ones? Rounds of labelling, simulated.
 
-    FEWMASK_SHARED=… python -m benchmarks.label_budget run [--data wbc camvid] [--seeds 0 1 2] [--jobs 2]
-    python -m benchmarks.label_budget table
+    FEWMASK_SHARED=… python -m benchmarks.label_budget run [--data wbc camvid] [--seeds 0 1 2] [--ways random suggest]
+    python -m benchmarks.label_budget draw
 
 From a few random training masks (6 of the white blood cells, 10 of CamVid), three rounds of as many more: those that
 ``suggest`` ranks first with the model of the round before, or random ones. Each round is trained supervised from
 scratch, as the tables of docs/results.md are, but in fp32 on every machine, and scored on test images that chose
 nothing. One JSON a training, below benchmarks/results/label_budget; what is there is not repeated, and an interrupted
-training continues.
+training continues. ``draw`` prints the table and draws the curves of docs/results.md.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 import yaml
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from benchmarks.experiments.__main__ import SCRATCH, environment
 from benchmarks.experiments.study import SHARED, WEIGHTS, data_folder, read_study
@@ -37,6 +39,10 @@ OUT = Path(__file__).parent / "results" / "label_budget"
 FIRST = {"wbc": 6, "camvid": 10}
 ROUNDS = 3
 WAYS = ("random", "suggest")
+FIGURES = Path(__file__).parents[1] / "docs" / "figures"
+
+Scores = dict[tuple[str, int], dict[str, dict[int, float]]]
+"""Of a data set and a number of masks: way → seed → mIoU on test."""
 
 
 def keys_of(data: str) -> dict[str, Any]:
@@ -98,12 +104,12 @@ def train(data: str, seed: int, names: Sequence[str], label: str, ahead: int = 0
     return found
 
 
-def chain(data: str, seed: int) -> None:
-    """Carry out the rounds of one seed, by both ways."""
+def chain(data: str, seed: int, ways: Sequence[str] = WAYS) -> None:
+    """Carry out the rounds of one seed, one way after the other."""
     step, pool = FIRST[data], names_of(data)
     first = random_names(pool, seed, step)
     start = train(data, seed, first, "start", ahead=step)
-    for way in WAYS:
+    for way in ways:
         names, before = list(first), start
         for n in range(1, ROUNDS + 1):
             chosen = way == "suggest"
@@ -120,13 +126,21 @@ def suggested(run: Path, count: int) -> list[str]:
     return [one["name"] for one in json.loads(done.stdout)]
 
 
-def table() -> str:
-    """Return the scores as Markdown: a row a number of masks, mean ± spread over seeds, and the paired difference."""
-    found: dict[tuple[str, int], dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+def scores() -> Scores:
+    """Return what was measured; the first masks are those of both ways."""
+    found: Scores = defaultdict(lambda: defaultdict(dict))
     for file in sorted(OUT.glob("*.json")):
         one = json.loads(file.read_text(encoding="utf-8"))
         for way in WAYS if one["label"] == "start" else (one["label"].partition("-")[0],):
             found[one["data"], len(one["names"])][way][one["seed"]] = one["test"]["miou"]
+    return found
+
+
+def table(found: Scores) -> str:
+    """Return the scores as Markdown: a row a number of masks, mean ± spread over seeds, and the paired difference.
+
+    Only seeds that were trained both ways count, in every column.
+    """
     lines = ["| data | masks | random | suggest | difference, paired | seeds |", "|---|---|---|---|---|---|"]
     for (data, masks), ways in sorted(found.items()):
         both = sorted(ways["random"].keys() & ways["suggest"].keys())
@@ -134,6 +148,27 @@ def table() -> str:
         cells = [_mean([ways[way][s] for s in both]) for way in WAYS]
         lines.append(f"| {data} | {masks} | {' | '.join(cells)} | {_mean(moved, sign=True)} | {len(both)} |")
     return "\n".join(lines)
+
+
+def draw(found: Scores, folder: Path) -> list[Path]:
+    """Draw a figure for each data set, the curve of each way with every seed's points; return the files."""
+    with rc_context({"svg.hashsalt": "label-budget", "svg.fonttype": "none"}):
+        return [_draw(data, found, folder / f"label-budget-{data}.svg") for data in sorted({d for d, _ in found})]
+
+
+def _draw(data: str, found: Scores, file: Path) -> Path:
+    figure = Figure(figsize=(6, 3.6))
+    axes = figure.subplots()
+    for way, colour in zip(WAYS, ("tab:gray", "tab:blue"), strict=True):
+        points = [(n, v) for (d, n), ways in sorted(found.items()) if d == data for v in ways[way].values()]
+        sizes = sorted({n for n, _ in points})
+        axes.plot(sizes, [fmean(v for n, v in points if n == size) for size in sizes], color=colour, label=way)
+        axes.plot(*zip(*points, strict=True), ".", color=colour, alpha=0.5)
+    axes.set(xlabel="masks", ylabel="test mIoU (%)", title=data, xticks=sorted({n for d, n in found if d == data}))
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    figure.savefig(file, metadata={"Date": None}, bbox_inches="tight")
+    return file
 
 
 def _mean(values: Sequence[float], sign: bool = False) -> str:
@@ -144,19 +179,23 @@ def _mean(values: Sequence[float], sign: bool = False) -> str:
 
 
 def main() -> None:
-    """Run what is missing, or print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=("run", "table"))
+    """Run what is missing, or print the table and draw the curves."""
+    parser = argparse.ArgumentParser(description="Are labels that suggest chooses worth more than random ones?")
+    parser.add_argument("action", choices=("run", "draw"))
     parser.add_argument("--data", nargs="+", default=list(FIRST))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
     if args.action == "run":
         for data in args.data:
             data_folder(data, SCRATCH)
+        chains = [(data, seed) for data in args.data for seed in args.seeds]
         with ThreadPoolExecutor(args.jobs) as jobs:
-            list(jobs.map(lambda pair: chain(*pair), [(data, seed) for data in args.data for seed in args.seeds]))
-    print(table())
+            list(jobs.map(lambda one: chain(one[0], one[1], args.ways), chains))
+    else:
+        draw(scores(), FIGURES)
+    print(table(scores()))
 
 
 if __name__ == "__main__":
