@@ -11,6 +11,8 @@ import yaml
 from PIL import Image
 
 import fewmask
+from fewmask.cli import app
+from fewmask.cli import run as command
 from fewmask.methods import METHODS
 from process.helpers import VARIANTS, assert_refused, one_json, run, tiny_data, training
 
@@ -217,6 +219,17 @@ def test_another_rank_leaves_a_finished_run_at_once(data, unbroken, monkeypatch)
     monkeypatch.setattr("fewmask.run.execute.is_first_process", lambda: False)
     monkeypatch.setattr("fewmask.run.execute.launch", lambda *_: pytest.fail("it went to meet the others"))
     assert fewmask.train(data, unbroken("cps"), method="cps").path == unbroken("cps")
+
+
+def test_the_version_and_what_each_command_does(capsys):
+    assert command(["--version"]) == 0 and capsys.readouterr().out == f"fewmask {fewmask.__version__}\n"
+    groups = [app, *(group.typer_instance for group in app.registered_groups)]
+    for group in groups:
+        for one in group.registered_commands:
+            assert one.short_help and len(one.short_help) < 80 and "Example" not in one.short_help, one.short_help
+    assert command(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert "Scores a run's model on whole images" in said and said.count("Example") == 1
 
 
 def test_importing_fewmask_does_not_wait_for_torch(io):

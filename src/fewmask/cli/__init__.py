@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from fewmask._version import __version__
 from fewmask.cli import bench, clean, data, demo, export, info, labels, push, report, train, use
 from fewmask.errors import FewmaskError, printable, short_of_memory
 
@@ -21,8 +23,44 @@ app = typer.Typer(
 # typer carries a click of its own in some versions; its exceptions are found from what typer exports
 _UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"fewmask {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version; doctor has more."),
+    ] = False,
+) -> None: ...
+
+
 for module in (train, use, report, export, push, labels, data, info, bench, clean, demo):
     module.register(app)
+
+
+def _first_sentence(about: str) -> str:
+    """Return that of the paragraph below the example."""
+    paragraph = about.partition("\n\n")[2].partition("\n\n")[0]
+    return " ".join(paragraph.split()).partition(". ")[0].removesuffix(".")
+
+
+def _summarise(group: typer.Typer) -> None:
+    """Let a list of commands say what each does; by themselves, typer lists the examples that their help opens with."""
+    for command in group.registered_commands:
+        about = inspect.cleandoc(command.help or (command.callback and command.callback.__doc__) or "")
+        command.short_help = _first_sentence(about)
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            inner.short_help = _first_sentence(str(inner.typer_instance.info.help))
+            _summarise(inner.typer_instance)
+
+
+_summarise(app)
 
 
 def main() -> NoReturn:

@@ -48,7 +48,8 @@ def bench(
 ) -> None:
     """Example: fewmask bench step --methods fixmatch,cps
 
-    Ratios within one process, since times of one machine say little about another. About a minute each on two cores.
+    Times methods and parts of training beside each other. What it prints are ratios within one process, since times of
+    one machine say little about another. About a minute each on two cores.
 
     step: a step of each method beside a supervised one, and beside its networks alone. kernels: what is computed in
     another form than the obvious one. data: reading and augmenting. select: labelling beside predicting. evaluate:

@@ -25,7 +25,7 @@ def clean(
 ) -> None:
     """Example: fewmask clean runs --yes
 
-    Lists, and with --yes removes, the checkpoints of finished runs. Scores, reports and delivered models stay; runs
+    Lists the checkpoints of finished runs, and with --yes removes them. Scores, reports and delivered models stay; runs
     that are not finished keep everything.
     """
     from fewmask.run.clean import find_spare, remove_spare

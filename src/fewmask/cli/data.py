@@ -145,7 +145,8 @@ def split(
 ) -> None:
     """Example: fewmask split photos/ --labelled 1/16 -o splits/16
 
-    Draws a labelled set and writes both lists; with --check looks for leaks, overlaps and incomparable families.
+    Draws a labelled set and writes both lists, or checks lists. With --check it looks for leaks, overlaps and
+    incomparable families.
     """
     if doctor:
         drawn = {"--labelled": labelled, "--unlabelled": unlabelled, "--unlabelled-by": unlabelled_by, "-o": out}

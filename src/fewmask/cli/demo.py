@@ -30,8 +30,9 @@ def demo(
 ) -> None:
     """Example: fewmask demo
 
-    Makes a folder of small scenes, few of them with masks, trains on it without and with the others, and shows what
-    that brought: minutes on two cores, no download. The same command again continues, or shows the table at once.
+    Makes a folder of small scenes, trains on it, and shows the result. Few of the scenes have masks; it trains without
+    and with the others, and says what these brought: minutes on two cores, no download. The same command again
+    continues, or shows the table at once.
     """
     from fewmask.demo import LABELLED, STEPS, UNLABELLED, demonstrate
 

@@ -39,8 +39,8 @@ def export(
 ) -> None:
     """Example: fewmask export runs/photos-fixmatch-001 --format onnx -o model.onnx
 
-    Writes the delivered model, normalisation inside, and an example that runs it without fewmask. Both networks are
-    compared on real images; the largest difference is printed.
+    Writes the delivered model as ONNX or for torch.export. Normalisation is inside, and beside it lies an example that
+    runs it without fewmask. Both networks are compared on real images; the largest difference is printed.
     """
     from fewmask.data.files import image_names
     from fewmask.data.sizes import parse_size

@@ -32,7 +32,7 @@ def methods(
 ) -> None:
     """Example: fewmask methods
 
-    Lists the methods. `fewmask methods new MyMethod` writes my_method.py, a complete method to change;
+    Lists, begins or checks methods. `fewmask methods new MyMethod` writes my_method.py, a complete method to change;
     `fewmask methods check my_method:MyMethod` runs the contract of every method on it.
     """
     from fewmask.methods import METHODS, resolve
@@ -123,7 +123,7 @@ def recipes(
 ) -> None:
     """Example: fewmask recipes
 
-    Lists the recipes below ./recipes; `fewmask recipes expand FILE` prints one with every default filled in.
+    Lists the recipes below ./recipes. `fewmask recipes expand FILE` prints one with every default filled in.
     """
     from fewmask.config import dump_yaml
     from fewmask.recipe import read_recipe
@@ -146,7 +146,8 @@ def recipes(
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one object on stdout.")] = False) -> None:
     """Example: fewmask doctor
 
-    Looks at this machine: versions that must fit together, devices, bfloat16, disk, shared memory.
+    Looks at this machine for what would stop a training. Versions that must fit together, devices, bfloat16, disk,
+    shared memory.
     """
     from fewmask.run.doctor import examine
 

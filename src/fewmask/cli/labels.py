@@ -55,8 +55,9 @@ def suggest(
 ) -> None:
     """Example: fewmask suggest runs/photos-fixmatch-001 -n 20 --to cvat -o next
 
-    Ranks the unlabelled images by how uncertain, how different and how rare in content they are; writes the first with
-    the reason for each and the model's masks, to be corrected in a labelling tool.
+    Says which images to label next, and writes the model's masks of them. The unlabelled images are ranked by how
+    uncertain, how different and how rare in content they are; the first are written with the reason for each, their
+    masks to be corrected in a labelling tool.
     """
     from fewmask.run.doubt import relabel as doubt
     from fewmask.run.suggest import suggest as rank

@@ -25,8 +25,8 @@ def push(
 ) -> None:
     """Example: fewmask push runs/photos-fixmatch-001 me/photos
 
-    Uploads the delivered model and a card with its scores to the Hugging Face Hub, in one commit. It names the folder,
-    the classes and the scores of the run; no image is uploaded.
+    Uploads the delivered model and a card to the Hugging Face Hub. It is one commit; the card names the folder, the
+    classes and the scores of the run; no image is uploaded.
     """
     from fewmask.run.folder import RunFolder
     from fewmask.run.hub import card_of

@@ -25,7 +25,8 @@ def report(
 ) -> None:
     """Example: fewmask report runs/photos-fixmatch-001
 
-    Writes one HTML file that opens anywhere, without a network: verdict, scores, curves, classes, pictures.
+    Writes the report: one HTML file that opens anywhere. Verdict, scores, curves, classes and pictures are in it, and
+    nothing is loaded from a network.
     """
     from fewmask.run.report import write_report
 
@@ -40,8 +41,8 @@ def curve(
 ) -> None:
     """Example: fewmask curve runs/photos-fixmatch-001
 
-    How many more masks? Trains the run's better arm again on parts of its masks, and says what as many again would
-    bring, if the parts foretell the whole. The same command again continues an interrupted one.
+    Says what twice as many masks would bring. It trains the run's better arm again on parts of its masks, and foretells
+    nothing where the parts do not foretell the whole. The same command again continues an interrupted one.
     """
     from fewmask.engine.files import json_text
     from fewmask.run.curve import curve as measure
@@ -63,8 +64,8 @@ def compare(
 ) -> None:
     """Example: fewmask compare runs/photos-* -o comparison.html
 
-    Averages the seeds of a configuration. Runs on other data, other masks or another protocol stand in tables of
-    their own.
+    Puts runs side by side: scores, curves, paired differences. It averages the seeds of a configuration; runs on other
+    data, other masks or another protocol stand in tables of their own.
     """
     from fewmask.engine.files import json_text
     from fewmask.report.compare import as_json as for_machines

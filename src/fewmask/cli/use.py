@@ -63,7 +63,7 @@ def evaluate(
 ) -> None:
     """Example: fewmask evaluate runs/photos-fixmatch-001 --split test
 
-    Scores a run's model on whole images, on the grid of their original masks.
+    Scores a run's model on whole images. They are scored on the grid of their original masks.
     """
     from fewmask.run.rescore import rescore
 
@@ -125,12 +125,12 @@ def predict(
 ) -> None:
     """Example: fewmask predict runs/photos-fixmatch-001 new-photos/ -o masks
 
-    Writes for every image: OUT/NAME.png (class ids, paletted; 16-bit grey where an id needs that),
-    OUT/colour/NAME.png, OUT/overlay/NAME.png, of a georeferenced TIFF OUT/NAME.tif too; and keeps a line in
-    OUT/quality.csv: the pixel accuracy to expect. OUT/quality-summary.json has it of all images of the call together,
-    and names the least sure. Images that cannot be read do not stop the others: the error at the end names them. What
-    an earlier predict wrote is left out. Of a TIFF of more than 300 million pixels, which is read in windows:
-    OUT/NAME.tif, and a small OUT/overlay/NAME.png.
+    Predicts masks of images of any size. It writes for every image: OUT/NAME.png (class ids, paletted; 16-bit grey
+    where an id needs that), OUT/colour/NAME.png, OUT/overlay/NAME.png, of a georeferenced TIFF OUT/NAME.tif too; and
+    keeps a line in OUT/quality.csv: the pixel accuracy to expect. OUT/quality-summary.json has it of all images of the
+    call together, and names the least sure. Images that cannot be read do not stop the others: the error at the end
+    names them. What an earlier predict wrote is left out. Of a TIFF of more than 300 million pixels, which is read in
+    windows: OUT/NAME.tif, and a small OUT/overlay/NAME.png.
     """
     from fewmask.run.model import Model
     from fewmask.run.outputs import failure
@@ -195,9 +195,9 @@ def pseudolabel(
 ) -> None:
     """Example: fewmask pseudolabel runs/photos-supervised-001 photos/images -o labels --select dars --ratio 0.2
 
-    Writes OUT/NAME.png with class ids, 255 where there is no label (if a class has that id, the manifest names another
-    one: "nothing"), and OUT/manifest.json. The same command continues an interrupted labelling. Started by torchrun or
-    srun, several processes divide the images, and write the same files.
+    Labels images for another training. It writes OUT/NAME.png with class ids, 255 where there is no label (if a class
+    has that id, the manifest names another one: "nothing"), and OUT/manifest.json. The same command continues an
+    interrupted labelling. Started by torchrun or srun, several processes divide the images, and write the same files.
     """
     from fewmask.data.files import image_names
     from fewmask.engine.launch import is_first_process
