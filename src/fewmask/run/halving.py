@@ -151,19 +151,6 @@ def with_method(recipe: Recipe, name: str) -> Recipe:
     return for_its_length(recipe.model_copy(update={"method": {"name": name}}))
 
 
-def share_of_halving(costs: Sequence[Cost]) -> float:
-    """Return what part of the steps' time the tries take, if the costliest methods stay.
-
-    Args:
-        costs: of ``METHODS``, in their order.
-    """
-    steps, tried, count = sorted(cost.step for cost in costs), 0.0, len(costs)
-    for share, stay in RUNGS:
-        tried += share * sum(steps[-count:])
-        count = stay
-    return tried / (tried + costs[0].step + steps[-1])
-
-
 def costliest(prepared: Prepared, costs: Sequence[Cost]) -> list[Cost]:
     """Return what a run takes at most, of ``METHODS`` in their order: that of its baseline, and the largest of all."""
     baseline = costs[:1] if comparable(prepared.recipe, prepared.index, lambda text: None) else []
@@ -181,8 +168,11 @@ def steps_within(prepared: Prepared, seconds: float, costs: Sequence[Cost]) -> i
     Raises:
         ConfigError: they are too few to learn anything.
     """
-    rest = (1 - share_of_halving(costs)) * seconds
-    return fitted(prepared.recipe, rest, costliest(prepared, costs), prepared, given=seconds).train.steps
+
+    def ahead(steps: int) -> float:
+        return tries_ahead(prepared.recipe.replace("train", steps=steps), costs, prepared)[1]
+
+    return fitted(prepared.recipe, seconds, costliest(prepared, costs), prepared, ahead=ahead).train.steps
 
 
 def tries_ahead(recipe: Recipe, costs: Sequence[Cost], prepared: Prepared) -> tuple[int, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fewmask.config import leaves, load_json
@@ -84,7 +84,8 @@ def _seconds(recipe: Recipe, costs: Sequence[Cost], prepared: Prepared) -> float
 
 
 def fitted(
-    recipe: Recipe, seconds: float, costs: Sequence[Cost], prepared: Prepared, given: float | None = None
+    recipe: Recipe, seconds: float, costs: Sequence[Cost], prepared: Prepared, given: float | None = None,
+    ahead: Callable[[int], float] | None = None,
 ) -> Recipe:  # fmt: skip
     """Return the recipe with as many steps as fit into a time, all trainings together.
 
@@ -93,7 +94,8 @@ def fitted(
         seconds: the time.
         costs: of its arms.
         prepared: the run.
-        given: the time that was asked for, if trying methods takes a part of it.
+        given: the time that was asked for, if trying methods has taken a part of it.
+        ahead: seconds that trying methods will take, of a run of so many steps.
 
     Raises:
         ConfigError: they are too few to learn anything.
@@ -110,7 +112,7 @@ def fitted(
         return recipe.replace("train", steps=steps, eval_every=every, save_every=every)
 
     def takes(steps: int) -> float:
-        return _seconds(with_steps(steps), costs, prepared)
+        return (ahead(steps) if ahead else 0.0) + _seconds(with_steps(steps), costs, prepared)
 
     low, high = 0, max(1, int(seconds / max(1e-9, sum(times(cost) * cost.step for cost in costs))))
     while low < high:
@@ -119,8 +121,9 @@ def fitted(
     steps = low if low < 100 else low // 10 * 10
     if steps < _LEAST:
         have = f"{seconds:g} s" if given in (None, seconds) else f"{seconds:.0f} of {given:g} s, beside trying methods,"
+        trained = " and ".join(cost.method for cost in costs) + (" beside trying methods" if ahead else "")
         raise ConfigError(
-            f"{have} are enough for {steps} steps of {' and '.join(cost.method for cost in costs)}; "
+            f"{have} are enough for {steps} steps of {trained}; "
             f"{_LEAST} take {takes(_LEAST):.0f} s", where="--time",
             todo="give more time, a smaller --crop or --encoder, or --no-baseline",
         )  # fmt: skip
