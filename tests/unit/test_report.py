@@ -248,7 +248,7 @@ def test_report_prints_the_path_and_leaves_nothing_else(tmp_path, capsys):
     before = {p.name for p in (tmp_path / "run").iterdir()}
     assert cli(["report", str(tmp_path / "run")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'run/report.html'}\n"
-    assert {p.name for p in (tmp_path / "run").iterdir()} == before | {"report.html"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == before | {"report.html", "plots"}
     assert cli(["report", str(tmp_path / "run")]) == 0, "a report is written again"
     assert cli(["report", str(tmp_path / "run"), "-o", str(tmp_path / "new/folder/r.html")]) == 0
     assert (tmp_path / "new/folder/r.html").read_bytes() == (tmp_path / "run/report.html").read_bytes()

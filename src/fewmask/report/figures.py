@@ -108,6 +108,7 @@ class Stack:
     summary: str
     x: Axis
     areas: list[Area] = field(default_factory=list)
+    x_name: str = "step"
 
 
 def axis(low: float, high: float, ticks: int = 5, *, tight: bool = False) -> Axis:

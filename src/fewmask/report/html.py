@@ -1,19 +1,15 @@
 """The pages: one file each, without a script, a font or anything else from outside.
 
-Every name comes from a user's folder, so everything is escaped where it is put in: the environment escapes all
-templates, no filter marks text as safe, and a content security policy forbids what would slip through. A page holds no
-time and no path of the machine it was made on beside what the run recorded: the same run gives the same bytes.
+Everything is escaped where it is put in (``pages``), and a content security policy forbids what would slip through. A
+page holds no time and no path of the machine it was made on beside what the run recorded: the same run gives the same
+bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from fewmask._version import __version__
 from fewmask.ops.interval import covers
 from fewmask.report import compare as comparing
 from fewmask.report.compare import Comparison, Group, Row
@@ -24,12 +20,12 @@ from fewmask.report.expected import expected
 from fewmask.report.facts import facts, next_steps, relabel_command
 from fewmask.report.figures import Axis, line_chart
 from fewmask.report.learning import learning
+from fewmask.report.pages import render
 from fewmask.report.paired import interval_of
 from fewmask.report.record import Record, get
 from fewmask.report.rounds import round_rows
 from fewmask.report.tables import (
     class_table,
-    colour,
     evenness,
     fold_rows,
     gain_axis,
@@ -37,21 +33,10 @@ from fewmask.report.tables import (
     seed_rows,
     shown_sentences,
 )
-from fewmask.report.text import UNMEASURED, count, listing, number, plural, signed, span
+from fewmask.report.text import count, listing, number, plural, signed, span
 from fewmask.report.verdict import seeds_text, verdict
 
 _ROLES = ("val", "test")
-
-
-@cache
-def _environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("fewmask.report", "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    made.globals |= {"version": __version__, "unmeasured": UNMEASURED}
-    made.filters |= {"count": count, "listing": listing, "class_colour": colour}
-    return made
 
 
 def report_page(record: Record) -> bytes:
@@ -69,19 +54,14 @@ def report_page(record: Record) -> bytes:
         "aside": _aside(record), "several": len(record.numbers) > 1, "parts": _parts(record),
         "delivered_seed": _delivered_seed(record), "relabel": relabel_command(record.next_steps),
     }  # fmt: skip
-    return _render("report.html", context)
+    return render("report.html", context)
 
 
 def compare_page(comparison: Comparison) -> bytes:
     """Return the comparison as one HTML file."""
     groups = [_group(group) for group in comparison.groups]
     runs = sum(len(row.records) for group in comparison.groups for row in group.rows if not row.along)
-    return _render("compare.html", {"groups": groups, "notes": comparison.notes, "runs": plural(runs, "run")})
-
-
-def _render(template: str, context: dict[str, Any]) -> bytes:
-    # a name that is not UTF-8 on disk reaches Python as lone surrogates, which no file can hold
-    return _environment().get_template(template).render(context).encode("utf-8", "replace")
+    return render("compare.html", {"groups": groups, "notes": comparison.notes, "runs": plural(runs, "run")})
 
 
 def _aside(record: Record) -> str:

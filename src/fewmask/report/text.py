@@ -76,6 +76,12 @@ def command(words: Sequence[Any]) -> str:
     return shlex.join(str(word) for word in words)
 
 
+def shortened(value: Any, limit: int = 60) -> str:
+    """Return text as ``clean`` does, its middle left out where it is long."""
+    text = clean(value)
+    return text if len(text) <= limit else f"{text[: limit // 2 - 1]}…{text[-limit // 2 :]}"
+
+
 def clean(value: Any) -> str:
     """Return text without control characters: names come from files, and terminals obey what they hold."""
     return "".join(c if c.isprintable() else "\ufffd" for c in str(value))

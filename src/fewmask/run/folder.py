@@ -65,6 +65,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.json"
         self.model = self.path / "model"
         self.pictures = self.path / "pictures"
+        self.plots = self.path / "plots"
         self.tensorboard = self.path / "tensorboard"
         self.evaluation = self.path / "evaluation.npz"
         self.report = self.path / "report.html"

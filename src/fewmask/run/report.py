@@ -15,6 +15,7 @@ from fewmask.methods import METHODS, resolve
 from fewmask.report.along import SUPERVISED
 from fewmask.report.compare import Comparison, compare
 from fewmask.report.html import compare_page, report_page
+from fewmask.report.plots import plots
 from fewmask.report.record import Record, class_names, read_counts, read_doubtful, read_log, read_pictures, summed
 from fewmask.run.folder import RunFolder
 from fewmask.run.quality import load as load_quality
@@ -28,7 +29,7 @@ def write_report(path: Path, out: Path | None = None) -> Path:
 
     Args:
         path: a run folder.
-        out: the file; None = report.html in the folder.
+        out: the file; None = report.html in the folder, and its charts in plots/ beside it.
 
     Raises:
         CheckpointError: no finished run is there.
@@ -38,6 +39,9 @@ def write_report(path: Path, out: Path | None = None) -> Path:
     record = read_record(path)
     target = path / "report.html" if out is None else out
     _check_target(target)
+    if out is None:
+        for name, plot in plots(record).items():
+            _write(RunFolder(path).plots / name, plot)
     return _write(target, report_page(record))
 
 
