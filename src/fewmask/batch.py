@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from fewmask.ops.rng import Draws
+
+if TYPE_CHECKING:  # the data are read without torch, which takes seconds to import
+    from torch import Tensor
 
 IGNORE = 255
 """Label of pixels that count neither in a loss nor in a score: void, and padding."""

@@ -242,6 +242,17 @@ def test_importing_fewmask_does_not_wait_for_torch(io):
     assert found == f"False {fewmask.__version__}\n"
 
 
+def test_data_are_looked_at_without_torch(data):
+    """It takes seconds to import, and ``check`` is what people run first."""
+    import subprocess
+    import sys
+
+    code = "import sys; from fewmask.cli import run; code = run(sys.argv[1:]); print(code, 'torch' in sys.modules)"
+    words = [sys.executable, "-c", code, "check", str(data), "--json"]
+    found = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert found.endswith("\n0 False\n"), found
+
+
 def test_a_finished_run_is_read_without_the_framework_that_trains(io):
     """Fabric takes seconds to import: predict, evaluate and report do not wait for it."""
     import subprocess

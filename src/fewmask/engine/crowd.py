@@ -12,8 +12,6 @@ import os
 import time
 from pathlib import Path
 
-import torch
-
 _STAT = Path("/proc/stat")
 _LOOK = 20.0  # seconds between two looks
 _OTHERS = 0.3  # cores: a desktop at rest uses less
@@ -29,6 +27,8 @@ class Crowd:
     """
 
     def __init__(self, threads: int | None = None) -> None:
+        import torch  # who trains has it; a bar of other commands does not wait for it
+
         self._threads = torch.get_num_threads() if threads is None else threads
         apart = torch.cuda.is_available() or torch.distributed.is_initialized()
         apart |= os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
