@@ -48,14 +48,18 @@ LEVELS = slice(2, 5)
 class Cells:
     """Features and truth of every training image.
 
+    Args:
+        index: the data.
+        grid: cells a side.
+
     Attributes:
-        features: float32 [N, GRID·GRID, C], each channel with mean 0 and variance 1.
+        features: float32 [N, grid·grid, C], each channel with mean 0 and variance 1.
         masks: uint8 [N, SIDE, SIDE].
-        known: int64 [N, GRID·GRID], the class in the middle of each cell of the grid.
+        known: int64 [N, grid·grid], the class in the middle of each cell of the grid.
     """
 
-    def __init__(self, index: DataIndex) -> None:
-        self.classes = len(index.classes)
+    def __init__(self, index: DataIndex, grid: int = GRID) -> None:
+        self.classes, self.grid = len(index.classes), grid
         self.items = sorted(index.labelled, key=lambda item: item.name)
         net = build("deeplabv3plus", WEIGHTS, self.classes, weights=str(SHARED / "weights" / f"{WEIGHTS}.safetensors"))
         encoder = net.eval().encoder
@@ -67,13 +71,13 @@ class Cells:
             pixels = F.interpolate(pixels, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
             with torch.no_grad():
                 maps = encoder((pixels - mean) / std)[LEVELS]
-            grids = [F.interpolate(m, (GRID, GRID), mode="bilinear", align_corners=False) for m in maps]
+            grids = [F.interpolate(m, (grid, grid), mode="bilinear", align_corners=False) for m in maps]
             found.append(torch.cat(grids, 1)[0].flatten(1).T)
             mask = torch.from_numpy(read_mask(item.mask, index.code))[None, None]
             masks.append(F.interpolate(mask, (SIDE, SIDE), mode="nearest-exact")[0, 0])
         features, self.masks = torch.stack(found), torch.stack(masks)
         self.features = (features - features.mean((0, 1))) / features.std((0, 1))
-        small = F.interpolate(self.masks[:, None], (GRID, GRID), mode="nearest-exact")
+        small = F.interpolate(self.masks[:, None], (grid, grid), mode="nearest-exact")
         self.known = small.flatten(1).long()
 
     def fit(self, chosen: list[int], steps: int = 40) -> Tensor:
@@ -94,7 +98,7 @@ class Cells:
 
     def counts(self, weights: Tensor, chosen: list[int]) -> np.ndarray:
         """Return int64 [n, 3, K]: hits, truth pixels and predicted pixels of each image."""
-        z = (self.features[chosen] @ weights[:-1] + weights[-1]).transpose(1, 2).unflatten(2, (GRID, GRID))
+        z = (self.features[chosen] @ weights[:-1] + weights[-1]).transpose(1, 2).unflatten(2, (self.grid, self.grid))
         label = F.interpolate(z, (SIDE, SIDE), mode="bilinear", align_corners=False).argmax(1)
         out = []
         for predicted, truth in zip(label, self.masks[chosen], strict=True):

@@ -28,7 +28,8 @@ from fewmask.engine.progress import Ticker
 from fewmask.errors import ConfigError, DataError
 from fewmask.method import Task
 from fewmask.nets.segmenter import Segmenter
-from fewmask.ops.rank import by_worth_and_distance, distance
+from fewmask.ops.rank import by_covered_worth, distance, nearest_to
+from fewmask.ops.rng import Permutation
 from fewmask.run.again import init_command
 from fewmask.run.doubt import csv_bytes, pools_of
 from fewmask.run.folder import RunFolder
@@ -49,10 +50,12 @@ class Suggestion:
     Attributes:
         rank: from 1.
         name: of the image.
-        score: uncertainty · rarity · distance: what the order follows.
+        score: what share of the pool's worth it brings close to a label, worth being the root of uncertainty · rarity:
+            what the order follows.
         uncertainty: mean entropy of its pixels, as a share of the greatest possible, 0..1.
         rarity: how rare its predicted classes are among the labelled pixels; 1 = as they are there.
         distance: to what is labelled and was chosen before it, (1 - cosine) / 2 of the encoder's features.
+        near: unlabelled images, itself too, that are nearer to it than to any other that is labelled or chosen.
         copies: images of the pool that show nearly the same, and are not suggested beside it.
         reason: the same in words.
     """
@@ -63,6 +66,7 @@ class Suggestion:
     uncertainty: float
     rarity: float
     distance: float
+    near: int
     copies: int
     reason: str
 
@@ -81,7 +85,9 @@ class _Seen:
 def suggest(run: Path, count: int, out: Path | None, tools: Sequence[Tool], say: Say) -> list[Suggestion]:
     """Rank the unlabelled images of a run and write the best with the model's masks, for a labelling tool.
 
-    The order is greedy: uncertainty · rarity of the predicted classes · distance to what is labelled or was taken.
+    The order is greedy: each is the one that brings most of the pool's worth close to a label (``ops.rank``). An
+    image's worth is the root of uncertainty · rarity; the root, because a network of few masks is often wrong about
+    both (benchmarks/suggest_rules.py).
 
     Args:
         run: a finished run; its delivered model predicts.
@@ -112,19 +118,22 @@ def suggest(run: Path, count: int, out: Path | None, tools: Sequence[Tool], say:
     before, seen = _look(model, pools.labelled, say, "labelled"), _look(model, pool, say, "unlabelled", skip=True)
     pixels = list(folder.manifest()["labelled_pixels"].values())
     frequency = np.array(Task.of(pixels).frequency or [1.0] * len(pixels))
-    rarity = _rarity(seen.shares, frequency)
+    rarity = rarity_of(seen.shares, frequency)
     same = _kin(seen, before, say)
     worth, usual = (
-        torch.from_numpy(seen.entropy * rarity),
+        torch.from_numpy(np.sqrt(seen.entropy * rarity)),
         float(distance(seen.vectors.double(), before.vectors.double()).median()),
     )
-    order, far, inside = _order(seen.vectors, before.vectors, worth, same, count, say)
+    order, covers, far, inside = _order(seen.vectors, before.vectors, worth, same, count, say)
+    near = nearest_to(seen.vectors.double(), seen.vectors[order].double(), before.vectors.double())
     found = [
         Suggestion(
-            rank, pool[seen.places[i]].name, float(worth[i]) * away, float(seen.entropy[i]), float(rarity[i]),
-            away, len(inside[i]), _why(i, seen, frequency, model.classes, away > usual, len(inside[i])),
+            rank, pool[seen.places[i]].name, score, float(seen.entropy[i]), float(rarity[i]), away, many,
+            len(inside[i]), _why(i, seen, frequency, model.classes, away > usual, many, len(inside[i])),
         )
-        for rank, (i, away) in enumerate(zip(order.tolist(), far.tolist(), strict=True), start=1)
+        for rank, (i, score, away, many) in enumerate(
+            zip(order.tolist(), covers.tolist(), far.tolist(), near.tolist(), strict=True), start=1
+        )
     ]  # fmt: skip
     if len(found) < count:
         say(f"{len(found)} images, not {count}: the others are near-duplicates of these or of labelled ones")
@@ -138,13 +147,13 @@ def suggest(run: Path, count: int, out: Path | None, tools: Sequence[Tool], say:
 
 def _order(
     seen_ND: Tensor, before_MD: Tensor, worth_N: Tensor, same: Sequence[Sequence[int]], count: int, say: Say
-) -> tuple[Tensor, Tensor, list[list[int]]]:  # fmt: skip
-    """Return the places of the best images, how far each is from those before it, and near-duplicates of every image.
+) -> tuple[Tensor, Tensor, Tensor, list[list[int]]]:  # fmt: skip
+    """Return the places of the best images, what each covers, how far it is from those before it, and near-duplicates.
 
     Args:
         seen_ND: vectors of the unlabelled images.
         before_MD: those of the labelled ones.
-        worth_N: uncertainty · rarity.
+        worth_N: what a label of each is worth.
         same: as ``_kin`` returns them; images that are near-duplicates of labelled ones are passed over.
         count: how many.
         say: receives sentences.
@@ -154,11 +163,16 @@ def _order(
         say(f"{known} unlabelled images are near-duplicates of labelled ones and are passed over")
     place, kept = {i: n for n, i in enumerate(fresh)}, torch.tensor(fresh, dtype=torch.int64)
     inside = [[o for o in others if o in place] for others in same]
-    order, far = by_worth_and_distance(
+    among = None
+    if len(fresh) > _MOST_KIN:
+        drawn = Permutation(len(fresh), 0)
+        among = torch.tensor(sorted(drawn[n] for n in range(_MOST_KIN)))
+        say(f"{_MOST_KIN} of {len(fresh)} images, drawn, stand for all of them where it is counted what is covered")
+    order, covers, far = by_covered_worth(
         seen_ND[kept].double(), worth_N[kept], before_MD.double(), min(count, len(fresh)),
-        [[place[o] for o in inside[i]] for i in fresh],
+        [[place[o] for o in inside[i]] for i in fresh], among,
     )  # fmt: skip
-    return kept[order], far, inside
+    return kept[order], covers, far, inside
 
 
 def _look(model: Model, items: Sequence[Item], say: Say, what: str, skip: bool = False) -> _Seen:
@@ -217,7 +231,7 @@ def _ahead(threads: ThreadPoolExecutor, items: Sequence[Item], skip: bool) -> It
         yield done.result()
 
 
-def _rarity(shares_NK: np.ndarray, frequency_K: np.ndarray) -> np.ndarray:
+def rarity_of(shares_NK: np.ndarray, frequency_K: np.ndarray) -> np.ndarray:
     """Return how rare the predicted classes of each image are, 1 = as among the labelled pixels, at most 4.
 
     A class weighs 1/√frequency, so that one of a thousandth of the pixels counts ten times one of a tenth, and no class
@@ -236,8 +250,10 @@ def _kin(seen: _Seen, before: _Seen, say: Say) -> list[list[int]]:
     return kin(both)[: len(seen.places)]
 
 
-def _why(i: int, seen: _Seen, frequency: np.ndarray, classes: Sequence[str], unlike: bool, copies: int) -> str:
-    """Return the reason in words: only what is out of the ordinary, or else the share of the entropy."""
+def _why(
+    i: int, seen: _Seen, frequency: np.ndarray, classes: Sequence[str], unlike: bool, near: int, copies: int
+) -> str:  # fmt: skip
+    """Return the reason in words: whom it stands for, and what is out of the ordinary."""
     below = 100 * float((seen.entropy < seen.entropy[i]).mean())
     said = [f"less certain than {below:.0f}% of the pool"] if below >= 50 else []
     ratio = seen.shares[i] / np.maximum(frequency, 1e-4)
@@ -249,6 +265,8 @@ def _why(i: int, seen: _Seen, frequency: np.ndarray, classes: Sequence[str], unl
         said.append("unlike what is labelled")
     if copies:
         said.append(f"stands for {copies} near-duplicates")
+    if near > 1:
+        said.append(f"the nearest to {near - 1} others of the pool")
     return "; ".join(said) or f"entropy {100 * seen.entropy[i]:.0f}% of the greatest possible"
 
 
