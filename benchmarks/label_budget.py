@@ -76,8 +76,9 @@ def train(data: str, seed: int, names: Sequence[str], label: str, ahead: int = 0
     """
     record = OUT / f"{data}-{seed}-{label}.json"
     listed = sorted(names)
-    if record.is_file() and (known := json.loads(record.read_text(encoding="utf-8")))["names"] == listed:
-        return dict(known)
+    known: dict[str, Any] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {"names": None}
+    if known["names"] == listed and (not ahead or "suggested" in known):
+        return known
     run = SCRATCH / "label_budget" / f"{data}-{seed}-{label}-{hashlib.sha256(repr(listed).encode()).hexdigest()[:8]}"
     run.parent.mkdir(parents=True, exist_ok=True)
     run.with_suffix(".txt").write_text("".join(f"{name}\n" for name in listed), encoding="utf-8")

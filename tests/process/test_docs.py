@@ -38,7 +38,7 @@ ELSEWHERE = {
     r"(source|export|for|if|done|head|RECIPE|RECIPES)\b": "the shell's, around a command that is looked at by itself",
     r"(pip install|git clone|hf auth) ": "needs a network",
     r"python -m benchmarks\.experiments (run|same|status|tables)\b": "hours of training; test_experiment_runner.py",
-    r"(\.venv/bin/)?python -m benchmarks\.(parity|interval_coverage|label_budget)\b": "others' code; hours",
+    r"(\.venv/bin/)?python -m benchmarks\.(parity|interval_coverage|label_budget|suggest_rules)\b": "minutes to hours",
     r"(\.venv/bin/)?python benchmarks/\w+\.py\b": "measures a machine, minutes to hours",
     r"python model_example\.py ": "which `fewmask export` has written: test_export.py",
     r"fewmask demo$": "test_demo.py",
