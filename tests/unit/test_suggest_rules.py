@@ -20,7 +20,7 @@ def at(*degrees: float) -> torch.Tensor:
     ("uncertainty", [5, 4]), ("product", [5, 4]), ("coverage", [2, 5]), ("coverage of worth", [2, 5]),
     ("coverage of its root", [2, 5]),
 ])  # fmt: skip
-def test_the_strangest_image_comes_first_where_only_it_counts(rule, first):
+def test_which_images_each_rule_takes_first(rule, first):
     """Five images like each other, 90 degrees from the labelled one; a sixth is unlike all of them, and unsurer."""
     uncertainty = np.array([0.5, 0.5, 0.5, 0.5, 0.55, 0.9])
     choose = RULES[rule]

@@ -55,9 +55,9 @@ def suggest(
 ) -> None:
     """Example: fewmask suggest runs/photos-fixmatch-001 -n 20 --to cvat -o next
 
-    Says which images to label next, and writes the model's masks of them. The unlabelled images are ranked by how
-    uncertain, how different and how rare in content they are; the first are written with the reason for each, their
-    masks to be corrected in a labelling tool.
+    Says which images to label next, and writes the model's masks of them. First come those that stand
+    for many others of which the model is unsure or which may show rare classes; each is written with the reason, its
+    mask to be corrected in a labelling tool.
     """
     from fewmask.run.doubt import relabel as doubt
     from fewmask.run.suggest import suggest as rank

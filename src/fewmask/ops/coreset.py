@@ -18,7 +18,7 @@ def nearest(points_ND: Tensor, to_MD: Tensor, count: int) -> Tensor:
         to_MD: float, of length 1 each; at least one.
         count: how many, at most N.
     """
-    return _closest(points_ND, to_MD).sort(descending=True, stable=True).indices[:count]
+    return closest(points_ND, to_MD).sort(descending=True, stable=True).indices[:count]
 
 
 def k_centre(points_ND: Tensor, to_MD: Tensor, count: int) -> Tensor:
@@ -32,7 +32,7 @@ def k_centre(points_ND: Tensor, to_MD: Tensor, count: int) -> Tensor:
         to_MD: float, of length 1 each, counted as chosen; at least one.
         count: how many, at most N.
     """
-    close_N = _closest(points_ND, to_MD)
+    close_N = closest(points_ND, to_MD)
     chosen = torch.empty(count, dtype=torch.int64)
     for n in range(count):
         i = int(close_N.argmin())
@@ -42,6 +42,11 @@ def k_centre(points_ND: Tensor, to_MD: Tensor, count: int) -> Tensor:
     return chosen
 
 
-def _closest(points_ND: Tensor, to_MD: Tensor) -> Tensor:
-    """Return each point's largest cosine to any of others, [N]."""
+def closest(points_ND: Tensor, to_MD: Tensor) -> Tensor:
+    """Return each point's largest cosine to any of others, [N].
+
+    Args:
+        points_ND: float, of length 1 each.
+        to_MD: float, of length 1 each; at least one.
+    """
     return torch.cat([(part @ to_MD.mT).amax(1) for part in points_ND.split(_ROWS)])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fewmask.ops.coreset import closest
+
 _ROWS = 4096  # compared at a time, for bounded memory
 
 
@@ -17,7 +19,7 @@ def distance(points_ND: Tensor, to_MD: Tensor) -> Tensor:
     """
     if not len(to_MD):
         return torch.ones(len(points_ND), dtype=points_ND.dtype)
-    return torch.cat([(1 - (part @ to_MD.mT).amax(1)) / 2 for part in points_ND.split(_ROWS)]).clamp(0, 1)
+    return ((1 - closest(points_ND, to_MD)) / 2).clamp(0, 1)
 
 
 def nearest_to(points_ND: Tensor, chosen_CD: Tensor, to_MD: Tensor) -> Tensor:
@@ -30,12 +32,9 @@ def nearest_to(points_ND: Tensor, chosen_CD: Tensor, to_MD: Tensor) -> Tensor:
     """
     if not len(chosen_CD):
         return torch.zeros(0, dtype=torch.int64)
-    nearest = torch.zeros(len(chosen_CD), dtype=torch.int64)
-    for part in points_ND.split(_ROWS):
-        close, place = (part @ chosen_CD.mT).max(1)
-        ours = close > (part @ to_MD.mT).amax(1) if len(to_MD) else torch.ones(len(part), dtype=torch.bool)
-        nearest += torch.bincount(place[ours], minlength=len(chosen_CD))
-    return nearest
+    close_N, place_N = (points_ND @ chosen_CD.mT).max(1)
+    ours_N = close_N > (closest(points_ND, to_MD) if len(to_MD) else -torch.inf)
+    return torch.bincount(place_N[ours_N], minlength=len(chosen_CD))
 
 
 def by_covered_worth(
