@@ -5,6 +5,7 @@ None has a data.yaml but Ultralytics' own. What has two readings, or none, stops
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 from unicodedata import normalize
@@ -120,3 +121,24 @@ def test_what_check_writes_says_how_it_was_read(name: str, tmp_path: Path) -> No
     assert (after.classes, after.code, after.layout) == (before.classes, before.code, before.layout)
     for item in (item for found in after.items.values() for item in found if item.mask is not None):
         assert (read_mask(item.mask, after.code) == truth[normalize("NFC", item.image.stem)]).all(), item.name
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in STOPS])
+def test_exports_of_two_tasks_beside_each_other(name: str, tmp_path: Path) -> None:
+    """Each as it is read alone, and what ``check --write`` says of both changes nothing."""
+    root, _, truth = unpack(name, tmp_path / "alone")
+    both = tmp_path / "both"
+    for task in ("one", "two"):
+        shutil.copytree(root, both / task)
+    alone, index = read(root), read(both)
+    assert (index.classes, index.layout) == (alone.classes, alone.layout)
+    alone, together = read_folder(root, val_fraction=None), read_folder(both, val_fraction=None)
+    for role, items in alone.items.items():
+        assert {item.name for item in together.items[role]} == {f"{t}/{i.name}" for t in ("one", "two") for i in items}
+    (both / "data.yaml").write_text(describe(check(both, cache=False).index, DataYaml()), encoding="utf-8")
+    for again in (index, read(both)):
+        items = [item for found in again.items.values() for item in found if item.mask is not None]
+        assert len(items) == 2 * len(truth)
+        for item in items:
+            assert item.mask is not None
+            assert (read_mask(item.mask, again.code) == truth[normalize("NFC", item.image.stem)]).all(), item.name

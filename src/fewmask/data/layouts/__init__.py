@@ -20,6 +20,7 @@ huggingface ``train/metadata.jsonl`` with ``file_name`` and ``annotation_file_na
 coco        ``annotations/*.json``, ``*.json`` or ``train/_annotations.coco.json`` with images anywhere
 labelstudio ``*.json``: a project's export with brushes or polygons, images anywhere
 beside      ``X.jpg`` and ``X_mask.png``, or ``train`` and ``train_labels`` (``trainannot``, …)
+parts       folders that each have one of these layouts, with the same classes: the exports of several tasks
 =========== ==========================================================================================
 
 An image without a mask is unlabelled. ``classes.txt`` names the classes, one a line. Hidden files
@@ -33,14 +34,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from fewmask.batch import IGNORE
-from fewmask.data.datayaml import FILE_NAME, DataYaml, check_names
+from fewmask.data.datayaml import FILE_NAME, DataYaml
 from fewmask.data.declared import load_data_yaml
 from fewmask.data.findings import Finding, Remark
 from fewmask.data.groups import propose_groups, read_groups
-from fewmask.data.index import ROLES, DataIndex, ImageCode, Item, MaskCode, Role
+from fewmask.data.index import ROLES, DataIndex, ImageCode, Item, Role
 from fewmask.data.layouts.aside import add_unlabelled, tell_of_unused
 from fewmask.data.layouts.choice import read_layout, signs_of
-from fewmask.data.layouts.found import Found, image_files, join, read_text
+from fewmask.data.layouts.found import Found, image_files, join
+from fewmask.data.layouts.legend import legend
 from fewmask.data.roles import draw_val, roles_by_folder, roles_by_pattern, roles_by_place
 from fewmask.data.scan import Scan
 from fewmask.errors import ConfigError, DataError
@@ -103,7 +105,7 @@ def read_folder(
         else:
             found.roles, notes = roles_by_place(everything, declared.places, root, declared.aside)
         found.notes += notes
-    classes, code = _legend(root, declared, found)
+    classes, code = legend(root, declared, found)
     _put_in_groups(found, root, declared, groups)
     if not unmasked:
         _only_masked(found)
@@ -156,7 +158,7 @@ def read_unlabelled(root: Path, declared: DataYaml | None = None) -> DataIndex |
         return None
     roles, _ = roles_by_folder(join(images, {}, notes), root)
     found = Found("folders", roles, notes)
-    classes, code = _legend(root, declared, found)
+    classes, code = legend(root, declared, found)
     images = declared.image_code()
     items = _sorted(found, images)
     return DataIndex(
@@ -220,29 +222,6 @@ def without_empty_masks(index: DataIndex, scan: Scan, unmasked: bool = False) ->
     }
     note = f"{len(empty)} masks hold class {index.code.blank} only: taken for not annotated, as data.yaml says"
     return replace(index, items=items, notes=(*index.notes, note))
-
-
-def _legend(root: Path, declared: DataYaml, found: Found) -> tuple[tuple[str, ...], MaskCode]:
-    """Return class names and mask code from data.yaml, classes.txt or the layout, in this order."""
-    where, path = declared.aside or root / FILE_NAME, root / "classes.txt"
-    names = _read_classes(path) if path.is_file() else ()
-    if names and declared.classes is not None and names != declared.legend((), where)[0]:
-        what = "data.yaml and classes.txt name different classes"
-        raise ConfigError(what, where=root, todo="remove one of the two lists")
-    if found.code == MaskCode() or declared.classes is not None:
-        return declared.legend(names or found.classes, where)
-    if declared.ignore or declared.colours or len(names) not in (0, len(found.classes)):
-        what = f"the {found.layout} layout has its own ids; other classes need a full list"
-        raise ConfigError(what, where=root, todo="write classes: {id: name} in data.yaml")
-    return names or found.classes, found.code.plain()
-
-
-def _read_classes(path: Path) -> tuple[str, ...]:
-    try:
-        lines = read_text(path).rstrip().splitlines()
-        return check_names([line.strip() for line in lines])
-    except (OSError, ValueError) as e:
-        raise DataError(f"cannot be read as one class name a line: {e}", where=path) from e
 
 
 def _put_in_groups(found: Found, root: Path, declared: DataYaml, asked: str | None) -> None:

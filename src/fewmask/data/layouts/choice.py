@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fewmask.data.datayaml import FILE_NAME, DataYaml
+from fewmask.data.files import hidden
 from fewmask.data.layouts import (
     coco,
     datumaro,
     huggingface,
     labelstudio,
     listed,
+    parts,
     published,
     sources,
     tables,
@@ -78,6 +80,17 @@ def read_layout(root: Path, declared: DataYaml) -> Found:
             layouts.
         ConfigError: what is declared contradicts itself.
     """
+    if (found := _alone(root, declared)) is not None:
+        return found
+    if (found := parts.read_parts(root, _alone)) is not None:
+        if found.layout == "folders" and not found.classes:
+            _name_classes(root, found, declared)
+        return found
+    unread.refuse(root)
+
+
+def _alone(root: Path, declared: DataYaml) -> Found | None:
+    """Read a folder that is no folder of such ones; None where it looks like nothing."""
     if declared.layout is not None and (declared.images is not None or declared.masks is not None):
         where = declared.aside or root / FILE_NAME
         raise ConfigError("layout, and images or masks, say the same twice", where=where, todo="leave one of them away")
@@ -90,14 +103,21 @@ def read_layout(root: Path, declared: DataYaml) -> Found:
         key, found = None, pairs("data.yaml", root, declared.images or "images", declared.masks or "masks")
     elif declared.layout is not None:
         key, found = declared.layout, _as(declared.layout, root, declared)
+    elif (known := _recognised(root, declared)) is not None:
+        key, found = known
     else:
-        key, found = _recognised(root, declared)
-    own = declared.classes or declared.colours or declared.ignore or (root / "classes.txt").is_file()
-    if key == "folders" and not own:
-        tables.name_by_table(root, found)
+        return None
+    if key == "folders":
+        _name_classes(root, found, declared)
     plain = key == "folders" and _places(root) == _OURS  # made for this program
     sources.settle(root, found, key, chosen=plain or declared.layout is not None or key is None)
     return found
+
+
+def _name_classes(root: Path, found: Found, declared: DataYaml) -> None:
+    """Take the classes from a table beside folders of images and masks, unless the owner names them."""
+    if not (declared.classes or declared.colours or declared.ignore or (root / "classes.txt").is_file()):
+        tables.name_by_table(root, found)
 
 
 def _as(key: str, root: Path, declared: DataYaml) -> Found:
@@ -135,8 +155,8 @@ def _places(root: Path) -> tuple[str, str] | None:
     return _OURS if all((root / place).is_dir() for place in _OURS) else tools.other_folders(root)
 
 
-def _recognised(root: Path, declared: DataYaml) -> tuple[str, Found]:
-    """Return what a folder looks like, and its content."""
+def _recognised(root: Path, declared: DataYaml) -> tuple[str, Found] | None:
+    """Return what a folder looks like, and its content; None where it looks like nothing."""
     signs = signs_of(root, declared)
     if len(signs) > 1:
         raise DataError(
@@ -162,6 +182,6 @@ def _recognised(root: Path, declared: DataYaml) -> tuple[str, Found]:
         folders = _folders(root)
         assert folders is not None, "they are there"
         return "folders", folders
-    if (found := tools.beside(root)) is not None:
-        return "beside", found
-    unread.refuse(root)
+    if any(signs_of(folder, DataYaml()) for folder in root.iterdir() if folder.is_dir() and not hidden(folder.name)):
+        return None  # masks beside their images in a folder that says more about them
+    return ("beside", found) if (found := tools.beside(root)) is not None else None
