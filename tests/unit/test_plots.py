@@ -19,7 +19,12 @@ HOSTILE = ["<script>alert(1)</script>", '"><image href="http://x/">', "a'b\"c&am
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def words(page: bytes) -> list[str]:
+def drawn(run: Path) -> dict[str, bytes]:
+    return {name: page for name, page in plots(read_record(run)).items() if page is not None}
+
+
+def words(page: bytes | None) -> list[str]:
+    assert page is not None
     return [element.text or "" for element in ET.fromstring(page).iter(f"{SVG}text")]
 
 
@@ -37,10 +42,20 @@ def test_the_report_writes_its_charts_beside_it(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["elsewhere.html", "run"]
 
 
+def test_a_chart_that_the_run_has_no_more_is_taken_away(tmp_path):
+    write_compared(tmp_path / "run", NAMES)
+    write_report(tmp_path / "run")
+    (tmp_path / "run/plots/mine.svg").write_text("<svg/>")
+    (tmp_path / "run/evaluation.npz").unlink()
+    write_report(tmp_path / "run")
+    assert {"mine.svg", "val.svg"} <= {file.name for file in (tmp_path / "run/plots").iterdir()}
+    assert not (tmp_path / "run/plots/confusion.svg").exists()
+
+
 def test_a_bar_is_as_long_as_its_score(tmp_path):
     matrix = [[30, 0, 0], [0, 20, 20], [0, 0, 30]]  # IoU 100, 50 and 60
     write_run(tmp_path / "run", NAMES, matrix=matrix, method="supervised")
-    page = ET.fromstring(plots(read_record(tmp_path / "run"))["classes.svg"])
+    page = ET.fromstring(plots(read_record(tmp_path / "run"))["classes.svg"] or b"")
     bars = [float(bar.attrib["width"]) for bar in page.iter(f"{SVG}rect") if "fill-opacity" in bar.attrib]
     assert bars == pytest.approx([400, 200, 240])
 
@@ -51,7 +66,7 @@ def test_a_path_keeps_its_shape():
 
 def test_names_are_text_and_nothing_comes_from_outside(tmp_path):
     write_run(tmp_path / "run", HOSTILE)
-    for name, page in plots(read_record(tmp_path / "run")).items():
+    for name, page in drawn(tmp_path / "run").items():
         root = ET.fromstring(page)  # well-formed: no control character, nothing unescaped
         tags = {element.tag.removeprefix(SVG) for element in root.iter()}
         assert tags <= {"svg", "title", "desc", "rect", "text", "path", "g"}, name
@@ -63,7 +78,7 @@ def test_names_are_text_and_nothing_comes_from_outside(tmp_path):
 def test_many_classes_stay_small(tmp_path):
     names = [f"class number {n} with a name that goes on and on, and on, until nobody reads it" for n in range(150)]
     write_run(tmp_path / "run", names)
-    made = plots(read_record(tmp_path / "run"))
+    made = drawn(tmp_path / "run")
     assert sum(map(len, made.values())) < 500_000
     assert sum(shortened(name) in words(made["classes.svg"]) for name in names) == 150
     (image,) = ET.fromstring(made["confusion.svg"]).iter(f"{SVG}image")
@@ -72,7 +87,7 @@ def test_many_classes_stay_small(tmp_path):
 
 def test_what_was_not_recorded_is_not_drawn(tmp_path):
     write_run(tmp_path / "run", NAMES, method="supervised", log=False, new=False)
-    assert set(plots(read_record(tmp_path / "run"))) == {"classes.svg"}
+    assert set(drawn(tmp_path / "run")) == {"classes.svg"}
 
 
 def test_the_colours_are_those_of_the_page():

@@ -62,8 +62,8 @@ class Box:
         return f"{self.left + self.width * x / SIDE:.1f} {self.top + self.height * y / SIDE:.1f}"
 
 
-def plots(record: Record) -> dict[str, bytes]:
-    """Return the charts of a run by file name: those for which it has recorded something.
+def plots(record: Record) -> dict[str, bytes | None]:
+    """Return the charts of a run by file name; None where it has recorded nothing for one.
 
     val.svg: mIoU over the steps; loss.svg; kept.svg and pseudo.svg: pixels and classes of the pseudo-labels;
     classes.svg: IoU of each class; confusion.svg; curve.svg: the learning curve.
@@ -75,7 +75,7 @@ def plots(record: Record) -> dict[str, bytes]:
         "pseudo": _stack(labels.stack) if labels and labels.stack else None,
         "classes": _classes(record), "confusion": _confusion(record), "curve": _lines(more.chart) if more else None,
     }  # fmt: skip
-    return {f"{name}.svg": page for name, page in made.items() if page is not None}
+    return {f"{name}.svg": page for name, page in made.items()}
 
 
 def _drawn(kind: str, title: str, summary: str, box: Box, height: int, width: int = 640, **more: Any) -> bytes:

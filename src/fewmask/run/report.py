@@ -40,9 +40,18 @@ def write_report(path: Path, out: Path | None = None) -> Path:
     target = path / "report.html" if out is None else out
     _check_target(target)
     if out is None:
-        for name, plot in plots(record).items():
-            _write(RunFolder(path).plots / name, plot)
+        _write_plots(RunFolder(path).plots, plots(record))
     return _write(target, report_page(record))
+
+
+def _write_plots(folder: Path, made: Mapping[str, bytes | None]) -> None:
+    """Write the charts; one of an earlier report that the run has no more is taken away."""
+    for name, plot in made.items():
+        if plot is not None:
+            _write(folder / name, plot)
+        elif (folder / name).exists():
+            with write_errors(folder / name):
+                (folder / name).unlink()
 
 
 def compare_runs(paths: Sequence[Path]) -> Comparison:
