@@ -39,6 +39,26 @@ def test_what_label_me_makes_of_them(tmp_path):
     assert told_places(tmp_path, "JPEGImages", "SegmentationClassPNG") == 3
 
 
+def test_label_me_one_image_at_a_time(tmp_path):
+    """Each file counts its own labels: 1 is crop here and weed there."""
+    for n in range(2):
+        save_image(tmp_path / f"{n}_json/img.png", seed=n)
+        save_mask(tmp_path / f"{n}_json/label.png", blocks((0, 1)))
+        (tmp_path / f"{n}_json/label_names.txt").write_text(f"_background_\n{('crop', 'weed')[n]}\n")
+    assert "labelme2voc.py" in refuse(tmp_path, DataError, "ids mean another class in each image").todo
+
+
+@pytest.mark.parametrize("mask", ["mask.png", "Segmentation.png", "gt_label.tif"])
+def test_a_folder_for_each_image(tmp_path, mask):
+    for n in range(5):
+        save_image(tmp_path / f"case {n}" / "image.png", seed=n)
+        save_image(tmp_path / f"case {n}" / "depth.png", seed=n + 10)
+        if n < 3:
+            save_mask(tmp_path / f"case {n}" / mask, blocks((0, 1)))
+    assert told_places(tmp_path, "**/image.png", f"**/{mask}") == 3
+    assert read_folder(tmp_path, val_fraction=0).labelled[0].name == "case 0"
+
+
 def test_supervisely(tmp_path):
     for n in range(3):
         save_image(tmp_path / "ds0/img" / f"{n}.jpg", seed=n)

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from PIL import Image
 
@@ -14,12 +14,15 @@ from fewmask.data.decode import EXTENSIONS
 from fewmask.data.files import hidden, image_files
 from fewmask.data.layouts import huggingface
 from fewmask.data.layouts.found import DO, read_json
+from fewmask.data.layouts.names import IMAGE_FOLDERS
 from fewmask.data.layouts.sources import LOSSLESS
 from fewmask.data.layouts.tools import MASK_FOLDERS
 from fewmask.errors import DataError
 
 _BRUSHES = re.compile(r"task-\d+-annotation-\d+-")
+_LABELME = "masks with one list of classes for all: labelme2voc.py, of labelme's examples"
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".xz")
+_PHOTOGRAPH = (*IMAGE_FOLDERS, "photo", "frame", "picture", "original")
 _LOOKED_AT = 20  # JSON files, of which one a picture may be there
 _ALIKE = 0.5  # share of the masks that are called like images
 
@@ -65,13 +68,14 @@ def export_of(top: Path, beside_images: bool = True) -> tuple[str, str] | None:
         return "CVAT's own XML", 'export "Segmentation mask 1.1" instead'
     if any(_BRUSHES.match(name) for name in pictures):
         return "a picture for each brush of Label Studio, which name no image", "export JSON instead"
+    if any(p.name == "label_names.txt" and (p.parent / "label.png").is_file() for p in top.glob("*/label_names.txt")):
+        return "masks of labelme_export_json, whose ids mean another class in each image", f"make {_LABELME}"
     for path in _some_json(top):
         tree = _tree(path)
         if isinstance(tree, list) and tree and all(isinstance(t, Mapping) and "annotation_id" in t for t in tree):
             return "Label Studio's JSON-MIN", "export JSON instead"
         if lone and isinstance(tree, Mapping) and {"shapes", "imagePath"} <= tree.keys():
-            todo = "make COCO JSON of them (labelme2coco and others do), or masks (labelme_export_json, labelme2voc.py)"
-            return f"files of LabelMe, such as {path.name!r}", todo
+            return f"files of LabelMe, such as {path.name!r}", f"make COCO JSON of them (labelme2coco), or {_LABELME}"
         if lone and isinstance(tree, Mapping) and {"objects", "size"} <= tree.keys():
             todo = 'export it with the app "Export as masks" and name its folders img and masks_machine in data.yaml, '
             return "a project of Supervisely", todo + 'or with "Export to COCO"'
@@ -106,15 +110,31 @@ def _places(root: Path) -> tuple[str, str] | None:
         for other, files in sorted(folders.items()):
             if other not in masks and len(files.keys() & folders[name].keys()) >= _ALIKE * len(folders[name]):
                 return _glob(other, files), _glob(name, folders[name])
+    return _same_in_each(root)
+
+
+def _same_in_each(root: Path) -> tuple[str, str] | None:
+    """Return the same of folders that each hold one image, as CASE/image.png and CASE/mask.png."""
+    called: dict[str, dict[str, Path]] = defaultdict(dict)
+    for paths in image_files(root, ".", []).values():
+        called[paths[0].name][paths[0].parent.relative_to(root).as_posix()] = paths[0]
+    masks = {
+        name: files for name, files in called.items() if len(files) > 1 and _may_hold_masks(Path(name).stem, files)
+    }
+    others = sorted(called.items(), key=lambda one: (Path(one[0]).stem.lower() not in _PHOTOGRAPH, one[0]))
+    for name, files in sorted(masks.items(), key=lambda one: (not _one_channel(one[1]), one[0])):
+        for other, images in others:
+            if other not in masks and len(images.keys() & files.keys()) >= _ALIKE * len(files):
+                return f"**/{other}", f"**/{name}"
     return None
 
 
-def _may_hold_masks(name: str, files: Mapping[tuple[str, str], Path]) -> bool:
+def _may_hold_masks(name: str, files: Mapping[Any, Path]) -> bool:
     called = name.lower() in MASK_FOLDERS or re.search("mask|label|segm|annot", name.lower()) is not None
     return called and all(path.suffix.lower() in LOSSLESS for path in files.values())
 
 
-def _one_channel(files: Mapping[tuple[str, str], Path]) -> bool:
+def _one_channel(files: Mapping[Any, Path]) -> bool:
     try:
         with Image.open(next(iter(files.values()))) as image:
             return image.mode in ("L", "P", "1")
