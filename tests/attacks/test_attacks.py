@@ -223,7 +223,7 @@ IMAGES: dict[str, tuple[bytes, str]] = {
     "tiff without pixels": (files.tiff(4000, 4000), "cannot be read"),
     "bmp bomb": (files.bmp(200_000, -200_000), "pixels, more than the limit"),
     "bmp backwards": (files.bmp(-16, 12), "png"),
-    "gif": (files.frames("GIF"), "is no JPEG"),
+    "gif": (files.frames("GIF"), "file holds 3 frames or pages"),
     "animation": (files.frames("WEBP"), "frames"),
     "pages": (files.frames("TIFF"), "frames"),
     "pickle": (files.bomb(), "is no JPEG"),

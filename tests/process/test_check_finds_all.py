@@ -92,7 +92,7 @@ def names_and_twins(root: Path) -> None:
     for seed, name in enumerate(("train/Same", "train/same"), start=41):
         a_pair(root, name, seed)
     an_image(root, "val/bare", 43)
-    Image.fromarray(picture(seed=44)).save(root / "images/train/still.gif")
+    Image.fromarray(picture(seed=44)).save(root / "images/train/still.jp2")
     a_pair(root, "train/seen", 45, suffix=".png")
     a_pair(root, "val/seen again", 45, suffix=".bmp")
     a_pair(root, "train/twice", 46, suffix=".png")
@@ -126,7 +126,7 @@ EXPECTED = {
     ("note", "mask_without_image", "masks/train/orphan.png", None, None),
     ("note", "mask_without_image", "masks/train/CASE.png", "train/case", None),
     ("note", "image_without_mask", "images/val/bare.jpg", None, None),
-    ("note", "other_file", "images/train/still.gif", ".gif", None),
+    ("note", "other_file", "images/train/still.jp2", ".jp2", None),
 }
 
 

@@ -53,11 +53,12 @@ def test_two_of_one_name(root):
 
 
 def test_images_that_are_not_used_are_told(root):
-    assert not [note for note in read_folder(root, val_fraction=0).notes if "elsewhere" in note]
+    assert not [note for note in read_folder(root, val_fraction=0).notes if "are not read" in note]
     for name in ("new/1.jpg", "new/2.jpg"):
         image(root / name)
     save_mask(root / "SegmentationObject" / "a.png", blocks((0, 1)))
-    assert "2 images elsewhere in the folder are not used, first 'new/1.jpg'" in read_folder(root, val_fraction=0).notes
+    told = read_folder(root, val_fraction=0).notes
+    assert "2 pictures in 'new' are not read, first 'new/1.jpg' (a folder called 'unlabelled' would be)" in told
 
 
 def test_what_data_yaml_names_is_all(root):

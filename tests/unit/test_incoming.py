@@ -313,3 +313,28 @@ def test_replaced_masks_are_found_again(fields, tmp_path):
     save_mask(tmp_path / "e/masks/a.png", blocks((1, 0)))
     found = taken(tmp_path / "e", fields, replace=True, say=said.append)
     assert said[-1] == f"the masks that were there are in {found['replaced']}"
+
+
+class TestSeveralTasks:
+    """A project of CVAT, each task unpacked into a folder of its own."""
+
+    def test_with_their_images_they_come_in_at_once(self, root, tmp_path):
+        for field in ("fieldA", "fieldB"):
+            cvat(tmp_path / "export" / field, "1")
+            save_image(tmp_path / "export" / field / "JPEGImages" / "1.png")
+        found = taken(tmp_path / "export", root, replace=True)
+        assert sorted([*found["new"], *found["changed"], *found["same"]]) == ["fieldA/1", "fieldB/1"]
+
+    def test_without_them_one_after_the_other(self, root, tmp_path):
+        for field in ("fieldA", "fieldB"):
+            cvat(tmp_path / "export" / field, f"{field}/1")
+        with pytest.raises(DataError, match="holds the exports of 2 tasks, fieldA, fieldB") as caught:
+            taken(tmp_path / "export", root)
+        assert f"fewmask labels import {tmp_path / 'export' / 'fieldA'} DIR" in caught.value.todo
+        assert taken(tmp_path / "export" / "fieldB", root)["new"] == ["fieldB/1"]
+
+    def test_one_name_for_images_of_two_fields_is_told(self, root, tmp_path):
+        told = list[str]()
+        found = taken(cvat(tmp_path / "export", "1", "2"), root, say=told.append)
+        assert found["new"] == ["fieldA/2"] and found["unknown"] == ["1"]
+        assert any("may be of more than one image, first '1': 'fieldA/1' or 'fieldB/1'" in text for text in told)

@@ -49,12 +49,12 @@ class TestFolders:
         for path in ("images/.DS_Store", "images/__MACOSX/train/._x.jpg", "images/train/.x.jpg", "masks/.git/a.png"):
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).write_bytes(b"x")
-        (tmp_path / "images/train/notes.gif").write_bytes(b"x")
+        (tmp_path / "images/train/notes.heic").write_bytes(b"x")
         save_mask(tmp_path / "masks/train/orphan.png", blocks((0,)))
         index = read_folder(tmp_path)
         assert names(index, "train") == ["train/x"]
         assert index.notes == (
-            "1 files in images are no images by their names, first 'train/notes.gif'",
+            "1 files in images are no images by their names, first 'train/notes.heic'",
             "1 masks have no image and are left out, first 'train/orphan'",
         )
 

@@ -78,8 +78,8 @@ class TestTasks:
         """They are not taken for anything by themselves; called "unlabelled", they are that."""
         task(tmp_path / "a")
         save_image(tmp_path / "photos" / "x.jpg", seed=77)
-        error = refuse(tmp_path, DataError, "'a' is read as 'voc with labelmap.txt', and 'photos' beside it as nothing")
-        assert "call 'photos' 'unlabelled'" in str(error)
+        error = refuse(tmp_path, DataError, "'a' is read as 'voc with labelmap.txt', and photos beside it as nothing")
+        assert "unlabelled/photos/…" in str(error)
         (tmp_path / "photos").rename(tmp_path / "unlabelled")
         bare = [i.name for i in read_folder(tmp_path, val_fraction=0).items["train"] if i.mask is None]
         assert bare == ["unlabelled/x"]
@@ -170,3 +170,31 @@ def test_json_with_the_pictures_in_folders_stays_one_data_set(tmp_path, where):
     (tmp_path / where / "annotations.json").write_text(json.dumps(content))
     prefix = "" if where == "." else f"{where}/"
     assert names(read_folder(tmp_path, val_fraction=0), "train") == [f"{prefix}a/0", f"{prefix}b/0"]
+
+
+class TestPartsWithoutMasks:
+    """Sites that nobody has labelled yet: the usual case here."""
+
+    @pytest.mark.parametrize("empty", [True, False])
+    def test_images_alone_are_unlabelled(self, tmp_path, empty):
+        site(tmp_path / "north")
+        site(tmp_path / "west", masks=0)
+        if empty:
+            (tmp_path / "west" / "masks").mkdir()
+        index = read_folder(tmp_path, val_fraction=0)
+        assert [i.name for i in index.items["train"] if i.mask is None] == ["west/0", "west/1"]
+        assert "west: 2 images and no mask: unlabelled" in index.notes and index.layout == "folders"
+
+    @pytest.mark.parametrize("more", ["overlays/0.png", "notes.json"])
+    def test_where_something_else_may_say_what_they_are_they_are_asked_for(self, tmp_path, more):
+        site(tmp_path / "north")
+        site(tmp_path / "west", masks=0)
+        (tmp_path / "west" / more).parent.mkdir(exist_ok=True)
+        save_image(tmp_path / "west" / more) if more.endswith("png") else (tmp_path / "west" / more).write_text("{}")
+        error = refuse(tmp_path, DataError, "'north' is read as 'folders', and west beside it as nothing")
+        assert "unlabelled/west/…" in str(error)
+
+    def test_no_part_has_masks(self, tmp_path):
+        site(tmp_path / "north", masks=0)
+        site(tmp_path / "west", masks=0)
+        refuse(tmp_path, DataError, "no images folder; there is north, west")

@@ -163,7 +163,7 @@ def test_truncated_files_are_named(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("data", "message"), [(b"", "empty"), (b"hello", "is no JPEG"), (b"GIF89a" + bytes(40), "is no JPEG")]
+    ("data", "message"), [(b"", "empty"), (b"hello", "is no JPEG"), (b"\0\0\0\x0cjP  " + bytes(40), "is no JPEG")]
 )
 def test_what_is_no_image(tmp_path, data, message):
     (tmp_path / "i.png").write_bytes(data)

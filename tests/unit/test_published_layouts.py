@@ -35,7 +35,10 @@ class TestVoc:
         index = read_folder(tmp_path)
         assert [(i.name, i.mask is None) for i in index.items["train"]] == [("a", False), ("c", True)]
         (root / "ImageSets/Segmentation/val.txt").unlink()
-        refuse(tmp_path, DataError, "no list val.txt")
+        assert "there is no val.txt in Segmentation" in read_folder(tmp_path, val_fraction=0).notes
+        for name in ("train", "trainaug"):
+            (root / f"ImageSets/Segmentation/{name}.txt").unlink()
+        refuse(tmp_path, DataError, "no list train.txt; .*write the names")
 
 
 class TestCityscapes:

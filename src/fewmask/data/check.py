@@ -20,7 +20,7 @@ from fewmask.data.findings import Finding
 from fewmask.data.folds import USUAL, folds_for
 from fewmask.data.groups import groups_of
 from fewmask.data.index import ROLES, DataIndex, Item, Role
-from fewmask.data.layouts import read_folder, with_classes, with_val, without_empty_masks
+from fewmask.data.layouts import MASKLESS, read_folder, with_classes, with_val, without_empty_masks
 from fewmask.data.pool import IndexPool, read_index
 from fewmask.data.scan import Scan, scan
 from fewmask.errors import ConfigError, DataError
@@ -82,6 +82,8 @@ def check(
         problems += [] if any(one.kind == "two_readings" for one in problems) else [black]
     elif index.empty_masks == "unlabelled" and found.empty_masks:
         index = without_empty_masks(index, found)
+    if not any(row["labelled"] for row in (_count(index.items[role]) for role in ROLES)):
+        problems.append(Finding("no_mask", "no image has a mask", str(index.root), MASKLESS))
     try:
         index = with_classes(index, found)
     except DataError as e:

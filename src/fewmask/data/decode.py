@@ -10,7 +10,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO
 
-from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL.WebPImagePlugin import WebPImageFile
 
 from fewmask.data.findings import BadFile
@@ -21,7 +21,7 @@ from fewmask.errors import FewmaskError
 MAX_PIXELS = 300_000_000
 """Largest image that is decoded; the size is looked up in the header, before anything is allocated."""
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 """Extensions of files that are looked at, in lower case; the first bytes decide what a file is."""
 
 _ORIENTATION = 274  # tag of EXIF and TIFF
@@ -39,7 +39,7 @@ class Header:
     """What a file says about itself before its pixels are decoded.
 
     Attributes:
-        format: ``JPEG``, ``PNG``, ``TIFF``, ``BMP`` or ``WEBP``.
+        format: ``JPEG``, ``PNG``, ``TIFF``, ``BMP``, ``GIF`` or ``WEBP``.
         mode: Pillow's mode, such as ``RGB``, ``L`` or ``P``.
         bits: stored bits a channel.
         height: pixels, as stored.
@@ -146,12 +146,14 @@ def _decoder(first: bytes, path: Path) -> type[ImageFile.ImageFile]:
         return TiffImagePlugin.TiffImageFile
     if first.startswith(b"BM"):
         return BmpImagePlugin.BmpImageFile
+    if first.startswith((b"GIF87a", b"GIF89a")):
+        return GifImagePlugin.GifImageFile
     if first[:4] == b"RIFF" and first[8:12] == b"WEBP":
         return WebPImageFile
     todo = "replace or remove this file"
     if not first:
         raise BadFile("empty_file", "file is empty (0 bytes)", where=path, todo=todo)
-    raise BadFile("unknown_format", "is no JPEG, PNG, TIFF, BMP or WEBP file", where=path, todo=todo)
+    raise BadFile("unknown_format", "is no JPEG, PNG, TIFF, BMP, GIF or WEBP file", where=path, todo=todo)
 
 
 def _image(decoder: type[ImageFile.ImageFile], file: BinaryIO, path: Path) -> ImageFile.ImageFile:

@@ -5,6 +5,7 @@ Each doubt is a sentence that sums up, with a finding for each thing that it sum
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,13 +58,14 @@ def doubts_about(
     """
     members, source = members_of(index, groups[0]), groups[1]
     doubts = [*_group_doubts(members, source, index), *_cut_by_folds(members, source, index), *_name_doubts(index)]
+    doubts += _named_after_doubts(index)
     doubts += [
         *_twin_doubts(twins),
         *_likeness_doubts(index, found, twins, pool),
         *_repeated_doubts(index, found, twins),
     ]
     doubts += _uncounted_doubts(found)
-    if whole:
+    if whole and any(item.mask is not None for item in index.items["train"]):
         doubts += _class_doubts(class_rows(index, found), index)
     return doubts
 
@@ -97,6 +99,26 @@ def _twin(same: Sequence[tuple[Role, Item]]) -> Finding:
     todo = "keep one of them, or the one with the mask"
     names = tuple(item.name for _, item in same)
     return Finding("repeated_picture", what, str(first.image), todo, first.name, str(same[1][1].image), names=names)
+
+
+_AFTER = re.compile(r"[_\-. ][^/]*[A-Za-z][^/]*")  # numbers alone count frames
+
+
+def _named_after_doubts(index: DataIndex) -> list[str]:
+    """Say which unlabelled images are called like a labelled one and more: they may be masks, or be made of it."""
+    labelled = {item.name for items in index.items.values() for item in items if item.mask is not None}
+    each = []
+    for item in index.items["train"]:
+        ends = [i for i, c in enumerate(item.name) if c in "_-. "] if item.mask is None else []
+        if of := next((item.name[:i] for i in reversed(ends) if item.name[:i] in labelled), None):
+            if _AFTER.fullmatch(item.name[len(of) :]):
+                what = f"is called like the labelled image {of!r} and more, and counts as an unlabelled image"
+                todo = "if it is a mask or was made of that image, take it out of the images"
+                each.append(Finding("named_after", what, str(item.image), todo, item.name, of))
+    if not each:
+        return []
+    first = f"first {each[0].name!r} of {each[0].value!r}"
+    return [Remark(f"{len(each)} unlabelled images are called like a labelled one and more, {first}", each)]
 
 
 def _name_doubts(index: DataIndex) -> list[str]:

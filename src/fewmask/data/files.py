@@ -21,6 +21,33 @@ _SIDE_CARS = (".tfw", ".jgw", ".pgw", ".wld", ".prj", ".ovr", ".aux.xml")
 """What geographic programs put beside an image: it is no image, and nobody takes it for one."""
 
 
+_UNREAD = (
+    ".npy",
+    ".npz",
+    ".mat",
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jp2",
+    ".svg",
+    ".psd",
+    ".nii",
+    ".gz",
+    ".dcm",
+    ".nrrd",
+    ".mha",
+)
+"""What holds pictures, and is not read."""
+
+
+def pictures_among(notes: Sequence[str]) -> list[str]:
+    """Return what ``image_files`` said of files that hold pictures and are not read, where others are no mistake."""
+    each = [one for note in notes if isinstance(note, Remark) for one in note.findings]
+    kept = [one for one in each if str(one.value).lower() in _UNREAD]
+    what = f"{len(kept)} files hold pictures of a kind that is not read"
+    return [Remark(f"{what}, first {Path(kept[0].where).name!r}", kept)] if kept else []
+
+
 def image_files(root: Path, place: str, notes: list[str], without: Set[Path] = frozenset()) -> dict[str, list[Path]]:
     """Return the image files of a folder or glob below ``root``: name to files.
 

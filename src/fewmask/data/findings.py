@@ -10,10 +10,10 @@ from fewmask.errors import DataError
 
 Kind = Literal[
     "missing_file", "empty_file", "unknown_format", "damaged_file", "too_large", "several_pictures", "pixel_format",
-    "transparency", "lossy_mask", "undeclared_id", "undeclared_colour", "size_mismatch", "orientation", "two_readings",
-    "empty_masks", "classes", "same_picture",
-    "group_in_two_roles", "near_picture", "repeated_picture", "names_alike", "rare_class", "absent_class",
-    "mask_without_image", "image_without_mask", "other_file",
+    "transparency", "lossy_mask", "undeclared_id", "undeclared_colour", "size_mismatch", "orientation",
+    "two_readings", "empty_masks", "no_mask", "classes", "same_picture",
+    "group_in_two_roles", "near_picture", "repeated_picture", "names_alike", "named_after", "rare_class",
+    "absent_class", "mask_without_image", "image_without_mask", "other_file",
 ]  # fmt: skip
 """Names for scripts; the order is that of the text."""
 
@@ -34,12 +34,14 @@ TITLES: dict[Kind, str] = {
     "orientation": "EXIF orientations that may or may not apply",
     "two_readings": "masks with two readings",
     "empty_masks": "empty masks",
+    "no_mask": "no masks at all",
     "classes": "classes",
     "same_picture": "the same picture in two roles",
     "group_in_two_roles": "groups in two roles",
     "near_picture": "nearly the same picture in two roles",
     "repeated_picture": "pictures that are repeated within a role",
     "names_alike": "names that differ in case or Unicode form alone",
+    "named_after": "unlabelled images named after a labelled one",
     "rare_class": "rare classes",
     "absent_class": "absent classes",
     "mask_without_image": "masks without an image",

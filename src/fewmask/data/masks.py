@@ -20,7 +20,7 @@ from fewmask.data.patience import patient
 from fewmask.errors import DataError
 
 _UNDECLARED = -1  # no class index
-_LOSSLESS = ("PNG", "TIFF", "BMP")
+_LOSSLESS = ("PNG", "TIFF", "BMP", "GIF")
 _PUT_BACK = "if the file was changed since training began, put the old one back, or train anew with --init"
 
 
@@ -165,7 +165,9 @@ def _stored_ids(image: ImageFile.ImageFile, header: Header, path: Path) -> np.nd
     shown = ", ".join(f'"{c}": ...' for c in found[:6]) + (", ..." if len(found) > 6 else "")
     raise BadFile(
         "undeclared_colour", f"{image.mode} mask with {len(found)} colours, and no colour map says which class each is",
-        where=path, todo=f"write in data.yaml: colours: {{{shown}}} with an id or class name for each", value=found[0],
+        where=path,
+        todo=f"write in data.yaml: colours: {{{shown}}} with an id for each, and classes: with their names by id",
+        value=found[0],
     )  # fmt: skip
 
 

@@ -263,9 +263,11 @@ def _ids_problem(item: Item, mask: Facts, classes: int, code: MaskCode, nothing:
     what = f"mask holds undeclared class id {first} ({bad[first]} pixels, first at x={x} y={y})"
     what += "".join(f", {i} ({bad[i]} pixels)" for i in others[:_IDS]) + (", ..." if len(others) > _IDS else "")
     ids = ", ".join(str(i) for i in [*bad][: _IDS + 1]) + (", ..." if len(others) > _IDS else "")
-    todo = f"{classes} classes are declared, ids 0 to {classes - 1}; name it in classes, or write ignore: [{ids}]"
+    todo = f"{classes} classes are declared, ids 0 to {classes - 1}; name it in classes, or write ignore: "
+    todo += f"[{ids}] in data.yaml"
+    todo += f"; if ids count from 1, write classes: {{1: ..., {classes}: ...}}" if [*bad] == [classes] else ""
     where = str(item.mask)
-    return [Finding("undeclared_id", what, where, f"{todo} in data.yaml", item.name, first, (x, y))]
+    return [Finding("undeclared_id", what, where, todo, item.name, first, (x, y))]
 
 
 def _size_problem(item: Item, image: Facts, mask: Facts, exif: str | None) -> list[Finding]:

@@ -17,7 +17,8 @@ from fewmask.data.decode import EXTENSIONS, MAX_PIXELS
 from fewmask.data.files import hidden, image_files, place_below
 from fewmask.data.index import ROLES, DataIndex, Item, Role
 from fewmask.data.layouts import read_folder, with_classes
-from fewmask.data.layouts.found import ENDINGS, single
+from fewmask.data.layouts.found import ending, single
+from fewmask.data.layouts.published import voc_root
 from fewmask.data.layouts.tables import CLASS_TABLES, COLOUR_TABLE
 from fewmask.data.layouts.tools import MASK_FOLDERS, in_role_folders
 from fewmask.data.layouts.unread import export_of
@@ -91,14 +92,15 @@ def open_source(source: Path, index: DataIndex, scratch: Path, declared: DataYam
             _rename_open_label(top)
         if not _has_images(top):
             _refuse_unread(top, source)
+            _refuse_several(top, source)
             strays = _prepare(top, index)
         told = load_data_yaml(top) or _legend_for(top, index.root, ours)
         return _as_called(open_folder(top, remember=False, declared=told, scratch=masks), strays)
     except DataError as error:  # the user knows nothing of the scratch folder
-        what, where = (_as_given(text, inside, source) for text in (error.what, error.where))
+        what, where, todo = (_as_given(text, inside, source) for text in (error.what, error.where, error.todo))
         if what.startswith(("no masks folder", "no images folder", "data folder is empty", "holds the archive")):
             raise DataError("is read as no export of masks", where=source, todo=_EXPORT) from error
-        raise DataError(what, where=where, todo=error.todo) from error
+        raise DataError(what, where=where, todo=todo) from error
 
 
 def _as_given(text: str, inside: Path, source: Path) -> str:
@@ -124,8 +126,26 @@ _LISTS = "ImageSets/Segmentation"
 
 
 def _has_images(folder: Path) -> bool:
+    """Return whether an export has images of its own; that of several tasks has them in each."""
+    parts = [p for p in folder.iterdir() if p.is_dir() and not hidden(p.name)]
+    return _holds_images(folder) or (len(parts) > 1 and all(map(_holds_images, parts)))
+
+
+def _holds_images(folder: Path) -> bool:
     known = ("images", "JPEGImages", "leftImg8bit", "imagesTr")
     return any((folder / name).is_dir() for name in known) or bool(in_role_folders(folder))
+
+
+def _refuse_several(top: Path, source: Path) -> None:
+    """Refuse the exports of several tasks without images: each is read with the images that it is of.
+
+    Raises:
+        DataError: they are such.
+    """
+    tasks = [p.name for p in sorted(top.iterdir()) if p.is_dir() and (voc_root(p) or any(p.glob("annotations/*.json")))]
+    if len(tasks) > 1:
+        todo = f"take one after the other: fewmask labels import {source / tasks[0]} DIR"
+        raise DataError(f"holds the exports of {len(tasks)} tasks, {', '.join(tasks[:5])}", where=source, todo=todo)
 
 
 def _below_lone_folder(folder: Path) -> Path:
@@ -190,7 +210,7 @@ def _with_images(top: Path, folder: Path, index: DataIndex) -> dict[str, str]:
     ours, ends, strays = by_name(index), by_end(index), dict[str, str]()
     in_roles, keeps = any(map(role_folder, ours)), folder.name.startswith("Segmentation")
     for name, files in image_files(top, folder.name, []).items():
-        bare = next((name.removesuffix(end) for end in ENDINGS if name.endswith(end)), name)
+        bare = name.removesuffix(ending(name))
         if name in ours or bare in ours:
             continue
         mask, hits = single(files, "masks"), meant(bare, ends)

@@ -18,7 +18,7 @@ from fewmask.data.layouts.found import single
 from fewmask.data.masks import read_mask
 from fewmask.errors import DataError
 from fewmask.run.incoming import open_folder, open_source, remarks
-from fewmask.run.matching import Translation, by_name, masked, matched
+from fewmask.run.matching import Translation, by_name, masked, matched, told_of_two
 from fewmask.run.notes import Say
 from fewmask.run.written import SUGGESTIONS
 
@@ -81,7 +81,7 @@ def diff_labels(
                 mask, empty = translation.look(item)
                 changes.append(_whole("new", name, mask))
                 blank += [name] if empty else []
-    for text in (*remarks(new), *_told(absent, unknown, blank, translation.blank)):
+    for text in (*remarks(new), *_told(absent, unknown, blank, translation.blank), *told_of_two(unknown, old)):
         say(text)
     return sorted(changes, key=lambda c: (-c.pixels / c.of, c.name))
 

@@ -26,7 +26,7 @@ from fewmask.errors import ConfigError, DataError, WriteError
 from fewmask.run.data import masked_index
 from fewmask.run.guesses import digest, read_guesses
 from fewmask.run.incoming import open_folder, open_source, remarks
-from fewmask.run.matching import Translation, by_name, matched
+from fewmask.run.matching import Translation, by_name, matched, told_of_two
 from fewmask.run.notes import Say
 
 REPLACED = "replaced"
@@ -122,7 +122,8 @@ def import_labels(
         with write_errors(place):
             for name in take:  # read again: all of them may be more than the memory holds
                 _put(place, name, ids[translation.read(theirs[name])], had[name].mask, root, kept)
-    for text in (*remarks(found), *_told(seen, unknown, translation.blank, empty, kept)):
+    twice = told_of_two(unknown, index)
+    for text in (*remarks(found), *_told(seen, unknown, translation.blank, empty, kept), *twice):
         say(text)
     return {
         "new": seen.new, "changed": seen.changed, "same": seen.same, "unknown": unknown, "blank": seen.blank,

@@ -111,6 +111,18 @@ def matched(found: DataIndex, index: DataIndex) -> tuple[dict[str, Item], list[s
     return out, unknown
 
 
+def told_of_two(unknown: Sequence[str], index: DataIndex) -> list[str]:
+    """Return a sentence on masks that may be of more than one image, among those that ``matched`` could not place."""
+    ends = by_end(index)
+    may = {name: hits for name in unknown if len(hits := meant(name.removeprefix("images/"), ends)) > 1}
+    if not may:
+        return []
+    name, hits = next(iter(may.items()))
+    first = f"first {name!r}: {hits[0]!r} or {hits[1]!r}"
+    todo = "keep the folders in the tool, or put the mask into one of that name"
+    return [f"{len(may)} of these masks may be of more than one image, {first}; {todo}"]
+
+
 Ends = Mapping[str, Mapping[str, Sequence[str]]]
 """Last part of a name to the names that end so, each with its parts."""
 

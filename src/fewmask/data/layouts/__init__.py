@@ -39,7 +39,7 @@ from fewmask.data.declared import load_data_yaml
 from fewmask.data.findings import Finding, Remark
 from fewmask.data.groups import propose_groups, read_groups
 from fewmask.data.index import ROLES, DataIndex, ImageCode, Item, Role
-from fewmask.data.layouts.aside import add_unlabelled, tell_of_unused
+from fewmask.data.layouts.aside import add_unlabelled, tell_of_lists, tell_of_unused
 from fewmask.data.layouts.choice import read_layout, signs_of
 from fewmask.data.layouts.found import Found, image_files, join
 from fewmask.data.layouts.legend import legend
@@ -47,10 +47,19 @@ from fewmask.data.roles import draw_val, roles_by_folder, roles_by_pattern, role
 from fewmask.data.scan import Scan
 from fewmask.errors import ConfigError, DataError
 
-__all__ = ["propose_groups", "read_folder", "read_unlabelled", "with_classes", "with_val", "without_empty_masks"]
+__all__ = [
+    "MASKLESS",
+    "propose_groups",
+    "read_folder",
+    "read_unlabelled",
+    "with_classes",
+    "with_val",
+    "without_empty_masks",
+]
 
 VAL_FRACTION = 0.2
 """Share of the labelled images that is drawn for "val" where there is none."""
+MASKLESS = "put the masks where the layout wants them, under the names of their images: see docs/data.md"
 _SMOOTH = 8  # so many ids that nobody named may be classes
 
 
@@ -98,7 +107,9 @@ def read_folder(
     if declared.images is None and declared.masks is None:
         add_unlabelled(root, found)
         tell_of_unused(root, found)
-    if declared.roles is not None or declared.places:
+    if declared.roles is None and not declared.places:
+        tell_of_lists(root, found)
+    else:
         everything = sorted((i for items in found.roles.values() for i in items), key=_name)
         if declared.roles is not None:
             found.roles, notes = roles_by_pattern(everything, declared.roles, root, declared.aside)
@@ -182,7 +193,9 @@ def with_classes(index: DataIndex, scan: Scan) -> DataIndex:
     found = [int(i) for i in scan.class_pixels.nonzero()[0]]
     where = index.root
     if not found:
-        raise DataError("the masks hold no class at all", where=where, todo="see fewmask check")
+        if not any(item.mask for items in index.items.values() for item in items):
+            raise DataError("no image has a mask", where=where, todo=MASKLESS)
+        raise DataError("the masks hold no class at all", where=where, todo="label some pixels of them")
     if found[-1] + 1 > 2 * len(found):
         ids = ", ".join(f"{i}: ..." for i in found[:8]) + (", ..." if len(found) > 8 else "")
         what = f"nothing names the classes, and masks hold {len(found)} ids from {found[0]} to {found[-1]}"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeGuard
 
 from fewmask.data.files import hidden, image_files
 from fewmask.data.index import Item
 from fewmask.data.layouts.found import Found, single
-from fewmask.data.layouts.sources import drawn_for, is_of_masks
+from fewmask.data.layouts.sources import drawn_for
 from fewmask.data.layouts.tools import UNLABELLED
+from fewmask.data.roles import role_folder
 from fewmask.errors import DataError
 
 _OPEN = ("folders", "beside", "voc with labelmap.txt")
@@ -40,22 +42,50 @@ def tell_of_unused(root: Path, found: Found) -> None:
     if found.layout not in (*_OPEN, "voc") or next(root.glob("*.jsonl"), None) is not None:
         return
     items = [item for role in found.roles.values() for item in role]
-    files = [path for item in items for path in (item.image, item.mask)]
-    used = {path.relative_to(root).parts[0] for path in files if _lies_in(path, root)}
-    others = [p for p in sorted(root.iterdir()) if p.is_dir() and p.name not in used and not hidden(p.name)]
     files = {
-        f"{other.name}/{name}": path
-        for other in others for name, paths in sorted(image_files(root, other.name, []).items()) for path in paths
+        f"{other.relative_to(root).as_posix()}/{name}": path
+        for other in _others(root, items)
+        for name, paths in sorted(image_files(root, other.relative_to(root).as_posix(), []).items()) for path in paths
     }  # fmt: skip
     drawn = drawn_for(files, {item.name for item in items}) if any(item.mask for item in items) else []
     for folder in sorted({name.rpartition("/")[0] for name in drawn}):
         count = sum(name.rpartition("/")[0] == folder for name in drawn)
         todo = "data.yaml chooses with images: and masks:"
         found.notes.append(f"{count} masks of these images lie in {folder!r} too, and are not read; {todo}")
-    unused = [path for name, path in files.items() if not is_of_masks(name)]
+    unused = {name: path for name, path in files.items() if name not in drawn and not _is_of_instances(name)}
     if unused and found.layout in _OPEN:
-        first = unused[0].relative_to(root).as_posix()
-        found.notes.append(f"{len(unused)} images elsewhere in the folder are not used, first {first!r}")
+        folders = ", ".join(map(repr, sorted({name.rpartition("/")[0] for name in unused})[:4]))
+        first = next(iter(unused.values())).relative_to(root).as_posix()
+        found.notes.append(
+            f"{len(unused)} pictures in {folders} are not read, first {first!r} (a folder called 'unlabelled' would be)"
+        )
+
+
+def tell_of_lists(root: Path, found: Found) -> None:
+    """Add a note on lists of roles beside folders of images that nothing asks for."""
+    if found.layout not in ("folders", "beside"):
+        return
+    lists = {role: path.name for path in sorted(root.glob("*.txt")) if (role := role_folder(f"{path.stem}/x"))}
+    if lists:
+        roles = ", ".join(f"{role}: {name}" for role, name in lists.items())
+        found.notes.append(f"lists beside the folders are not read; if they say the roles, write roles: {{{roles}}}")
+
+
+def _others(root: Path, items: Sequence[Item]) -> list[Path]:
+    """Return the folders that no file was read from: at the top, and where roles have folders inside, in these."""
+    files = [path.relative_to(root).parts for item in items for path in (item.image, item.mask) if _lies_in(path, root)]
+    used = {parts[0] for parts in files} | {parts[:2] for parts in files}
+    inside = all(len(parts) > 2 for parts in files)
+    tops = [p for p in sorted(root.iterdir()) if p.is_dir() and not hidden(p.name)]
+    others = [p for p in tops if p.name not in used]
+    for top in tops:
+        if top.name in used and inside and role_folder(f"{top.name}/x"):
+            others += [p for p in sorted(top.iterdir()) if p.is_dir() and (top.name, p.name) not in used]
+    return others
+
+
+def _is_of_instances(name: str) -> bool:
+    return "segmentationobject" in name.lower().split("/")
 
 
 def _lies_in(path: Path | None, root: Path) -> TypeGuard[Path]:

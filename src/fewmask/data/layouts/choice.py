@@ -83,7 +83,7 @@ def read_layout(root: Path, declared: DataYaml) -> Found:
     if (found := _alone(root, declared)) is not None:
         return found
     if (found := parts.read_parts(root, _alone)) is not None:
-        if found.layout == "folders" and not found.classes:
+        if not found.classes:
             _name_classes(root, found, declared)
         return found
     unread.refuse(root)
@@ -107,7 +107,7 @@ def _alone(root: Path, declared: DataYaml) -> Found | None:
         key, found = known
     else:
         return None
-    if key == "folders":
+    if key in ("folders", None):
         _name_classes(root, found, declared)
     plain = key == "folders" and _places(root) == _OURS  # made for this program
     sources.settle(root, found, key, chosen=plain or declared.layout is not None or key is None)

@@ -18,14 +18,16 @@ from fewmask.data.decode import EXTENSIONS
 from fewmask.data.files import image_files
 from fewmask.data.findings import Finding, Remark
 from fewmask.data.index import NO_ID, Item, MaskCode, Role
+from fewmask.data.layouts.wildcards import meeting
 from fewmask.data.palette import palette
 from fewmask.data.roles import roles_by_folder
 from fewmask.errors import DataError
 
 DO = "see the layouts in the documentation, or write data.yaml with images: and masks:"
 _ANNOTATIONS = 4 * 2**30  # bytes of the largest file of annotations
-ENDINGS = ("_mask", "-mask", "_masks", "_label", "_labels", "-label", "_seg", "_segmentation", "_gt")
-"""What the name of a mask may have after that of its image."""
+ENDINGS = ("_mask", "-mask", "_masks", "-masks", "_label", "_labels", "-label", "-labels", "_lab", "_seg",
+           "_segmentation", "_gt", "_annotation", "_anno")  # fmt: skip
+"""What the name of a mask may have after that of its image, in whatever case."""
 OF_IMAGES = ("", "_sat", "_image", "_img")
 """What the name of an image may have, where its mask's has such an ending."""
 VOID = ("ignore", "ignored", "void", "unlabelled", "unlabeled")
@@ -55,6 +57,12 @@ Files = Mapping[str, list[Path]]
 """Name of an image to its files; more than one is an error."""
 
 
+def ending(name: str) -> str:
+    """Return what the name of a mask has after that of its image, as it is spelled there; "" = nothing known."""
+    low = name.lower()
+    return next((name[-len(e) :] for e in sorted(ENDINGS, key=len, reverse=True) if low.endswith(e)), "")
+
+
 def pairs(layout: str, root: Path, image_place: str, mask_place: str) -> Found:
     """Read images and masks of two folders or globs."""
     notes: list[str] = []
@@ -67,9 +75,18 @@ def pairs(layout: str, root: Path, image_place: str, mask_place: str) -> Found:
     if all(i.mask is None for i in items):
         what = f"none of {len(items)} images has a mask of its name in {mask_place!r}"
         what += f" (image {items[0].name!r}, mask {min(masks)!r})" if masks else ", where no mask lies"
-        raise DataError("; ".join([what, *notes]), where=root, todo=DO)
+        raise DataError("; ".join([what, *notes]), where=root, todo=_globs(image_place, mask_place, images, masks))
     roles, more = roles_by_folder(items, root)
     return Found(layout, roles, notes + more)
+
+
+def _globs(image_place: str, mask_place: str, images: Files, masks: Files) -> str:
+    """Return what to do where no image has a mask of its name: globs under which they meet, if there are such."""
+    if "*" in image_place + mask_place or (stars := meeting(images, masks)) is None:
+        return DO
+    deep = "**/" if any("/" in name for name in (*images, *masks)) else ""
+    mine, its = (f"{place}/{deep}{star}.*" for place, star in zip((image_place, mask_place), stars, strict=True))
+    return f"if these are the images and their masks, write in data.yaml: images: {mine!r} and masks: {its!r}"
 
 
 def with_image_names(images: Files, masks: Files, where: Path, notes: list[str]) -> Files:
@@ -91,9 +108,9 @@ def with_image_names(images: Files, masks: Files, where: Path, notes: list[str])
         if whole and bare in images and name not in images and bare not in masks:
             out[bare] = out.pop(name)
             continue
-        end = next((e for e in sorted(ENDINGS, key=len, reverse=True) if name.endswith(e)), None)
+        end = ending(name)
         hit = next((n for o in OF_IMAGES if (n := name.removesuffix(end) + o) in images), None) if end else None
-        if end is None or hit is None:
+        if hit is None:
             continue
         found.setdefault(end, name)
         if hit in masks or name in images or len(found) > 1:

@@ -79,6 +79,22 @@ def closest(parts: Sequence[str], candidates: Mapping[str, Sequence[str]]) -> li
     return [name for name, n in fit.items() if n == max(fit.values())]
 
 
+def under_images(masks: Files, images: Files) -> dict[str, list[Path]]:
+    """Return masks under the names of the images that they mean, where a tool has kept no folders; see ``closest``.
+
+    A mask that may be of two images, and one of none, keeps its name.
+    """
+    ends: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
+    for name in images:
+        ends[name.rpartition("/")[2]][name] = parts_of(name)
+    out: dict[str, list[Path]] = {}
+    for name, paths in masks.items():
+        hits = [name] if name in images else closest(parts_of(name), ends.get(name.rpartition("/")[2], {}))
+        called = hits[0] if len(hits) == 1 else name
+        out[called] = [*out.get(called, []), *paths]
+    return out
+
+
 def _shared(a: Sequence[str], b: Sequence[str]) -> int:
     """Return how many parts two paths have in common at their ends."""
     pairs = zip(reversed(a), reversed(b), strict=False)

@@ -13,14 +13,16 @@ from fewmask.data.files import hidden, image_files
 from fewmask.data.findings import Remark
 from fewmask.data.index import NO_ID, ROLES
 from fewmask.data.layouts.aside import add_unlabelled, tell_of_unused
-from fewmask.data.layouts.found import Found
+from fewmask.data.layouts.found import Found, join
 from fewmask.data.layouts.legend import legend
-from fewmask.data.layouts.tools import UNLABELLED
+from fewmask.data.layouts.names import IMAGE_FOLDERS
+from fewmask.data.layouts.tools import MASK_FOLDERS, UNLABELLED
 from fewmask.data.roles import role_folder
 from fewmask.errors import ConfigError, DataError
 
 Reader = Callable[[Path, DataYaml], Found | None]
 
+_NO_MASKS = "no masks"
 _OF_A_PART = ("version", "layout", "images", "masks", "classes", "ignore", "colours")
 """What a data.yaml inside a part may say; the rest holds for all of them."""
 
@@ -44,11 +46,12 @@ def read_parts(root: Path, read: Reader) -> Found | None:
     folders = [path for path in sorted(root.iterdir()) if _may_be_part(path)]
     told = {path.name: _part(path, read) for path in folders}
     parts = {name: found for name, found in told.items() if found is not None}
-    if not parts:
+    labelled = {name: part for name, part in parts.items() if part.layout != _NO_MASKS}
+    if not labelled:
         return None
-    _all_alike(root, parts, told.keys() - parts.keys())
-    first = next(iter(parts.values()))
-    layout = ", ".join(dict.fromkeys(part.layout for part in parts.values()))
+    _all_alike(root, labelled, told.keys() - parts.keys())
+    first = next(iter(labelled.values()))
+    layout = ", ".join(dict.fromkeys(part.layout for part in labelled.values()))
     whole = Found(layout, {role: [] for role in ROLES}, classes=first.classes, code=first.code)
     whole.notes.append(f"{len(parts)} folders read as one, an image's name begins with its folder: {_listed(parts)}")
     for name, part in parts.items():
@@ -67,6 +70,8 @@ def _may_be_part(path: Path) -> bool:
 
 def _part(path: Path, read: Reader) -> Found | None:
     declared = load_data_yaml(path) or DataYaml()
+    if not declared.model_fields_set and (bare := _without_masks(path)) is not None:
+        return bare
     if odd := sorted(declared.model_fields_set.difference(_OF_A_PART)):
         todo = f"move it into {path.parent / FILE_NAME}"
         raise ConfigError(f"{odd[0]} holds for all folders beside this one", where=path / FILE_NAME, todo=todo)
@@ -79,13 +84,29 @@ def _part(path: Path, read: Reader) -> Found | None:
     return found
 
 
+def _without_masks(path: Path) -> Found | None:
+    """Return a part of a folder of images and no mask, as of a site that nobody has labelled yet; None = it is none."""
+    folders = {p.name.lower(): p for p in path.iterdir() if p.is_dir() and not hidden(p.name)}
+    images = [folder for name, folder in folders.items() if name in IMAGE_FOLDERS]
+    others = [folder for name, folder in folders.items() if name not in (*IMAGE_FOLDERS, *MASK_FOLDERS)]
+    masks = [folder for name, folder in folders.items() if name in MASK_FOLDERS]
+    if len(images) != 1 or others or any(file.is_file() for mask in masks for file in mask.rglob("*")):
+        return None
+    if any(p.is_file() and not hidden(p.name) for p in path.iterdir()):
+        return None  # it may say where the masks are
+    items = join(image_files(path, images[0].name, []), {}, [])
+    note = f"{len(items)} images and no mask: unlabelled"
+    return Found(_NO_MASKS, {"train": items, "val": [], "test": []}, [note])
+
+
 def _all_alike(root: Path, parts: Mapping[str, Found], others: Collection[str]) -> None:
     """Refuse folders that cannot be one data set."""
     first, of_first = next(iter(parts.items()))
     if others:
         raise DataError(
-            f"{first!r} is read as {of_first.layout!r}, and {min(others)!r} beside it as nothing", where=root,
-            todo=f"call {min(others)!r} 'unlabelled' if it holds images without masks, or name {root / first} alone",
+            f"{first!r} is read as {of_first.layout!r}, and {_listed(sorted(others))} beside it as nothing", where=root,
+            todo="move images without masks into a folder 'unlabelled' there: unlabelled/"
+            f"{min(others)}/…; or name {root / first} alone",
         )  # fmt: skip
     for name, part in parts.items():
         if differ := _apart(_spelled(of_first), _spelled(part)):

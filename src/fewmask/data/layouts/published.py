@@ -20,7 +20,7 @@ from fewmask.data.layouts.found import (
     single,
     with_colours,
 )
-from fewmask.data.layouts.names import IMAGE_FOLDERS
+from fewmask.data.layouts.names import IMAGE_FOLDERS, under_images
 from fewmask.data.layouts.tables import COLOUR_TABLE
 from fewmask.data.lists import match, read_list
 from fewmask.data.roles import role_folder, roles_by_folder
@@ -69,10 +69,7 @@ def voc(root: Path) -> Found:
     for folder in ("SegmentationClassAug", "SegmentationClass"):  # the later, fine ones win
         if (root / folder).is_dir():
             masks |= image_files(root, folder, notes)
-    items = [
-        Item(name, single(paths, "images"), single(masks[name], "masks") if name in masks else None)
-        for name, paths in sorted(images.items())
-    ]
+    items = join(images, under_images(masks, images) if labelmap.is_file() else masks, notes)
     if not labelmap.is_file():
         return Found("voc", _listed(root, items, notes), notes, _voc_names(root, items, notes))
     classes, code = colour_legend(_labelmap(labelmap), labelmap)
@@ -144,8 +141,11 @@ def _listed(root: Path, items: list[Item], notes: list[str]) -> dict[Role, list[
     roles: dict[Role, list[Item]] = {"train": [], "val": [], "test": []}
     for role, names in _VOC_LISTS.items():
         path = next((lists / n for n in names if (lists / n).is_file()), None)
+        if path is None and role == "val":
+            notes.append(f"there is no {names[-1]} in {lists.name}")
+            continue
         if path is None:
-            raise DataError(f"no list {names[-1]}", where=lists)
+            raise DataError(f"no list {names[-1]}", where=lists, todo="write the names of the training images into it")
         roles[role] = list({i.name: i for i in match(read_list(path), items)}.values())
         notes.append(f"{role}: {len(roles[role])} images of {path.name}")
     listed = {i.name for chosen in roles.values() for i in chosen}
@@ -199,7 +199,10 @@ def cityscapes(root: Path) -> Found:
             roles[role].append(Item(name, single(paths, "images"), mask))
     rest = len(images) - sum(map(len, roles.values()))
     if not any(i.mask for items in roles.values() for i in items):
-        raise DataError("no images with masks in leftImg8bit and gtFine", where=root, todo="unpack both here")
+        raise DataError(
+            "no images with masks …_labelTrainIds.png or …_labelIds.png in leftImg8bit and gtFine", where=root,
+            todo="unpack both here; if your masks end otherwise, write data.yaml with images: and masks: as globs",
+        )  # fmt: skip
     if rest:
         why = "" if table.is_file() else " (test masks are not public)"
         notes.append(f"{rest} images outside {' and '.join(scored)} are left out{why}")

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from fewmask.data.files import hidden, image_files
 from fewmask.data.index import Item
 from fewmask.data.layouts import coco, labelstudio
-from fewmask.data.layouts.found import ENDINGS, Found
+from fewmask.data.layouts.found import Found, ending
 from fewmask.data.layouts.names import Names
 from fewmask.data.layouts.tools import MASK_FOLDERS
 from fewmask.errors import DataError
@@ -17,7 +17,7 @@ from fewmask.errors import DataError
 KEYS = {"yolo polygons": "yolo", "label studio": "labelstudio", "datumaro": "datumaro", "coco": "coco"}
 """Layouts whose masks are drawn from shapes, and what ``layout`` in data.yaml calls them."""
 _NO_MASKS = ("segmentationobject", "segmentationclassaug")  # instances, and what VOC's reader takes itself
-LOSSLESS = (".png", ".tif", ".tiff", ".bmp")
+LOSSLESS = (".png", ".tif", ".tiff", ".bmp", ".gif")
 
 
 def settle(root: Path, found: Found, layout: str | None, chosen: bool) -> None:
@@ -69,7 +69,7 @@ def drawn_for(names: Collection[str], images: Collection[str]) -> list[str]:
     out = []
     for name in names:
         folder, _, own = name.rpartition("/")
-        bare = next((own.removesuffix(end) for end in sorted(ENDINGS, key=len, reverse=True) if own.endswith(end)), own)
+        bare = own.removesuffix(ending(own))
         lies = is_of_masks(name) and not any(part.lower() in _NO_MASKS for part in folder.split("/"))
         if (lies and last & {own, bare}) or (bare != own and (f"{folder}/{bare}" if folder else bare) in images):
             out.append(name)
@@ -91,7 +91,7 @@ def _as_masks(root: Path, mask: Path) -> str:
     if (root / "images").is_dir() and (root / "masks") in mask.parents:
         return "layout: folders"
     place = PurePosixPath(mask.relative_to(root).as_posix())
-    end = next((end for end in sorted(ENDINGS, key=len, reverse=True) if place.stem.endswith(end)), "")
+    end = ending(place.stem)
     if not is_of_masks(place.as_posix()):
         return f"layout: beside (masks X{end}{place.suffix} beside X)"
     return f"masks: {(place.parent / f'*{end}{place.suffix}').as_posix()!r} and images: with the place of the images"

@@ -70,7 +70,10 @@ def _shows_colours(mask: Path, rows: Sequence[tuple[str, Colour]]) -> bool:
 def _colours_of(path: Path) -> list[tuple[str, Colour]]:
     """Return (name, colour) of a table name,r,g,b."""
     out = []
-    for row in list(csv.reader(StringIO(read_text(path)), skipinitialspace=True))[1:]:
+    text = read_text(path)
+    head = text.partition("\n")[0]
+    delimiter = ";" if head.count(";") > head.count(",") else ","  # as spreadsheets of some countries write it
+    for row in list(csv.reader(StringIO(text), skipinitialspace=True, delimiter=delimiter))[1:]:
         if row:
             try:
                 red, green, blue = (int(v) for v in row[1:4])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 
 from fewmask.data.datayaml import check_names
-from fewmask.data.files import hidden, image_files
+from fewmask.data.decode import EXTENSIONS
+from fewmask.data.files import hidden, image_files, pictures_among
 from fewmask.data.index import Item, MaskCode
 from fewmask.data.layouts.found import (
     DO,
@@ -20,6 +21,7 @@ from fewmask.data.layouts.found import (
     Files,
     Found,
     colour_legend,
+    ending,
     join,
     read_text,
     with_image_names,
@@ -94,7 +96,8 @@ def nnunet(root: Path) -> Found:
     path = root / "dataset.json"
     try:
         labels = json.loads(read_text(path))["labels"]
-        ids = {int(i): str(name) for name, i in labels.items()}
+        turned = all(str(key).isdecimal() for key in labels)  # as of nnU-Net 1 and the Decathlon: {"0": "background"}
+        ids = {int(i): str(name) for i, name in (labels.items() if turned else ((i, n) for n, i in labels.items()))}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = "has no labels that are one number each (regions are not read)"
         raise DataError(what, where=path, todo='write {"labels": {"background": 0, "crop": 1}}') from error
@@ -104,7 +107,7 @@ def nnunet(root: Path) -> Found:
         images = image_files(root, f"images{part}", notes) if (root / f"images{part}").is_dir() else {}
         masks = image_files(root, f"labels{part}", notes) if (root / f"labels{part}").is_dir() else {}
         more = sorted(name for name in images if not name.endswith("_0000"))
-        if more:
+        if more and len(more) < len(images):
             raise DataError(
                 f"{len(more)} files are further channels of an image, first {more[0]!r}, which are not read",
                 where=root / f"images{part}",
@@ -133,8 +136,9 @@ def beside(root: Path) -> Found | None:
     Returns:
         None where no mask lies beside its image.
     """
-    notes: list[str] = []
-    every, companions = image_files(root, ".", []), _companions(root)  # the tables beside them are no mistake
+    notes, passed = list[str](), list[str]()
+    every, companions = image_files(root, ".", passed), _companions(root)
+    notes += pictures_among(passed)  # the tables beside them are no mistake
     if companions:
         images, masks = dict[str, list[Path]](), dict[str, list[Path]]()
         for role, image, _ in companions:
@@ -176,8 +180,11 @@ def _companions(root: Path) -> list[tuple[str, str, str]]:
 
 def _same(name: str, images: Collection[str]) -> str:
     """Return the image that a mask of another ending belongs to: FRAME_L.png is the mask of FRAME.png."""
-    bare = next((name.removesuffix(end) for end in ("_L", *ENDINGS) if name.endswith(end)), name)
-    return name if name in images else bare
+    return name if name in images else name.removesuffix("_L" if name.endswith("_L") else ending(name))
+
+
+def _rank(end: str) -> int:
+    return ENDINGS.index(end.lower())
 
 
 def _suffix(names: Collection[str], root: Path) -> str | None:
@@ -187,7 +194,7 @@ def _suffix(names: Collection[str], root: Path) -> str | None:
         DataError: there is a second ending, of masks or of other pictures made of the images with masks.
     """
     found = dict[str, set[str]]()
-    for end in ENDINGS:
+    for end in sorted({ending(name) for name in names} - {""}, key=lambda end: (_rank(end), end)):
         stems = {name.removesuffix(end) for name in names if name.endswith(end)}
         if any(stem + other in names for stem in stems for other in OF_IMAGES):
             found[end] = stems
@@ -199,8 +206,8 @@ def _suffix(names: Collection[str], root: Path) -> str | None:
         other, stem = min(others), min(stems)
         raise DataError(
             f"beside {stem}{end} lies {stem}{other}, and so with the others: masks, images, or neither", where=root,
-            todo=f'take away what is neither, or write in data.yaml images: "**/*.jpg" and masks: "**/*{end}.png", or '
-            f'"**/*{other}.png", as they are',
+            todo=f'take away what is neither, or write in data.yaml images: and masks: with globs of your files, such '
+            f'as masks: "**/*{end}.png" or "**/*{other}.png"; what is in no glob is not read',
         )  # fmt: skip
     return end
 
@@ -251,14 +258,45 @@ def in_role_folders(root: Path) -> dict[str, tuple[str, str | None]]:
             for names in (IMAGE_FOLDERS, MASK_FOLDERS)
         )
         if images:
+            _check_no_other_masks(folder, images, masks)
             out[folder.name] = (images[0], masks[0] if masks else None)
         if images and len(images) + len(masks) > 2:
             kind, two = ("images", images) if len(images) > 1 else ("masks", masks)
             raise DataError(
                 f"{two[0]!r} and {two[1]!r} may both be the {kind}", where=folder,
-                todo=f'write data.yaml with {kind}: "*/{two[0]}/*", and likewise the other key',
+                todo=f'write data.yaml with {kind}: "*/{two[0]}/*" (or of {two[1]!r}) and, in the same way, the key '
+                f'{"masks" if kind == "images" else "images"}',
             )  # fmt: skip
-    return out if any(masks for _, masks in out.values()) else {}
+    if not any(masks for _, masks in out.values()):
+        return {}
+    _check_no_other_role(root, out)
+    return out
+
+
+def _check_no_other_masks(role: Path, images: Sequence[str], masks: Sequence[str]) -> None:
+    """Refuse images of val or test whose masks may lie beside them in a folder of another name."""
+    if masks or role_folder(f"{role.name}/x") not in ("val", "test"):
+        return
+    others = [p for p in sorted(role.iterdir()) if p.is_dir() and p.name not in images and not hidden(p.name)]
+    if may := [p.name for p in others if any(file.suffix.lower() in EXTENSIONS for file in p.iterdir())]:
+        raise DataError(
+            f"{' or '.join(map(repr, may))} may hold the masks of {images[0]!r}", where=role,
+            todo="call the one that does masks; take the others away",
+        )  # fmt: skip
+
+
+def _check_no_other_role(root: Path, found: Mapping[str, tuple[str, str | None]]) -> None:
+    """Refuse a folder of images and masks beside those of roles that is called like none."""
+    for folder in sorted(p for p in root.iterdir() if p.is_dir() and p.name not in found and not hidden(p.name)):
+        inside = {p.name.lower() for p in folder.iterdir() if p.is_dir()}
+        images, masks = (inside.intersection(names) for names in (IMAGE_FOLDERS, MASK_FOLDERS))
+        if images and masks:
+            first, (one, two) = next((name, places) for name, places in found.items() if places[1])
+            raise DataError(
+                f"{folder.name!r} holds images and masks as {first!r} does, and is called like no role", where=root,
+                todo=f'put them below train, val or test, or write data.yaml with images: "*/{one}/*", '
+                f'masks: "*/{two}/*" and roles: (globs of names FOLDER/X)',
+            )  # fmt: skip
 
 
 def inside_roles(root: Path, places: Mapping[str, tuple[str, str | None]]) -> Found:

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
-
-from PIL import Image
+from typing import NoReturn
 
 from fewmask.data.decode import EXTENSIONS
-from fewmask.data.files import hidden, image_files
+from fewmask.data.files import hidden
 from fewmask.data.layouts import huggingface
 from fewmask.data.layouts.found import DO, read_json
-from fewmask.data.layouts.names import IMAGE_FOLDERS
-from fewmask.data.layouts.sources import LOSSLESS
-from fewmask.data.layouts.tools import MASK_FOLDERS
+from fewmask.data.layouts.proposal import proposed
 from fewmask.errors import DataError
 
 _BRUSHES = re.compile(r"task-\d+-annotation-\d+-")
 _LABELME = "masks with one list of classes for all: labelme2voc.py, of labelme's examples"
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".xz")
-_PHOTOGRAPH = (*IMAGE_FOLDERS, "photo", "frame", "picture", "original")
 _LOOKED_AT = 20  # JSON files, of which one a picture may be there
-_ALIKE = 0.5  # share of the masks that are called like images
 
 
 def refuse(root: Path) -> NoReturn:
@@ -44,7 +37,7 @@ def refuse(root: Path) -> NoReturn:
     if (known := export_of(root)) is not None:
         raise DataError(f"the folder holds {known[0]}", where=root, todo=known[1])
     todo = DO
-    if (places := _places(root)) is not None:
+    if (places := proposed(root)) is not None:
         images, masks = places
         todo = f"if these are the images and their masks, write in data.yaml: images: {images!r} and masks: {masks!r}"
     if not (root / "images").is_dir():
@@ -77,8 +70,10 @@ def export_of(top: Path, beside_images: bool = True) -> tuple[str, str] | None:
         if lone and isinstance(tree, Mapping) and {"shapes", "imagePath"} <= tree.keys():
             return f"files of LabelMe, such as {path.name!r}", f"make COCO JSON of them (labelme2coco), or {_LABELME}"
         if lone and isinstance(tree, Mapping) and {"objects", "size"} <= tree.keys():
-            todo = 'export it with the app "Export as masks" and name its folders img and masks_machine in data.yaml, '
-            return "a project of Supervisely", todo + 'or with "Export to COCO"'
+            if any(top.glob("*/masks_machine")):  # what the app has written
+                return None
+            todo = 'export it with the app "Export as masks" and write in data.yaml images: "*/img/*" and masks: '
+            return "a project of Supervisely", todo + '"*/masks_machine/*", or with "Export to COCO"'
     return None
 
 
@@ -96,52 +91,3 @@ def _tree(path: Path) -> object:
         return read_json(path)
     except DataError:
         return None
-
-
-def _places(root: Path) -> tuple[str, str] | None:
-    """Return what images and masks in data.yaml could be: two folders whose files have the same names."""
-    folders: dict[str, dict[tuple[str, str], Path]] = defaultdict(dict)
-    for paths in image_files(root, ".", []).values():
-        path = paths[0].relative_to(root)
-        if path.parent.name:
-            folders[path.parent.name][path.parent.parent.as_posix(), path.stem] = paths[0]
-    masks = [name for name, files in folders.items() if _may_hold_masks(name, files)]
-    for name in sorted(masks, key=lambda name: (not _one_channel(folders[name]), name)):
-        for other, files in sorted(folders.items()):
-            if other not in masks and len(files.keys() & folders[name].keys()) >= _ALIKE * len(folders[name]):
-                return _glob(other, files), _glob(name, folders[name])
-    return _same_in_each(root)
-
-
-def _same_in_each(root: Path) -> tuple[str, str] | None:
-    """Return the same of folders that each hold one image, as CASE/image.png and CASE/mask.png."""
-    called: dict[str, dict[str, Path]] = defaultdict(dict)
-    for paths in image_files(root, ".", []).values():
-        called[paths[0].name][paths[0].parent.relative_to(root).as_posix()] = paths[0]
-    masks = {
-        name: files for name, files in called.items() if len(files) > 1 and _may_hold_masks(Path(name).stem, files)
-    }
-    others = sorted(called.items(), key=lambda one: (Path(one[0]).stem.lower() not in _PHOTOGRAPH, one[0]))
-    for name, files in sorted(masks.items(), key=lambda one: (not _one_channel(one[1]), one[0])):
-        for other, images in others:
-            if other not in masks and len(images.keys() & files.keys()) >= _ALIKE * len(files):
-                return f"**/{other}", f"**/{name}"
-    return None
-
-
-def _may_hold_masks(name: str, files: Mapping[Any, Path]) -> bool:
-    called = name.lower() in MASK_FOLDERS or re.search("mask|label|segm|annot", name.lower()) is not None
-    return called and all(path.suffix.lower() in LOSSLESS for path in files.values())
-
-
-def _one_channel(files: Mapping[Any, Path]) -> bool:
-    try:
-        with Image.open(next(iter(files.values()))) as image:
-            return image.mode in ("L", "P", "1")
-    except OSError:
-        return False
-
-
-def _glob(name: str, files: Mapping[tuple[str, str], Path]) -> str:
-    above = {folder for folder, _ in files}
-    return name if above == {"."} else f"**/{name}/**"
