@@ -43,6 +43,10 @@ class _Place:
     below: Collection[str] = ()
 
 
+Ways = Iterator[tuple[_Place, _Place, int]]
+"""Images, masks, and how many meet."""
+
+
 def proposed(root: Path) -> tuple[str, str] | None:
     """Return globs of images and of masks that meet by name in most files of a folder; None = nothing is evident.
 
@@ -50,27 +54,23 @@ def proposed(root: Path) -> tuple[str, str] | None:
     one folder that differ in their extension, or in what stands before or behind the name.
     """
     pictures = {p.relative_to(root): p for paths in image_files(root, ".", []).values() for p in paths}
-    best: tuple[tuple[int, bool, bool, bool], tuple[str, str]] | None = None
-    for ways in (
-        _folders(pictures),
-        _inside(pictures),
-        _called_alike(pictures),
-        _extensions(pictures),
-        _affixes_in_folder(pictures),
-    ):
-        for images, masks, met in ways:
-            whole = len(images.files) + len(masks.files) > _ALIKE * len(pictures)
-            if met < _ALIKE * len(masks.files) or not whole or not _are_masks(masks) or _no_images(images):
-                continue
-            rank = (met, _OTHER.search(masks.named) is None, images.named in _PHOTOGRAPH, _one_channel(masks))
-            if best is None or rank > best[0]:
-                best = (rank, (images.glob, masks.glob))
-        if best is not None:
-            return best[1]
+    for ways in (_folders, _inside, _called_alike, _extensions, _affixes_in_folder):
+        if (best := _best(ways(pictures), len(pictures))) is not None:
+            return best
     return None
 
 
-Ways = Iterator[tuple[_Place, _Place, int]]
+def _best(ways: Ways, pictures: int) -> tuple[str, str] | None:
+    """Return the globs of those under which the most meet, if they hold enough and may be images and masks."""
+    best: tuple[tuple[int, bool, bool, bool], tuple[str, str]] | None = None
+    for images, masks, met in ways:
+        whole = len(images.files) + len(masks.files) > _ALIKE * pictures
+        if met < _ALIKE * len(masks.files) or not whole or not _are_masks(masks) or _no_images(images):
+            continue
+        rank = (met, _OTHER.search(masks.named) is None, images.named in _PHOTOGRAPH, _one_channel(masks))
+        if best is None or rank > best[0]:
+            best = (rank, (images.glob, masks.glob))
+    return None if best is None else best[1]
 
 
 def _folders(pictures: Mapping[Path, Path]) -> Ways:
