@@ -59,6 +59,31 @@ def test_a_folder_for_each_image(tmp_path, mask):
     assert read_folder(tmp_path, val_fraction=0).labelled[0].name == "case 0"
 
 
+@pytest.mark.parametrize("project", [True, False])
+def test_the_vgg_image_annotator(tmp_path, project):
+    save_image(tmp_path / "train/1.jpg")
+    found = {"1.jpg99": {"filename": "1.jpg", "size": 99, "regions": {}}}
+    content = {"_via_settings": {}, "_via_img_metadata": found} if project else found
+    (tmp_path / "train/via_region_data.json").write_text(json.dumps(content))
+    assert "as COCO" in refuse(tmp_path, DataError, "VGG Image Annotator, such as 'via_region_data.json'").todo
+
+
+def test_polygons_without_the_file_that_names_their_classes(tmp_path):
+    save_image(tmp_path / "images/train/1.jpg")
+    file = tmp_path / "labels/train/1.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text("0 0.1 0.1 0.6 0.1 0.6 0.6\n")
+    assert "names: [first class" in refuse(tmp_path, DataError, "polygons of Ultralytics, such as '1.txt'").todo
+    (tmp_path / "data.yaml").write_text("names: [crop]\ntrain: images/train\n")
+    assert read_folder(tmp_path, val_fraction=0).classes == ("background", "crop")
+
+
+def test_run_lengths_in_a_table(tmp_path):
+    save_image(tmp_path / "train_images/1.jpg")
+    (tmp_path / "train.csv").write_text("ImageId_ClassId,EncodedPixels\n1.jpg_1,1 2\n")
+    assert "draw a mask PNG" in refuse(tmp_path, DataError, "run lengths in 'train.csv'").todo
+
+
 def test_supervisely(tmp_path):
     for n in range(3):
         save_image(tmp_path / "ds0/img" / f"{n}.jpg", seed=n)

@@ -16,6 +16,8 @@ from fewmask.errors import DataError
 
 _BRUSHES = re.compile(r"task-\d+-annotation-\d+-")
 _LABELME = "masks with one list of classes for all: labelme2voc.py, of labelme's examples"
+_RUN_LENGTHS = re.compile(r"(?im)\A[^\n]*\b(rle|encodedpixels)\b")
+_PART = re.compile(r"[01](\.\d+)?|\.\d+")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".xz")
 _LOOKED_AT = 20  # JSON files, of which one a picture may be there
 
@@ -64,17 +66,47 @@ def export_of(top: Path, beside_images: bool = True) -> tuple[str, str] | None:
     if any(p.name == "label_names.txt" and (p.parent / "label.png").is_file() for p in top.glob("*/label_names.txt")):
         return "masks of labelme_export_json, whose ids mean another class in each image", f"make {_LABELME}"
     for path in _some_json(top):
-        tree = _tree(path)
-        if isinstance(tree, list) and tree and all(isinstance(t, Mapping) and "annotation_id" in t for t in tree):
-            return "Label Studio's JSON-MIN", "export JSON instead"
-        if lone and isinstance(tree, Mapping) and {"shapes", "imagePath"} <= tree.keys():
-            return f"files of LabelMe, such as {path.name!r}", f"make COCO JSON of them (labelme2coco), or {_LABELME}"
-        if lone and isinstance(tree, Mapping) and {"objects", "size"} <= tree.keys():
-            if any(top.glob("*/masks_machine")):  # what the app has written
-                return None
-            todo = 'export it with the app "Export as masks" and write in data.yaml images: "*/img/*" and masks: '
-            return "a project of Supervisely", todo + '"*/masks_machine/*", or with "Export to COCO"'
+        if (known := _json_of(_tree(path), path, top, lone)) is not None:
+            return known
+    if lone and (lines := next((p for p in sorted(top.rglob("*.txt")) if _is_of_polygons(p)), None)) is not None:
+        todo = "put Ultralytics' data.yaml here, with names: [first class, …] and train: images/train"
+        return f"polygons of Ultralytics, such as {lines.name!r}, and no data.yaml that names their classes", todo
+    if lone and (table := next((p for p in sorted(top.glob("*.csv")) if _RUN_LENGTHS.search(_head(p))), None)):
+        todo = "draw a mask PNG of each image from them, and put these into masks/ under the names of the images"
+        return f"run lengths in {table.name!r}, whose manner differs from contest to contest", todo
     return None
+
+
+def _json_of(tree: object, path: Path, top: Path, lone: bool) -> tuple[str, str] | None:
+    """Return what ``export_of`` does, of one JSON file."""
+    if isinstance(tree, list) and tree and all(isinstance(t, Mapping) and "annotation_id" in t for t in tree):
+        return "Label Studio's JSON-MIN", "export JSON instead"
+    if not lone or not isinstance(tree, Mapping):
+        return None
+    if {"shapes", "imagePath"} <= tree.keys():
+        return f"files of LabelMe, such as {path.name!r}", f"make COCO JSON of them (labelme2coco), or {_LABELME}"
+    if {"objects", "size"} <= tree.keys() and not any(top.glob("*/masks_machine")):  # what the app has written
+        todo = 'export it with the app "Export as masks" and write in data.yaml images: "*/img/*" and masks: '
+        return "a project of Supervisely", todo + '"*/masks_machine/*", or with "Export to COCO"'
+    images = tree["_via_img_metadata"] if isinstance(tree.get("_via_img_metadata"), Mapping) else tree
+    if images and all(isinstance(one, Mapping) and {"filename", "regions"} <= one.keys() for one in images.values()):
+        return f"regions of the VGG Image Annotator, such as {path.name!r}", "export them from there as COCO"
+    return None
+
+
+def _is_of_polygons(path: Path) -> bool:
+    """Return whether a text file of Ultralytics outlines something: a class, and three points in parts of the image."""
+    words = _head(path).partition("\n")[0].split()
+    return len(words) >= 7 and len(words) % 2 == 1 and words[0].isdecimal() and all(map(_PART.fullmatch, words[1:]))
+
+
+def _head(path: Path) -> str:
+    """Return the beginning of a text file; "" where it is none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4096).decode("utf-8", "replace") if path.is_file() else ""
+    except OSError:
+        return ""
 
 
 def _some_json(top: Path) -> Iterator[Path]:
