@@ -23,7 +23,7 @@ from fewmask.data.palette import palette
 from fewmask.data.roles import roles_by_folder
 from fewmask.errors import DataError
 
-DO = "see the layouts in the documentation, or write data.yaml with images: and masks:"
+DO = "see the layouts in docs/data.md, or write data.yaml with images: and masks: (globs, or an index file of pairs)"
 _ANNOTATIONS = 4 * 2**30  # bytes of the largest file of annotations
 ENDINGS = ("_mask", "-mask", "_masks", "-masks", "_label", "_labels", "-label", "-labels", "_lab", "_seg",
            "_segmentation", "_gt", "_annotation", "_anno")  # fmt: skip
