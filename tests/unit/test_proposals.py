@@ -105,3 +105,12 @@ def test_thousands_of_folders_are_not_compared_with_each_other():
 )
 def test_meeting(images, masks, globs):
     assert meeting(images, masks) == globs
+
+
+def test_pictures_that_pillow_alone_would_refuse(tmp_path, monkeypatch):
+    """Orthophotos are larger than its limit; a header is looked at as everywhere else."""
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 10)
+    for n in N:
+        save_image(tmp_path / "ortho" / f"{n}.png", seed=n)
+        save_mask(tmp_path / "drawn" / f"{n}.png", blocks((0, 1)), palette=False)
+    assert proposed(tmp_path) == "images: 'ortho'\nmasks: 'drawn'\n"

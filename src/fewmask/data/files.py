@@ -20,23 +20,8 @@ _LONGEST = 150  # bytes of a name; most disks allow 255, of which others want a 
 _SIDE_CARS = (".tfw", ".jgw", ".pgw", ".wld", ".prj", ".ovr", ".aux.xml")
 """What geographic programs put beside an image: it is no image, and nobody takes it for one."""
 
-
-_UNREAD = (
-    ".npy",
-    ".npz",
-    ".mat",
-    ".heic",
-    ".heif",
-    ".avif",
-    ".jp2",
-    ".svg",
-    ".psd",
-    ".nii",
-    ".gz",
-    ".dcm",
-    ".nrrd",
-    ".mha",
-)
+_UNREAD = (".npy", ".npz", ".mat", ".heic", ".heif", ".avif", ".jp2", ".svg", ".psd", ".nii", ".gz", ".dcm", ".nrrd",
+           ".mha")  # fmt: skip
 """What holds pictures, and is not read."""
 
 

@@ -18,6 +18,7 @@ from fewmask.data.files import hidden, image_files, place_below
 from fewmask.data.index import ROLES, DataIndex, Item, Role
 from fewmask.data.layouts import read_folder, with_classes
 from fewmask.data.layouts.found import ending, single
+from fewmask.data.layouts.names import by_end
 from fewmask.data.layouts.published import voc_root
 from fewmask.data.layouts.tables import CLASS_TABLES, COLOUR_TABLE
 from fewmask.data.layouts.tools import MASK_FOLDERS, in_role_folders
@@ -26,7 +27,7 @@ from fewmask.data.roles import role_folder
 from fewmask.data.scan import scan
 from fewmask.data.writers.annotated import UNLABELLED
 from fewmask.errors import DataError
-from fewmask.run.matching import OPEN_CLASS, by_end, by_name, masked, meant
+from fewmask.run.matching import OPEN_CLASS, by_name, masked, meant
 from fewmask.run.recolour import as_ids
 
 _LARGEST = 50 * 2**30  # bytes that an archive may unpack to
@@ -207,7 +208,8 @@ def _with_images(top: Path, folder: Path, index: DataIndex) -> dict[str, str]:
     Returns:
         See ``_prepare``.
     """
-    ours, ends, strays = by_name(index), by_end(index), dict[str, str]()
+    ours, strays = by_name(index), dict[str, str]()
+    ends = by_end(ours)
     in_roles, keeps = any(map(role_folder, ours)), folder.name.startswith("Segmentation")
     for name, files in image_files(top, folder.name, []).items():
         bare = name.removesuffix(ending(name))

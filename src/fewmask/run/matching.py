@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fewmask.batch import IGNORE, OPEN
 from fewmask.data.index import DataIndex, Item
-from fewmask.data.layouts.names import closest, parts_of
+from fewmask.data.layouts.names import Ends, by_end, closest, parts_of
 from fewmask.data.masks import read_mask
 from fewmask.errors import DataError
 
@@ -97,7 +97,8 @@ def matched(found: DataIndex, index: DataIndex) -> tuple[dict[str, Item], list[s
     Raises:
         DataError: two of them are of one image.
     """
-    ours, ends = by_name(index), by_end(index)
+    ours = by_name(index)
+    ends = by_end(ours)
     out, unknown = dict[str, Item](), list[str]()
     for item in masked(found):
         short = item.name.removeprefix("images/")
@@ -113,7 +114,7 @@ def matched(found: DataIndex, index: DataIndex) -> tuple[dict[str, Item], list[s
 
 def told_of_two(unknown: Sequence[str], index: DataIndex) -> list[str]:
     """Return a sentence on masks that may be of more than one image, among those that ``matched`` could not place."""
-    ends = by_end(index)
+    ends = by_end(by_name(index))
     may = {name: hits for name in unknown if len(hits := meant(name.removeprefix("images/"), ends)) > 1}
     if not may:
         return []
@@ -121,19 +122,6 @@ def told_of_two(unknown: Sequence[str], index: DataIndex) -> list[str]:
     first = f"first {name!r}: {hits[0]!r} or {hits[1]!r}"
     todo = "keep the folders in the tool, or put the mask into one of that name"
     return [f"{len(may)} of these masks may be of more than one image, {first}; {todo}"]
-
-
-Ends = Mapping[str, Mapping[str, Sequence[str]]]
-"""Last part of a name to the names that end so, each with its parts."""
-
-
-def by_end(index: DataIndex) -> Ends:
-    """Return the images of every role by the ends of their names."""
-    out: dict[str, dict[str, Sequence[str]]] = {}
-    for name in by_name(index):
-        parts = name.split("/")
-        out.setdefault(parts[-1], {})[name] = parts
-    return out
 
 
 def meant(name: str, ends: Ends) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TypeGuard
 from fewmask.data.files import hidden, image_files
 from fewmask.data.index import Item
 from fewmask.data.layouts.found import Found, single
-from fewmask.data.layouts.sources import drawn_for
+from fewmask.data.layouts.sources import NO_MASKS, drawn_for
 from fewmask.data.layouts.tools import UNLABELLED
 from fewmask.data.roles import role_folder
 from fewmask.errors import DataError
@@ -52,7 +52,8 @@ def tell_of_unused(root: Path, found: Found) -> None:
         count = sum(name.rpartition("/")[0] == folder for name in drawn)
         todo = "data.yaml chooses with images: and masks:"
         found.notes.append(f"{count} masks of these images lie in {folder!r} too, and are not read; {todo}")
-    unused = {name: path for name, path in files.items() if name not in drawn and not _is_of_instances(name)}
+    known = {*drawn}
+    unused = {n: path for n, path in files.items() if n not in known and not {*n.lower().split("/")} & {*NO_MASKS}}
     if unused and found.layout in _OPEN:
         folders = ", ".join(map(repr, sorted({name.rpartition("/")[0] for name in unused})[:4]))
         first = next(iter(unused.values())).relative_to(root).as_posix()
@@ -82,10 +83,6 @@ def _others(root: Path, items: Sequence[Item]) -> list[Path]:
         if top.name in used and inside and role_folder(f"{top.name}/x"):
             others += [p for p in sorted(top.iterdir()) if p.is_dir() and (top.name, p.name) not in used]
     return others
-
-
-def _is_of_instances(name: str) -> bool:
-    return "segmentationobject" in name.lower().split("/")
 
 
 def _lies_in(path: Path | None, root: Path) -> TypeGuard[Path]:

@@ -28,6 +28,7 @@ _ANNOTATIONS = 4 * 2**30  # bytes of the largest file of annotations
 ENDINGS = ("_mask", "-mask", "_masks", "-masks", "_label", "_labels", "-label", "-labels", "_lab", "_seg",
            "_segmentation", "_gt", "_annotation", "_anno")  # fmt: skip
 """What the name of a mask may have after that of its image, in whatever case."""
+_LONGEST_FIRST = sorted(ENDINGS, key=len, reverse=True)
 OF_IMAGES = ("", "_sat", "_image", "_img")
 """What the name of an image may have, where its mask's has such an ending."""
 VOID = ("ignore", "ignored", "void", "unlabelled", "unlabeled")
@@ -60,7 +61,7 @@ Files = Mapping[str, list[Path]]
 def ending(name: str) -> str:
     """Return what the name of a mask has after that of its image, as it is spelled there; "" = nothing known."""
     low = name.lower()
-    return next((name[-len(e) :] for e in sorted(ENDINGS, key=len, reverse=True) if low.endswith(e)), "")
+    return next((name[-len(e) :] for e in _LONGEST_FIRST if low.endswith(e)), "")
 
 
 def pairs(layout: str, root: Path, image_place: str, mask_place: str) -> Found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from fewmask.data.layouts.found import Files
@@ -79,14 +79,25 @@ def closest(parts: Sequence[str], candidates: Mapping[str, Sequence[str]]) -> li
     return [name for name, n in fit.items() if n == max(fit.values())]
 
 
+Ends = Mapping[str, Mapping[str, Sequence[str]]]
+"""Last part of a name to the names that end so, each with its parts."""
+
+
+def by_end(names: Iterable[str]) -> Ends:
+    """Return names by their ends."""
+    out: dict[str, dict[str, Sequence[str]]] = defaultdict(dict)
+    for name in names:
+        parts = name.split("/")
+        out[parts[-1]][name] = parts
+    return out
+
+
 def under_images(masks: Files, images: Files) -> dict[str, list[Path]]:
     """Return masks under the names of the images that they mean, where a tool has kept no folders; see ``closest``.
 
     A mask that may be of two images, and one of none, keeps its name.
     """
-    ends: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
-    for name in images:
-        ends[name.rpartition("/")[2]][name] = parts_of(name)
+    ends = by_end(images)
     out: dict[str, list[Path]] = {}
     for name, paths in masks.items():
         hits = [name] if name in images else closest(parts_of(name), ends.get(name.rpartition("/")[2], {}))

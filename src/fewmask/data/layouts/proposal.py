@@ -8,13 +8,13 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
+from fewmask.data.decode import read_header
 from fewmask.data.files import image_files
 from fewmask.data.layouts.names import IMAGE_FOLDERS
 from fewmask.data.layouts.sources import LOSSLESS
 from fewmask.data.layouts.tools import MASK_FOLDERS
 from fewmask.data.layouts.wildcards import meeting
+from fewmask.errors import DataError
 
 _PHOTOGRAPH = (*IMAGE_FOLDERS, "photo", "frame", "picture", "original", "jpegimages")
 _OF_MASKS = re.compile(r"mask|label|segm|semantic|annot|truth|(^|[_-])(gt|lab|y)([_-]|$)")
@@ -170,8 +170,10 @@ def _affixes_in_folder(pictures: Mapping[Path, Path]) -> Ways:
                     more[before, after, path.suffix][folder, name[:n] if behind else name[n + 1 :]] = path
     star = "**/" if any(by_folder.keys() - {()}) else ""
     most = sorted(more, key=lambda affix: (-len(more[affix]), affix))[:_LOOKED_AT]
-    for (before, after, extension), masks in ((affix, more[affix]) for affix in most):
-        rest = {(f, n): p for f, files in by_folder.items() for n, p in files.items() if p not in masks.values()}
+    for before, after, extension in most:
+        masks = more[before, after, extension]
+        theirs = set(masks.values())
+        rest = {(f, n): p for f, files in by_folder.items() for n, p in files.items() if p not in theirs}
         ends = {path.suffix for path in rest.values()}
         images = _Place(f"{star}*{ends.pop() if len(ends) == 1 else '.*'}", rest, "")
         yield images, _Place(f"{star}{before}*{after}{extension}", masks, before + after), len(masks)
@@ -200,7 +202,7 @@ def _one_channel(place: _Place) -> bool:
 
 def _is_of_one(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
-            return image.mode in ("L", "P", "1") or image.mode.startswith("I")
-    except OSError:
+        mode = read_header(path).mode
+    except DataError:
         return False
+    return mode in ("L", "P", "1") or mode.startswith("I")

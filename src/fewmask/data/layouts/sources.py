@@ -16,7 +16,7 @@ from fewmask.errors import DataError
 
 KEYS = {"yolo polygons": "yolo", "label studio": "labelstudio", "datumaro": "datumaro", "coco": "coco"}
 """Layouts whose masks are drawn from shapes, and what ``layout`` in data.yaml calls them."""
-_NO_MASKS = ("segmentationobject", "segmentationclassaug")  # instances, and what VOC's reader takes itself
+NO_MASKS = ("segmentationobject", "segmentationclassaug")  # instances, and what VOC's reader takes itself
 LOSSLESS = (".png", ".tif", ".tiff", ".bmp", ".gif")
 
 
@@ -70,7 +70,7 @@ def drawn_for(names: Collection[str], images: Collection[str]) -> list[str]:
     for name in names:
         folder, _, own = name.rpartition("/")
         bare = own.removesuffix(ending(own))
-        lies = is_of_masks(name) and not any(part.lower() in _NO_MASKS for part in folder.split("/"))
+        lies = is_of_masks(name) and not any(part.lower() in NO_MASKS for part in folder.split("/"))
         if (lies and last & {own, bare}) or (bare != own and (f"{folder}/{bare}" if folder else bare) in images):
             out.append(name)
     return out
